@@ -1,0 +1,72 @@
+"""Waves that stand still on the shader engines, looked at one register at a time.
+
+Source: Linux 6.12 gfx_v11_0.c (wave_read_ind, gfx_v11_0_read_wave_data, gfx_v11_0_select_se_sh; on gfx11 the SIMD is
+part of the instance that GRBM_GFX_INDEX selects); gc_11_0_0 SQ_WAVE_* (register indices and status bits).
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+from amdrv.discovery import GcInfo
+from amdrv.mmio import Mmio
+
+WAVE_STATUS, WAVE_PC_LO, WAVE_PC_HI = 0x102, 0x108, 0x109
+STATUS_HALT, STATUS_VALID, STATUS_FATAL_HALT = 1 << 13, 1 << 16, 1 << 23
+CUS_PER_WGP = 2
+SIMDS_PER_WGP = 4
+WGP_SHIFT = 2  # instance index: WGP, then two bits of SIMD
+
+
+@dataclass(frozen=True, slots=True)
+class HaltedWave:
+    """Where a wave stands, on the chip and in its program."""
+
+    engine: int
+    array: int
+    wgp: int
+    simd: int
+    wave: int
+    pc: int
+
+    def __str__(self) -> str:
+        place = f"shader engine {self.engine}, array {self.array}, WGP {self.wgp}, SIMD {self.simd}"
+        return f"wave {self.wave} of {place} is halted at {self.pc:#x}"
+
+
+class Waves:
+    """The window of one card onto its waves."""
+
+    def __init__(self, mmio: Mmio) -> None:
+        self._mmio = mmio
+        self._regs = mmio.registers.block("GC")
+
+    def find_halted(self, gc: GcInfo) -> HaltedWave | None:
+        """The first wave that an error halted; None when none is. Leaves register writes broadcast to every engine.
+
+        Two accesses for each wave slot that is looked at: some thousand when no wave is halted.
+        """
+        wgps = gc.cus_per_array // CUS_PER_WGP
+        try:
+            for engine, array, wgp, simd in itertools.product(
+                range(gc.shader_engines), range(gc.arrays_per_engine), range(wgps), range(SIMDS_PER_WGP)
+            ):
+                instance = wgp << WGP_SHIFT | simd
+                self._mmio.write(
+                    self._regs.GRBM_GFX_INDEX, INSTANCE_INDEX=instance, SA_INDEX=array, SE_INDEX=engine
+                )
+                for wave in range(gc.max_waves_per_simd):
+                    status = self._read(wave, WAVE_STATUS)
+                    if status & STATUS_VALID and status & (STATUS_HALT | STATUS_FATAL_HALT):
+                        pc = self._read(wave, WAVE_PC_HI) << 32 | self._read(wave, WAVE_PC_LO)
+                        return HaltedWave(engine, array, wgp, simd, wave, pc)
+            return None
+        finally:
+            self._mmio.write(
+                self._regs.GRBM_GFX_INDEX, SE_BROADCAST_WRITES=1, SA_BROADCAST_WRITES=1, INSTANCE_BROADCAST_WRITES=1
+            )
+
+    def _read(self, wave: int, index: int) -> int:
+        self._mmio.write(self._regs.SQ_IND_INDEX, WAVE_ID=wave, INDEX=index)
+        return int(self._mmio.read(self._regs.SQ_IND_DATA))

@@ -1,0 +1,1 @@
+"""Starting a card: what was found decides the plan, and one executor carries it out."""

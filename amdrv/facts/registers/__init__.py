@@ -1,0 +1,1 @@
+"""Generated register tables; read them through amdrv.registers."""

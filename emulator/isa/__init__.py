@@ -1,0 +1,1 @@
+"""Machine code: decode tables, decoder, disassembler, semantics and the interpreter."""

@@ -1,0 +1,145 @@
+"""Read-modify-write of memory by many lanes, with the result that running the lanes one after the other gives.
+
+Lanes that meet at one address are told apart by a stable sort. Sums, logic and extremes are then run over the lanes of
+an address at once; other operations take as many rounds as the busiest address has lanes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Indices = NDArray[np.int64]
+ROUNDS = 24  # more lanes than this at one address: go over the addresses instead of the lanes
+
+
+@dataclass(frozen=True, slots=True)
+class AtomicOp:
+    """``apply(memory, data, compare)`` is the new value; all are arrays of dtype ``kind`` ("u", "i" or "f") and width.
+
+    ``scan`` is the associative function whose running application over an address's lanes gives the same (None when
+    there is no such function); ``sources`` counts the data operands, the second being the comparand.
+    """
+
+    kind: str
+    apply: Callable[[Array, Array, Array], Array]
+    scan: np.ufunc | None = None
+    negate: bool = False  # data enters the scan negated
+    sources: int = 1
+
+
+def _where(condition: Array, x: Array, y: Array) -> Array:
+    return np.where(condition, x, y)
+
+
+def _wrap(memory: Array, data: Array, other: Array) -> Array:
+    return _where(memory >= data, memory - data, memory + other)
+
+
+def _conditional_exchange(memory: Array, data: Array, other: Array) -> Array:
+    """Each dword is replaced where bit 31 of its data is set, by the rest of the data (DS_CONDXCHG32_RTN_B64)."""
+    result = np.empty_like(memory)
+    halves, old, new = (array.view(np.uint32) for array in (result, memory, np.ascontiguousarray(data)))
+    halves[...] = np.where(new >> np.uint32(31) != 0, new & np.uint32(0x7FFFFFFF), old)
+    return result
+
+
+ATOMICS: dict[str, AtomicOp] = {
+    "swap": AtomicOp("u", lambda m, d, c: d),
+    "cmpswap": AtomicOp("u", lambda m, d, c: _where(m == c, d, m), sources=2),
+    "cmpswap_f": AtomicOp("f", lambda m, d, c: _where(m == c, d, m), sources=2),
+    "add": AtomicOp("u", lambda m, d, c: m + d, np.add),
+    "sub": AtomicOp("u", lambda m, d, c: m - d, np.add, negate=True),
+    "rsub": AtomicOp("u", lambda m, d, c: d - m),
+    "csub": AtomicOp("u", lambda m, d, c: _where(m < d, np.zeros_like(m), m - d)),
+    "min_i": AtomicOp("i", lambda m, d, c: _where(d < m, d, m), np.minimum),
+    "min_u": AtomicOp("u", lambda m, d, c: _where(d < m, d, m), np.minimum),
+    "max_i": AtomicOp("i", lambda m, d, c: _where(d >= m, d, m), np.maximum),
+    "max_u": AtomicOp("u", lambda m, d, c: _where(d >= m, d, m), np.maximum),
+    "and": AtomicOp("u", lambda m, d, c: m & d, np.bitwise_and),
+    "or": AtomicOp("u", lambda m, d, c: m | d, np.bitwise_or),
+    "xor": AtomicOp("u", lambda m, d, c: m ^ d, np.bitwise_xor),
+    "inc": AtomicOp("u", lambda m, d, c: _where(m >= d, np.zeros_like(m), m + m.dtype.type(1))),
+    "dec": AtomicOp("u", lambda m, d, c: _where((m == 0) | (m > d), d, m - m.dtype.type(1))),
+    "mskor": AtomicOp("u", lambda m, d, c: (m & ~d) | c, sources=2),
+    "wrap": AtomicOp("u", _wrap, sources=2),
+    "condxchg32": AtomicOp("u", _conditional_exchange),
+    "min_f": AtomicOp("f", lambda m, d, c: _where(d < m, d, m)),
+    "max_f": AtomicOp("f", lambda m, d, c: _where(d > m, d, m)),
+    "add_f": AtomicOp("f", lambda m, d, c: m + d, np.add),  # np.add.accumulate adds strictly in order
+}
+
+
+def dtype_of(op: AtomicOp, size_bytes: int) -> np.dtype[Any]:
+    """The element type in which ``op`` of this width works."""
+    return np.dtype(f"{op.kind}{size_bytes}")
+
+
+def perform(op: AtomicOp, memory: Array, index: Indices, data: Array, compare: Array, want_old: bool) -> Array | None:
+    """Apply ``op`` at ``memory[index[i]]`` for each i in order; all arrays have the operation's dtype.
+
+    Returns the value that each i found, or None unless ``want_old``.
+    """
+    if len(index) == 1:
+        old = memory[index]
+        memory[index] = op.apply(old, data, compare)
+        return old
+    if not want_old and op.scan is not None:
+        op.scan.at(memory, index, np.negative(data) if op.negate else data)  # in order, equal indices included
+        return None
+    order = np.argsort(index, kind="stable")
+    target = index[order]
+    first = np.empty(len(index), np.bool_)
+    first[0] = True
+    np.not_equal(target[1:], target[:-1], out=first[1:])
+    if first.all():
+        old = memory[index]
+        memory[index] = op.apply(old, data, compare)
+        return old
+    starts = np.flatnonzero(first)
+    data, compare = data[order], compare[order]
+    lengths = np.diff(starts, append=len(index))
+    if int(lengths.max()) > ROUNDS and op.scan is not None and len(starts) < int(lengths.max()):
+        found = _scan(op, op.scan, memory, target, starts, data)
+    else:
+        found = _rounds(op, memory, target, starts, lengths, data, compare)
+    old = np.empty_like(found)
+    old[order] = found
+    return old
+
+
+def _rounds(
+    op: AtomicOp, memory: Array, target: Indices, starts: Indices, lengths: Indices, data: Array, compare: Array
+) -> Array:
+    """One lane of every address at a time; inputs are sorted by address."""
+    found = np.empty_like(data)
+    rank = 0
+    while len(starts):
+        place = starts + rank
+        at = target[place]
+        old = memory[at]
+        found[place] = old
+        memory[at] = op.apply(old, data[place], compare[place])
+        rank += 1
+        more = lengths > rank
+        starts, lengths = starts[more], lengths[more]
+    return found
+
+
+def _scan(op: AtomicOp, scan: np.ufunc, memory: Array, target: Indices, starts: Indices, data: Array) -> Array:
+    """All lanes of one address at a time; inputs are sorted by address."""
+    found = np.empty_like(data)
+    operands = np.negative(data) if op.negate else data
+    bounds = [*starts.tolist(), len(target)]
+    for begin, end in pairwise(bounds):
+        at = target[begin]
+        running = scan.accumulate(np.concatenate((memory[at : at + 1], operands[begin:end])))
+        found[begin:end] = running[:-1]
+        memory[at] = running[-1]
+    return found

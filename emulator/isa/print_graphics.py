@@ -1,0 +1,129 @@
+"""Text of the graphics encodings (image, export, LDS direct), straight from their bit fields.
+
+The emulated card refuses these by name, so they have no decoded operands; a listing of a shader shows them in full.
+"""
+
+from __future__ import annotations
+
+import re
+
+from amdrv.emulator.isa.instruction import Instruction
+from amdrv.emulator.isa.print_operand import register_range, scalar_register
+
+# Image dimensions by their code: (name, coordinates, gradients).
+DIMENSIONS = (
+    ("1D", 1, 2),
+    ("2D", 2, 4),
+    ("3D", 3, 6),
+    ("CUBE", 3, 4),
+    ("1D_ARRAY", 2, 2),
+    ("2D_ARRAY", 3, 4),
+    ("2D_MSAA", 3, 4),
+    ("2D_MSAA_ARRAY", 4, 4),
+)
+# Bits shown behind an image instruction, in the order of the listing, with the field that holds each.
+IMAGE_BITS = (
+    ("unorm", "unrm"), ("glc", "glc"), ("slc", "slc"), ("dlc", "dlc"), ("r128", "r128"),
+    ("a16", "a16"), ("tfe", "tfe"), ("lwe", "lwe"), ("d16", "d16"),
+)  # fmt: skip
+EXPORT_TARGETS = {
+    **{number: f"mrt{number}" for number in range(8)},
+    8: "mrtz",
+    **{12 + number: f"pos{number}" for number in range(5)},
+    20: "prim",
+    21: "dual_src_blend0",
+    22: "dual_src_blend1",
+}
+_LISTED_ADDRESSES = 5  # an image instruction with an address list names at most so many registers
+
+
+def image_data_dwords(instruction: Instruction) -> int:
+    """Registers of an image instruction's data: by dmask, four for gathers, halved by d16, one more for tfe."""
+    fields = instruction.fields
+    wide = "gather4" in instruction.mnemonic or instruction.mnemonic == "image_msaa_load"
+    count = 4 if wide else max(1, fields["dmask"].bit_count())
+    if fields["d16"]:
+        count = (count + 1) // 2
+    return count + fields["tfe"]
+
+
+def image_address_dwords(instruction: Instruction) -> int:
+    """Registers of an image instruction's address: extra arguments, gradients, coordinates and level of detail."""
+    name, fields = instruction.mnemonic, instruction.fields
+    _, coordinates, gradients = DIMENSIONS[fields["dim"]]
+    parts = name.split("_")[2:] if name.startswith(("image_sample", "image_gather4")) else []
+    extra = sum(part in ("c", "b", "o") for part in parts)
+    level = bool({"l", "cl"} & set(parts)) or re.search(r"_mip\b|_mip_", name) is not None
+    components = coordinates + level
+    if name == "image_get_resinfo":
+        components = 1
+    words = extra + ((components + 1) // 2 if fields["a16"] else components)
+    if "d" in parts:
+        words += (gradients // 2 + 1) // 2 * 2 if "g16" in parts else gradients
+    return words
+
+
+def image_text(instruction: Instruction) -> str:
+    """``image_sample v[0:3], v[4:5], s[0:7], s[8:11] dmask:0xf dim:SQ_RSRC_IMG_2D``."""
+    fields = instruction.fields
+    samples = instruction.mnemonic.startswith(("image_sample", "image_gather4", "image_get_lod"))
+    if "bvh" in instruction.mnemonic:
+        return _ray_text(instruction)
+    parts = [
+        register_range("v", fields["vdata"], 32 * image_data_dwords(instruction)),
+        _address(instruction, image_address_dwords(instruction)),
+        scalar_register(fields["srsrc"] * 4, 256),
+    ]
+    if samples:
+        parts.append(scalar_register(fields["ssamp"] * 4, 128))
+    tail = f" dmask:{fields['dmask']:#x}" if fields["dmask"] else ""
+    tail += f" dim:SQ_RSRC_IMG_{DIMENSIONS[fields['dim']][0]}"
+    tail += "".join(f" {name}" for name, field in IMAGE_BITS if fields[field])
+    return f"{instruction.mnemonic} {', '.join(parts)}{tail}"
+
+
+def _address(instruction: Instruction, count: int) -> str:
+    first = instruction.fields["vaddr"]
+    if not instruction.fields["nsa"]:
+        return register_range("v", first, 32 * (16 if count > 12 else count))
+    registers = _listed(instruction)[:count]
+    names = [f"v{number}" for number in registers]
+    if count > _LISTED_ADDRESSES:  # the last of the list stands for what is left
+        names[-1] = register_range("v", registers[-1], 32 * (count - _LISTED_ADDRESSES + 1))
+    return f"[{', '.join(names)}]"
+
+
+def _listed(instruction: Instruction) -> list[int]:
+    more = instruction.words[2]
+    return [instruction.fields["vaddr"], *(more >> shift & 0xFF for shift in (0, 8, 16, 24))]
+
+
+def _ray_text(instruction: Instruction) -> str:
+    """image_bvh_intersect_ray: node pointer, extent, and three vectors (two when they are halves)."""
+    fields = instruction.fields
+    wide = "bvh64" in instruction.mnemonic
+    if fields["nsa"]:
+        counts = (2 if wide else 1, 1, 3, 3) if fields["a16"] else (2 if wide else 1, 1, 3, 3, 3)
+        registers = zip(_listed(instruction), counts, strict=False)
+        address = f"[{', '.join(register_range('v', number, 32 * count) for number, count in registers)}]"
+    else:
+        address = register_range("v", fields["vaddr"], 32 * ((8 if fields["a16"] else 11) + wide))
+    data = register_range("v", fields["vdata"], 128)
+    tail = " a16" if fields["a16"] else ""
+    return f"{instruction.mnemonic} {data}, {address}, {scalar_register(fields['srsrc'] * 4, 128)}{tail}"
+
+
+def export_text(instruction: Instruction) -> str:
+    """``exp mrt0 v0, v1, off, off done row_en``."""
+    fields = instruction.fields
+    target = EXPORT_TARGETS.get(fields["target"], f"invalid_target_{fields['target']}")
+    parts = [f"v{fields[f'vsrc{index}']}" if fields["en"] >> index & 1 else "off" for index in range(4)]
+    tail = (" done" if fields["done"] else "") + (" row_en" if fields["row"] else "")
+    return f"exp {target} {', '.join(parts)}{tail}"
+
+
+def lds_direct_text(instruction: Instruction) -> str:
+    """``lds_param_load v0, attr0.x wait_vdst:15``."""
+    fields = instruction.fields
+    attribute = f", attr{fields['attr']}.{'xyzw'[fields['attr_chan']]}" if "param" in instruction.mnemonic else ""
+    return f"{instruction.mnemonic} v{fields['vdst']}{attribute} wait_vdst:{fields['wait_vdst']}"

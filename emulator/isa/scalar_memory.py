@@ -1,0 +1,85 @@
+"""SMEM: scalar loads, one address a wave."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from amdrv.emulator.isa.instruction import Instruction, Operand
+from amdrv.emulator.isa.memory_path import AddressFault
+from amdrv.emulator.isa.operands import Op, Place, Store, fetch, find, nothing
+from amdrv.emulator.isa.spaces import LaneFault
+from amdrv.emulator.isa.wave import EXEC_HI, NULL, U32, U64, Array, Group, view_key
+
+SIZES = {"b32": 1, "b64": 2, "b128": 4, "b256": 8, "b512": 16}
+_INVALIDATIONS = ("s_gl1_inv", "s_dcache_inv", "s_atc_probe", "s_atc_probe_buffer")
+
+
+def prepare_smem(instruction: Instruction, place: Place) -> Op | None:
+    """The operation of a scalar memory instruction; None when it is none.
+
+    Addresses are rounded down to a dword. s_buffer_load takes the base from 48 bits of the descriptor and gives zero
+    for dwords beyond num_records (ISA manual, "Scalar memory").
+    """
+    if instruction.mnemonic in _INVALIDATIONS:
+        return nothing  # vector and scalar caches are not modelled: memory is always coherent
+    count = SIZES.get(instruction.mnemonic.rpartition("_")[2])
+    base, soffset = find(instruction.src, "sbase"), find(instruction.src, "soffset")
+    if count is None or base is None:
+        return None
+    raw = instruction.fields["offset"]
+    immediate = raw - (1 << 21) if raw >> 20 else raw
+    offset = fetch(soffset, U32, place) if soffset is not None and soffset.index != NULL else None
+    buffer = instruction.mnemonic.startswith("s_buffer")
+    base64 = fetch(base, U64, place)
+    records_key, stride_key = view_key(False, base.index + 2, U32), view_key(False, base.index + 1, U32)
+    write = _writer(instruction.dst[0], count)
+
+    def load(group: Group) -> None:
+        start = base64(group)[:, 0]
+        at = np.full(group.count, immediate & 0xFFFF_FFFF_FFFF_FFFF, np.uint64)
+        if offset is not None:
+            at = at + offset(group)[:, 0]
+        limit = None
+        if buffer:
+            start = start & np.uint64(0xFFFF_FFFF_FFFF)
+            stride = group.views[stride_key][:, 0] >> np.uint32(16) & np.uint32(0x3FFF)
+            records = group.views[records_key][:, 0].astype(np.uint64)
+            limit = np.where(stride == 0, records, records * stride)
+        at = at & ~np.uint64(3)
+        write(group, _read(group, start & ~np.uint64(3), at, count, limit))
+
+    return load
+
+
+def _read(group: Group, start: Array, at: Array, count: int, limit: Array | None) -> Array:
+    """uint32[waves, count] from the addresses ``start + at``; offsets from ``limit`` on give zero."""
+    memory = group.machine.memory
+    address = start + at
+    waves = np.arange(group.count)
+    try:
+        if limit is None:
+            if group.count > 1 and bool((address == address[0]).all()):  # usual: kernel arguments
+                address = address[:1]
+            return np.stack(memory.load(address, 4 * count), axis=1)
+        result = np.zeros((group.count, count), np.uint32)
+        for dword in range(count):
+            waves = np.flatnonzero(at + np.uint64(4 * dword + 4) <= limit)
+            if len(waves):
+                result[waves, dword] = memory.load(address[waves] + np.uint64(4 * dword), 4)[0]
+        return result
+    except AddressFault as fault:
+        lane = int(waves[fault.position]) * group.state.lanes
+        raise LaneFault("memory violation", str(fault), lane, fault.va, fault.access) from fault
+
+
+def _writer(target: Operand, count: int) -> Store:
+    """Consecutive scalar registers from ``target`` on; those beyond the register file, and NULL, are left out."""
+    first = target.index
+    registers = [] if first == NULL else [first + dword for dword in range(count) if first + dword <= EXEC_HI]
+
+    def write(group: Group, data: Array) -> None:
+        for dword, register in enumerate(registers):
+            if register != NULL:
+                group.write_scalar(register, data[:, dword : dword + 1])
+
+    return write

@@ -1,0 +1,63 @@
+"""What every IP block model is: it claims registers when built and restores itself at power-on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import TYPE_CHECKING
+
+from amdrv.registers import Register
+
+if TYPE_CHECKING:
+    from amdrv.emulator.register_space import Slot
+    from amdrv.emulator.shell import Card
+
+
+class Model:
+    """Behaviour of one version of one IP block instance."""
+
+    ip: str = ""  # as in the register map: "GC", "MMHUB", …
+
+    def __init__(self, card: Card, instance: int = 0) -> None:
+        self.card = card
+        self.instance = instance
+
+    def power_on(self) -> None:
+        """Forget everything that a reset loses. Registers are back at their reset values already."""
+
+    def doorbell(self, offset: int, width: int, value: int) -> None:
+        """A write to BAR2 at byte ``offset`` that was routed to this block; ignored without such a doorbell."""
+
+    def register(self, name: str) -> Register:
+        """A register of this block by name."""
+        return self.card.registers.block(self.ip, self.instance)[name]
+
+    def claim(
+        self,
+        name: str,
+        *,
+        reset: int = 0,
+        writable: int = 0xFFFF_FFFF,
+        on_read: Callable[[], int] | None = None,
+        on_write: Callable[[int], None] | None = None,
+        bank: Callable[[], Hashable] | None = None,
+        sticky: bool = False,
+    ) -> Slot:
+        """Claim a register of this block by name; see RegisterSpace.claim."""
+        return self.card.space.claim(
+            type(self).__name__,
+            self.register(name),
+            reset=reset,
+            writable=writable,
+            on_read=on_read,
+            on_write=on_write,
+            bank=bank,
+            sticky=sticky,
+        )
+
+
+class BusInterface(Model):
+    """The block behind the BARs: it decides which engine a doorbell reaches."""
+
+    def route_doorbell(self, offset: int) -> str | None:
+        """Block name (as in the register map) that gets a write at byte ``offset`` of BAR2; None: it is dropped."""
+        return None

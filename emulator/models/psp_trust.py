@@ -1,0 +1,34 @@
+"""Which firmware an emulated chip trusts: boot-ROM keys, and the keys of the database that was loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from amdrv.emulator.models.psp_verify import Piece, authenticate
+from amdrv.facts.firmware_auth import PIECE_TYPES, ROOT_KEYS, KnownPiece, known_pieces
+
+CONTAINER_TYPE_OF = {kind.name: kind.container_type for kind in PIECE_TYPES}
+NAME_OF_FW_TYPE = {int(kind.gfx_fw_type): kind.name for kind in PIECE_TYPES if kind.gfx_fw_type is not None}
+
+
+class Trust:
+    """The PSP's key ring. Names are those of amdrv/facts/firmware_auth.py."""
+
+    def __init__(self) -> None:
+        self._keys: dict[bytes, int] = {}
+        self._known: tuple[KnownPiece, ...] | None = None
+
+    def power_on(self) -> None:
+        """Back to the keys of the boot ROM."""
+        self._keys.clear()
+
+    def add_keys(self, keys: Mapping[bytes, int]) -> None:
+        """Trust the keys (id → modulus) of an accepted key database."""
+        self._keys.update(keys)
+
+    def authenticate(self, data: bytes, names: Sequence[str]) -> Piece:
+        """The piece in ``data`` when it is one of ``names`` and genuine; raises ImageRejected."""
+        if self._known is None:
+            self._known = known_pieces()
+        types = frozenset(CONTAINER_TYPE_OF[name] for name in names)
+        return authenticate(data, names, types, self._keys, ROOT_KEYS, self._known)

@@ -1,0 +1,165 @@
+"""SMU 13.0.0: two mailboxes in front of the power management firmware, its start by the PSP, and mode1 reset.
+
+Sources: Linux 6.12 smu_cmn.c (__smu_cmn_send_msg, __smu_cmn_poll_stat), smu_v13_0_0_ppt.c
+(smu_v13_0_0_set_smu_mailbox_registers, smu_v13_0_0_mode1_reset), smu_v13_0.c (smu_v13_0_check_fw_status).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+from amdrv.emulator.models.psp_13_0 import Psp
+from amdrv.emulator.models.psp_images import FirmwareUser, LoadedImage
+from amdrv.emulator.models.smu_messages import Answer, PowerFirmware
+from amdrv.emulator.models.smu_thermal import Sensors, ThermalState, advance, read
+from amdrv.facts.mailboxes import SMU_FIRMWARE_FLAGS_READY, SMU_FIRMWARE_FLAGS_SMN, SMU_REGISTER, SmuMailbox
+from amdrv.facts.psp import FwType
+from amdrv.facts.smu_v13_0_0 import DebugMessage, Message, Result
+from amdrv.registers import Register, RegisterTable
+
+if TYPE_CHECKING:
+    from amdrv.emulator.register_space import Slot
+    from amdrv.emulator.shell import Card
+
+log = logging.getLogger(__name__)
+
+DWORD_BYTES = 4
+# Linux 6.12 smu_v13_0_0_ppt.c calls debug message 2 Mode1Reset; the message header's name for it is another.
+DEBUG_MODE1_RESET = 2
+UNLOAD_ARGUMENT = 0x55  # PrepareMp1ForUnload
+
+
+class Mailbox(NamedTuple):
+    """Message, argument and response register of one way in."""
+
+    message: Slot
+    argument: Slot
+    response: Slot
+
+
+class Smu(FirmwareUser):
+    """The system management unit."""
+
+    ip = "MP1"
+
+    def __init__(self, card: Card, instance: int = 0) -> None:
+        super().__init__(card, instance)
+        self._main = self._claim_mailbox(SmuMailbox.MESSAGE, SmuMailbox.ARGUMENT, SmuMailbox.RESPONSE, self._message)
+        self._debug = self._claim_mailbox(
+            SmuMailbox.DEBUG_MESSAGE, SmuMailbox.DEBUG_ARGUMENT, SmuMailbox.DEBUG_RESPONSE, self._debug_message
+        )
+        self._flags = self._claim_flags()
+        self.claim("MP1_SMN_IH_SW_INT")
+        self.claim("MP1_SMN_IH_SW_INT_CTRL")
+        self._thermal = ThermalState()
+        self._firmware: PowerFirmware | None = None
+        self._busy = False
+
+    @property
+    def firmware(self) -> PowerFirmware | None:
+        """The running firmware, None before the PSP has loaded it."""
+        return self._firmware
+
+    def power_on(self) -> None:
+        self._firmware = None
+        self._busy = False  # heat stays: a reset does not cool the board
+
+    def firmware_loaded(self, image: LoadedImage) -> None:
+        if image.fw_type == FwType.SMU:
+            self.card.clock.after(self.card.chip.timings.smu_start, lambda: self._start(image))
+
+    def sensors(self) -> Sensors:
+        """Temperatures, power, activity and fan now."""
+        power = self.card.chip.power
+        limit_w = self._firmware.power_limit_w if self._firmware is not None else power.board_power_w
+        busy_ns = self.card.worker.busy_ns()
+        self._thermal = advance(self._thermal, self.card.clock.now_ns, busy_ns, power, limit_w)
+        return read(self._thermal, power, limit_w)
+
+    def _start(self, image: LoadedImage) -> None:
+        self._firmware = PowerFirmware(self.card, image.version, self.sensors)
+        self._flags.value = SMU_FIRMWARE_FLAGS_READY
+
+    # -- mailboxes ----------------------------------------------------------------------------------------------------
+
+    def _message(self, message: int) -> None:
+        firmware = self._serving()
+        if firmware is None:
+            return
+        if self._busy:
+            self._main.response.value = Result.CmdRejectedBusy
+            return
+        self._busy = True
+        argument = self._main.argument.value
+        self.card.clock.after(self._duration_s(message), lambda: self._finish(firmware, message, argument))
+
+    def _finish(self, firmware: PowerFirmware, message: int, argument: int) -> None:
+        self._busy = False
+        result, value = self._special(message, argument) or firmware.handle(message, argument)
+        if result != Result.OK:
+            log.info("%s: SMU message %#x(%#x) answered with %s", self.card.name, message, argument, result.name)
+        self._main.argument.value = value
+        self._main.response.value = result
+
+    def _special(self, message: int, argument: int) -> Answer | None:
+        """Messages that end the firmware's life."""
+        if message == Message.Mode1Reset:
+            self._reset_soon()
+            return Result.OK, argument
+        if message == Message.PrepareMp1ForUnload:
+            if argument != UNLOAD_ARGUMENT:
+                return Result.Failed, argument
+            self._firmware = None
+            self._flags.value = 0
+            self.card.model(Psp).unload(FwType.SMU)
+            return Result.OK, argument
+        return None
+
+    def _debug_message(self, message: int) -> None:
+        if self._serving() is not None:
+            self.card.clock.after(self.card.chip.timings.smu_message, lambda: self._finish_debug(message))
+
+    def _finish_debug(self, message: int) -> None:
+        result = Result.OK
+        if message == DEBUG_MODE1_RESET:
+            self._reset_soon()
+        elif message != DebugMessage.TestMessage:
+            result = Result.UnknownCmd
+        self._debug.response.value = result
+
+    def _serving(self) -> PowerFirmware | None:
+        return None if self.ip in self.card.faults.unresponsive else self._firmware
+
+    def _duration_s(self, message: int) -> float:
+        timings = self.card.chip.timings
+        if message in (Message.TransferTableSmu2Dram, Message.TransferTableDram2Smu):
+            return timings.smu_table
+        if message == Message.RunDcBtc:
+            return timings.smu_calibration
+        if message in (Message.EnableAllSmuFeatures, Message.DisableAllSmuFeatures):
+            return timings.smu_features
+        return timings.smu_message
+
+    def _reset_soon(self) -> None:
+        timings = self.card.chip.timings
+        self.card.clock.after(timings.smu_reset_delay, lambda: self.card.reset_chip(timings.mode1))
+
+    # -- registers ----------------------------------------------------------------------------------------------------
+
+    def _claim_mailbox(
+        self, message: SmuMailbox, argument: SmuMailbox, response: SmuMailbox, on_message: Callable[[int], None]
+    ) -> Mailbox:
+        return Mailbox(
+            self.claim(SMU_REGISTER.format(int(message)), on_write=on_message),
+            self.claim(SMU_REGISTER.format(int(argument))),
+            self.claim(SMU_REGISTER.format(int(response))),
+        )
+
+    def _claim_flags(self) -> Slot:
+        """The firmware flags lie in the SMN address space, where no base address of the block points."""
+        table = RegisterTable.load("mp_13_0_0")
+        dword = SMU_FIRMWARE_FLAGS_SMN // DWORD_BYTES
+        flags = Register(self.ip, self.instance, "MP1_FIRMWARE_FLAGS", dword, table)
+        return self.card.space.claim(type(self).__name__, flags, writable=0)

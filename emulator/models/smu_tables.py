@@ -1,0 +1,116 @@
+"""The tables that the SMU moves to and from driver memory. Pure functions.
+
+Layouts: Linux 6.12 smu13_driver_if_v13_0_0.h; sizes: the size of the structure that each table id stands for there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from amdrv.emulator.chips.chip import PowerAndClocks
+from amdrv.emulator.models.smu_thermal import Sensors
+from amdrv.facts.layout import Member, StructLayout
+from amdrv.facts.smu_v13_0_0 import METRICS, Clock, Plane, Table, Temperature
+
+PPTABLE_VERSION = 0x2B
+# PPTable_t: of its 3972 bytes those that a driver shows. The rest of an emulated one is zero.
+PPTABLE = StructLayout(
+    "PPTABLE",
+    3972,
+    {
+        "Version": Member(0),
+        "FeaturesToRun": Member(4, 4, 2),
+        "SocketPowerLimitAc": Member(16, 2, 4),
+        "TemperatureLimit": Member(50, 2, 13),
+        "FreqTableGfx": Member(684, 2, 16),
+        "FreqTableSocclk": Member(748, 2, 8),
+        "FreqTableUclk": Member(764, 2, 4),
+        "FreqTableFclk": Member(852, 2, 8),
+        "FanMaximumRpm": Member(1330, 2),
+    },
+)
+TEMPERATURE_LIMITS_C = {Temperature.EDGE: 100, Temperature.HOTSPOT: 110, Temperature.MEM: 108}
+# What a driver may hand over. The contents are kept, so that reading back shows them, and have no other effect.
+WRITABLE_BYTES: dict[Table, int] = {
+    Table.PPTABLE: PPTABLE.size_bytes,
+    Table.WATERMARKS: 16,
+    Table.DRIVER_SMU_CONFIG: 80,
+    Table.ACTIVITY_MONITOR_COEFF: 124,
+    Table.OVERDRIVE: 140,
+}
+PLANE_MV = {Plane.GFX: (720, 1100), Plane.SOC: (780, 900), Plane.VMEMP: (680, 850), Plane.VDDIO_MEM: (1250, 1350)}
+
+
+@dataclass(frozen=True, slots=True)
+class ClockState:
+    """Present frequencies in MHz by domain name."""
+
+    current: Mapping[str, int]
+
+    def of(self, clock: Clock) -> int:
+        """Frequency of a domain, 0 when the chip does not use it."""
+        return self.current.get(clock.name, 0)
+
+
+def default_pptable(power: PowerAndClocks) -> bytes:
+    """The table that the board came with."""
+    levels = power.clock_levels_mhz
+    return bytes(
+        PPTABLE.pack(
+            Version=PPTABLE_VERSION,
+            FeaturesToRun=(power.default_features & 0xFFFF_FFFF, power.default_features >> 32),
+            SocketPowerLimitAc=(power.board_power_w,),
+            TemperatureLimit=[TEMPERATURE_LIMITS_C.get(place, 0) for place in _places()],
+            FreqTableGfx=levels[Clock.GFXCLK.name],
+            FreqTableSocclk=levels[Clock.SOCCLK.name],
+            FreqTableUclk=levels[Clock.UCLK.name],
+            FreqTableFclk=levels[Clock.FCLK.name],
+            FanMaximumRpm=power.fan_max_rpm,
+        )
+    )
+
+
+def metrics(counter: int, power: PowerAndClocks, clocks: ClockState, sensors: Sensors) -> bytes:
+    """SmuMetricsExternal_t as of now; ``counter`` counts the readings."""
+    gfx, uclk, fclk = clocks.of(Clock.GFXCLK), clocks.of(Clock.UCLK), clocks.of(Clock.FCLK)
+    load = sensors.activity_percent / 100
+    millivolts = [round(low + (high - low) * load) for low, high in PLANE_MV.values()]
+    temperatures = {
+        Temperature.EDGE: sensors.edge_c,
+        Temperature.HOTSPOT: sensors.hotspot_c,
+        Temperature.HOTSPOT_G: sensors.hotspot_c,
+        Temperature.HOTSPOT_M: sensors.memory_c,
+        Temperature.MEM: sensors.memory_c,
+        Temperature.VR_GFX: sensors.edge_c + 4,
+        Temperature.VR_SOC: sensors.edge_c + 2,
+    }
+    return bytes(
+        METRICS.pack(
+            CurrClock=[clocks.of(clock) for clock in Clock if clock != Clock.COUNT],
+            AverageGfxclkFrequencyTarget=gfx,
+            AverageGfxclkFrequencyPreDs=gfx,
+            AverageGfxclkFrequencyPostDs=round(gfx * load),  # deep sleep included
+            AverageFclkFrequencyPreDs=fclk,
+            AverageFclkFrequencyPostDs=fclk,
+            AverageMemclkFrequencyPreDs=uclk,
+            AverageMemclkFrequencyPostDs=uclk,
+            dGPU_W_MAX=power.board_power_w,
+            MetricsCounter=counter & 0xFFFF_FFFF,
+            AvgVoltage=millivolts,
+            AverageGfxActivity=sensors.activity_percent,
+            AverageUclkActivity=sensors.activity_percent // 2,
+            EnergyAccumulator=round(sensors.energy_j) & 0xFFFF_FFFF,
+            AverageSocketPower=sensors.power_w,
+            AverageTotalBoardPower=sensors.power_w,
+            AvgTemperature=[temperatures.get(place, 0) for place in _places()],
+            PcieRate=power.pcie_gen,
+            PcieWidth=power.pcie_lanes,
+            AvgFanPwm=sensors.fan_percent,
+            AvgFanRpm=sensors.fan_rpm,
+        )
+    )
+
+
+def _places() -> list[Temperature]:
+    return [place for place in Temperature if place != Temperature.COUNT]

@@ -1,0 +1,1 @@
+"""The packet processor: what the compute engine's firmware does with a PM4 stream."""

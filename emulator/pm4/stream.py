@@ -1,0 +1,87 @@
+"""Packets out of memory: where the next header is, and what it says.
+
+Header layout: Linux 6.12 amdgpu/nvd.h (PACKET3, CP_PACKET_GET_*).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from amdrv.facts.pm4 import HEADER, NOP_ONE_DWORD, TYPE2_FILLER
+
+
+class BadPacket(Exception):
+    """The stream holds something that is no packet, or a packet that this engine does not know."""
+
+    def __init__(self, word: int, reason: str) -> None:
+        super().__init__(f"PM4 header {word:#010x}: {reason}")
+        self.word = word
+
+
+class Reader(Protocol):
+    """Where bytes come from: a hub's view under the queue's VMID."""
+
+    def read(self, va: int, size_bytes: int) -> bytes:
+        """Bytes at ``va``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Packet:
+    """One type-3 packet."""
+
+    header: int
+    opcode: int
+    body: tuple[int, ...]
+    dwords: int  # header and body
+
+
+class Ring:
+    """A ring of ``size_dwords`` (a power of two) at ``va``; positions count on without wrapping."""
+
+    def __init__(self, reader: Reader, va: int, size_dwords: int) -> None:
+        self._reader = reader
+        self._va = va
+        self._size = size_dwords
+
+    def words(self, position: int, count: int) -> tuple[int, ...]:
+        """``count`` dwords from ``position``, around the end."""
+        start = position % self._size
+        first = min(count, self._size - start)
+        data = self._reader.read(self._va + 4 * start, 4 * first)
+        if first < count:
+            data += self._reader.read(self._va, 4 * (count - first))
+        return tuple(np.frombuffer(data, "<u4").tolist())
+
+
+def packet_at(ring: Ring, position: int, end: int) -> Packet | None:
+    """The packet at ``position``; None for a one-dword filler. Raises BadPacket, also when it runs past ``end``."""
+    (header,) = ring.words(position, 1)
+    if header in (TYPE2_FILLER, NOP_ONE_DWORD):
+        return None
+    fields = HEADER.decode((header,))
+    if fields["TYPE"] != 3:
+        raise BadPacket(header, f"type {fields['TYPE']} packets do not exist on this engine")
+    count = fields["COUNT"] + 1
+    if position + 1 + count > end:
+        raise BadPacket(header, f"its body of {count} dwords runs past the end of the stream")
+    return Packet(header, fields["OPCODE"], ring.words(position + 1, count), count + 1)
+
+
+def linear(words: tuple[int, ...]) -> Iterator[Packet]:
+    """Packets of a buffer that is in hand already (for traces and tests). Raises BadPacket."""
+    position = 0
+    while position < len(words):
+        header = words[position]
+        if header in (TYPE2_FILLER, NOP_ONE_DWORD):
+            position += 1
+            continue
+        fields = HEADER.decode((header,))
+        count = fields["COUNT"] + 1
+        if fields["TYPE"] != 3 or position + 1 + count > len(words):
+            raise BadPacket(header, "not a packet")
+        yield Packet(header, fields["OPCODE"], words[position + 1 : position + 1 + count], count + 1)
+        position += count + 1

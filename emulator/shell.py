@@ -1,0 +1,280 @@
+"""The shell: the chip-independent PCI device that a chip's models are put into.
+
+It owns config space, BARs, the virtual clock, the arena, interrupts and the worker that runs queues; what a register
+means is the models' business. One lock covers all register-visible state. The worker takes it only for short steps, so
+that host and GPU run side by side.
+"""
+
+from __future__ import annotations
+
+import threading
+from functools import cached_property
+from typing import TypeVar
+
+from amdrv.emulator.arena import Arena
+from amdrv.emulator.chips.chip import Chip
+from amdrv.emulator.clock import VirtualClock
+from amdrv.emulator.config_space import ConfigSpace
+from amdrv.emulator.faults import Faults
+from amdrv.emulator.isa.dispatch import MemoryViolation, ShaderEngine
+from amdrv.emulator.model import BusInterface, Model
+from amdrv.emulator.models import build_models
+from amdrv.emulator.models.vmhub import HubView, VmHub
+from amdrv.emulator.register_space import RegisterSpace
+from amdrv.emulator.trace import Entry, Trace
+from amdrv.emulator.worker import ChangeSignal, Worker
+from amdrv.registers import RegisterMap
+
+# Virtual cost of one access over PCIe: a read is a round trip, a posted write is not. 568 ms for 32,009 accesses of a
+# Vega 10 load, delays taken out, is about 1 us a read (hardware notes, timings).
+READ_NS = 900
+WRITE_NS = 100
+CONFIG_NS = 1000
+DOORBELL_NS = 100
+ALL_ONES = 0xFFFF_FFFF
+TSC_NS = 10  # the card's 100 MHz counter
+
+M = TypeVar("M", bound=Model)
+
+
+class Card:
+    """One emulated GPU, from power-on to the end of the process."""
+
+    def __init__(self, name: str, chip: Chip, *, vram_bytes: int | None = None, bar0_bytes: int | None = None) -> None:
+        self.name = name
+        self.chip = chip
+        self.vram_bytes = chip.vram_bytes if vram_bytes is None else vram_bytes
+        self.lock = threading.RLock()
+        self.changed = ChangeSignal(self.lock)  # notified when memory, an interrupt or a queue moved
+        self.clock = VirtualClock()
+        self.arena = Arena(self.vram_bytes, chip.system_window_bytes)
+        self.bars = chip.bars(self.vram_bytes if bar0_bytes is None else bar0_bytes)
+        self.config = ConfigSpace(
+            vendor=chip.vendor_id,
+            device=chip.device_id,
+            revision=chip.revision,
+            class_code=chip.class_code,
+            subsystem=chip.subsystem,
+            bars=self.bars,
+            on_function_reset=self._function_reset,
+        )
+        self.registers = RegisterMap(chip.bases, chip.versions)
+        self.space = RegisterSpace(self.registers)
+        self.trace = Trace(self.space.name_at)
+        self.worker = Worker(self)
+        self.interrupts_delivered = 0
+        self.holder: str | None = None  # who has opened the function
+        self.faults = Faults()
+        self._unavailable_until_ns = 0
+        self._models: list[Model] = []
+        build_models(self, self._models)
+        self._bus_interface = self.model(BusInterface)
+        self._mmhub = next(hub for hub in self.models(VmHub) if hub.ip == "MMHUB")
+        self._power_on(keep_sticky=False)
+        # The machine's firmware has long enumerated the bus, and the boot ROM is done, when the first program runs.
+        self.config.enumerate_bus()
+        self.clock.charge(round(chip.timings.boot_rom * 1e9))
+
+    def model(self, kind: type[M]) -> M:
+        """The first model of a class: how models find each other."""
+        for model in self._models:
+            if isinstance(model, kind):
+                return model
+        raise LookupError(f"{self.chip.arch} has no {kind.__name__}")
+
+    def models(self, kind: type[M]) -> list[M]:
+        """All models of a class, in instance order."""
+        return [model for model in self._models if isinstance(model, kind)]
+
+    def all_models(self) -> tuple[Model, ...]:
+        """Every model, in the order in which they were built."""
+        return tuple(self._models)
+
+    @property
+    def lost(self) -> bool:
+        """Whether the card has fallen off the bus: every read is all ones."""
+        return self.faults.off_the_bus
+
+    @property
+    def strict(self) -> bool:
+        """Whether an access to a register that nothing models raises, instead of being counted."""
+        return self.space.strict
+
+    @strict.setter
+    def strict(self, value: bool) -> None:
+        self.space.strict = value
+
+    # -- host side ----------------------------------------------------------------------------------------------------
+
+    def read_config(self, offset: int, width: int) -> int:
+        """Configuration read."""
+        with self.lock:
+            self.clock.charge(CONFIG_NS)
+            value = (1 << 8 * width) - 1 if self.lost else self.config.read(offset, width)
+            self._note("config", False, offset, width, value)
+            return value
+
+    def write_config(self, offset: int, width: int, value: int) -> None:
+        """Configuration write."""
+        with self.lock:
+            self.clock.charge(CONFIG_NS)
+            self._note("config", True, offset, width, value)
+            if not self.lost:
+                self.config.write(offset, width, value)
+
+    def read_register(self, offset: int) -> int:
+        """32-bit read of BAR5."""
+        with self.lock:
+            self.clock.charge(READ_NS)
+            value = self.space.read(offset) if self._answers() else ALL_ONES
+            self._note("register", False, offset, 4, value)
+            return value
+
+    def write_register(self, offset: int, value: int) -> None:
+        """32-bit write of BAR5."""
+        with self.lock:
+            self.clock.charge(WRITE_NS)
+            self._note("register", True, offset, 4, value)
+            if self._answers():
+                self.space.write(offset, value)
+
+    def write_doorbell(self, offset: int, width: int, value: int) -> None:
+        """Write to BAR2; NBIO routes it to an engine."""
+        with self.lock:
+            self.clock.charge(DOORBELL_NS)
+            self._note("doorbell", True, offset, width, value)
+            block = self._bus_interface.route_doorbell(offset) if self._answers() else None
+            for model in self._models:
+                if model.ip == block:
+                    model.doorbell(offset, width, value)
+
+    def vram_view(self, offset: int, size_bytes: int) -> memoryview:
+        """Bulk view of BAR0."""
+        return self.arena.view(offset, size_bytes)
+
+    def relax(self, remaining_s: float) -> None:
+        """Let time pass until something may have changed: see PciFunction.relax."""
+        with self.lock:
+            failure, self.worker.failure = self.worker.failure, None
+            if failure is not None:
+                raise RuntimeError(f"{self.name}: a model of the emulated card failed") from failure
+            if self.worker.busy and not self.lost:
+                self.worker.wait_for_change(min(remaining_s, 0.1))
+            else:
+                self.clock.jump(max(1, round(remaining_s * 1e9)))
+
+    def sleep(self, seconds: float) -> None:
+        """Virtual time passes."""
+        with self.lock:
+            self.clock.charge(round(seconds * 1e9))
+
+    def bus_reset(self, *, function_level: bool) -> None:
+        """A reset by the platform (sysfs, VFIO): registers and VRAM contents are lost, config space is restored.
+
+        It returns when the function answers again, as the platform's does.
+        """
+        with self.lock:
+            saved = self.config.save()
+            unavailable_s = self.chip.function_reset_s if function_level else self.chip.bus_reset_s
+            self._reset_from_bus(unavailable_s)
+            self.clock.charge(round(unavailable_s * 1e9))
+            self.config.restore(saved)
+
+    # -- device side --------------------------------------------------------------------------------------------------
+
+    @property
+    def bus_master(self) -> bool:
+        """Whether DMA and interrupts leave the card."""
+        return self.config.bus_master and not self.lost
+
+    @cached_property
+    def shader_engine(self) -> ShaderEngine:
+        """What executes dispatches; made when the first one comes."""
+        from amdrv.emulator.isa.interpreter import Interpreter
+
+        return Interpreter(self.chip.arch, shader_engines=self.chip.shader_array.shader_engines)
+
+    def realtime(self) -> int:
+        """The card's 48-bit 100 MHz counter: what TSC registers, timestamps and interrupt entries carry."""
+        with self.lock:
+            self.worker.pass_wall_time()
+            return (self.clock.now_ns // TSC_NS) & 0xFFFF_FFFF_FFFF
+
+    def ready_in_s(self, seconds: float) -> float:
+        """``seconds`` after the registers answer again, as a delay from now."""
+        return max(0, self._unavailable_until_ns - self.clock.now_ns) / 1e9 + seconds
+
+    def read_mc(self, address: int, size_bytes: int) -> bytes | None:
+        """Memory as PSP, SMU and IH see it: an address of VMID 0 behind the MMHUB. None when it does not translate."""
+        with self.lock:
+            try:
+                return self._firmware_memory().read(address, size_bytes)
+            except MemoryViolation:
+                return None
+
+    def write_mc(self, address: int, data: bytes) -> bool:
+        """Store bytes where ``read_mc`` would find them. False when the address does not translate."""
+        with self.lock:
+            try:
+                self._firmware_memory().write(address, data)
+            except MemoryViolation:
+                return False
+            self.changed.notify_all()
+            return True
+
+    def raise_interrupt(self) -> None:
+        """Send the MSI, when enabled and bus mastering is on."""
+        with self.lock:
+            if self.config.msi_enabled and self.bus_master:
+                self.interrupts_delivered += 1
+            self.changed.notify_all()
+
+    def notify(self) -> None:
+        """Tell waiters that memory changed."""
+        with self.lock:
+            self.changed.notify_all()
+
+    def reset_chip(self, unavailable_s: float) -> None:
+        """Whole-chip reset (mode1): engines stop, registers and VRAM contents are lost.
+
+        The card answers with all ones for ``unavailable_s`` of virtual time, then is as after power-on, but for
+        config space and sticky registers: the bus interface is not part of this reset.
+        """
+        with self.lock:
+            self._lose_state(unavailable_s, keep_sticky=True)
+
+    def unmodelled(self) -> list[tuple[str, int]]:
+        """(register name, accesses) of registers that no model claims, most used first."""
+        with self.lock:
+            return self.space.unmodelled_by_name()
+
+    def _firmware_memory(self) -> HubView:
+        return self._mmhub.view(0)
+
+    def _function_reset(self) -> None:
+        """A function-level reset asked for in config space: whoever asks also restores config space."""
+        self._reset_from_bus(self.chip.function_reset_s)
+
+    def _reset_from_bus(self, unavailable_s: float) -> None:
+        self.config.reset()
+        self._lose_state(unavailable_s, keep_sticky=False)
+
+    def _lose_state(self, unavailable_s: float, *, keep_sticky: bool) -> None:
+        self.worker.stop_all()
+        self.clock.drop_events()
+        self.arena.lose_vram()
+        self._unavailable_until_ns = self.clock.now_ns + round(unavailable_s * 1e9)
+        self._power_on(keep_sticky=keep_sticky)
+        self.changed.notify_all()
+
+    def _power_on(self, *, keep_sticky: bool) -> None:
+        self.space.reset(keep_sticky=keep_sticky)
+        for model in self._models:
+            model.power_on()
+
+    def _answers(self) -> bool:
+        return not self.lost and self.config.memory_decode and self.clock.now_ns >= self._unavailable_until_ns
+
+    def _note(self, space: str, is_write: bool, offset: int, width: int, value: int) -> None:
+        if self.trace.enabled:
+            self.trace.add(Entry(self.clock.now_ns, space, is_write, offset, width, value))

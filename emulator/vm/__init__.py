@@ -1,0 +1,1 @@
+"""GPU virtual memory as the card does it: page-table walk, translation cache, a shader's view."""

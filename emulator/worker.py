@@ -1,0 +1,150 @@
+"""The card's own thread: runs whatever queues have work, side by side with the host.
+
+A queue's packet processor is a generator that yields whenever it has to wait (a WAIT_REG_MEM that does not hold yet)
+or has done a bounded piece of work; the worker goes round the runnable ones, so that one waiting queue never stops
+another. The thread exists only after the first doorbell and sleeps while nothing is runnable.
+"""
+
+from __future__ import annotations
+
+import enum
+import threading
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from amdrv.emulator.shell import Card
+
+POLL_S = 0.0005  # how often a blocked queue looks again when nothing else runs
+
+
+class ChangeSignal(threading.Condition):
+    """A condition that remembers how often it was notified, so that no waiter misses one."""
+
+    count = 0
+
+    def notify_all(self) -> None:
+        self.count += 1
+        super().notify_all()
+
+
+class Progress(enum.Enum):
+    """What a task did in one step."""
+
+    RAN = 1
+    BLOCKED = 2  # waiting for memory or a register: look again later
+
+
+Task = Iterator[Progress]
+
+
+class Worker:
+    """Runs tasks until each ends. ``busy`` is true from the moment a task is added: the doorbell sets it."""
+
+    def __init__(self, card: Card) -> None:
+        self._card = card
+        self._tasks: dict[str, Task] = {}
+        self.failure: Exception | None = None
+        self._thread: threading.Thread | None = None
+        self._wake = threading.Condition(card.lock)
+        self._busy_since: tuple[int, int] | None = None  # (wall, virtual) nanoseconds when the first task came
+        self._busy_ns = 0
+        self._seen = 0  # changes that the host has been told about
+
+    @property
+    def busy(self) -> bool:
+        """Whether any task has not ended."""
+        return bool(self._tasks)
+
+    def add(self, name: str, task: Task) -> None:
+        """Add a task under a name that is not running now; called with the card's lock held."""
+        self._tasks[name] = task
+        if self._busy_since is None:
+            self._busy_since = (time.monotonic_ns(), self._card.clock.now_ns)
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name=f"{self._card.name} worker", daemon=True)
+            self._thread.start()
+        self._wake.notify()
+
+    def has(self, name: str) -> bool:
+        """Whether a task of that name has not ended."""
+        return name in self._tasks
+
+    def remove(self, name: str) -> None:
+        """Drop a task. One that is inside a dispatch notices by its cancel flag, not by this."""
+        self._tasks.pop(name, None)
+        self._note_idle()
+        self._card.changed.notify_all()
+
+    def stop_all(self) -> None:
+        """Drop every task: the chip was reset."""
+        self._tasks.clear()
+        self._note_idle()
+        self._card.changed.notify_all()
+
+    def wait_for_change(self, wall_s: float) -> None:
+        """Block the caller, who holds the card's lock, until something moved or ``wall_s`` passed.
+
+        What moved since the last call counts: the caller looked at memory without the lock in between.
+        """
+        changed = self._card.changed
+        if changed.count == self._seen:
+            changed.wait(wall_s)
+        self._seen = changed.count
+        self.pass_wall_time()
+        self._card.clock.charge(1)
+
+    def pass_wall_time(self) -> None:
+        """While queues are at work, virtual time is wall time: let the clock catch up. The card's lock is held."""
+        if self._busy_since is not None:
+            wall_ns, virtual_ns = self._busy_since
+            behind_ns = virtual_ns + time.monotonic_ns() - wall_ns - self._card.clock.now_ns
+            if behind_ns > 0:
+                self._card.clock.charge(behind_ns)
+
+    def busy_ns(self) -> int:
+        """Virtual nanoseconds, since the card was made, in which queues had work."""
+        self.pass_wall_time()
+        running = self._card.clock.now_ns - self._busy_since[1] if self._busy_since is not None else 0
+        return self._busy_ns + running
+
+    def _note_idle(self) -> None:
+        if not self._tasks and self._busy_since is not None:
+            busy_ns = self.busy_ns()
+            if not self._tasks:  # passing time may have started another
+                self._busy_ns, self._busy_since = busy_ns, None
+
+    def _run(self) -> None:
+        while True:
+            with self._card.lock:
+                while not self._tasks:
+                    self._wake.wait()
+                round_of_tasks = list(self._tasks.items())
+            ran = False
+            for name, task in round_of_tasks:
+                ran |= self._step(name, task)
+            if not ran:
+                time.sleep(POLL_S)
+
+    def _step(self, name: str, task: Task) -> bool:
+        with self._card.lock:
+            if self._tasks.get(name) is not task:
+                return True
+        try:
+            progress = next(task)
+        except StopIteration:
+            self._end(name, task)
+            return True
+        except Exception as error:  # a defect of a model, not of the guest: the host's next wait reports it
+            self.failure = error
+            self._end(name, task)
+            return True
+        return progress is Progress.RAN
+
+    def _end(self, name: str, task: Task) -> None:
+        with self._card.lock:
+            if self._tasks.get(name) is task:
+                del self._tasks[name]
+                self._note_idle()
+            self._card.changed.notify_all()

@@ -1,0 +1,411 @@
+"""An open device: memory, code and launches on one GPU."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from amdrv.errors import AmdrvError, DeviceLost, InvalidArgument, OutOfMemory, Timeout
+from amdrv.runtime import code_object, diagnosis, kernarg, packets, scratch, shape
+from amdrv.runtime.address_book import AddressBook
+from amdrv.runtime.buffer import Buffer
+from amdrv.runtime.code_object import DISPATCH_PTR, KernelCode
+from amdrv.runtime.launch import Launch
+from amdrv.runtime.module import Kernel, Module
+from amdrv.runtime.packets import AQL_PACKET_BYTES, LaunchTemplate, LaunchValues
+from amdrv.runtime.queue import ArgumentBlock, LaunchQueue
+from amdrv.vram import read_size_bytes
+
+if TYPE_CHECKING:
+    from amdrv.boot.report import BootReport
+    from amdrv.gpu import Gpu
+    from amdrv.memory.manager import Allocation
+
+SYNCHRONIZE_TIMEOUT_S = 30.0
+CLOSE_TIMEOUT_S = 10.0
+TIMESTAMP_BYTES = 16
+PACKET_ALIGN = 64
+
+log = logging.getLogger(__name__)
+
+
+class Device:
+    """What ``amdrv.open`` returns. Use it as a context manager, or ``close`` it.
+
+    Work is queued in order and runs while Python goes on; reading a buffer, ``synchronize`` and ``Launch.wait`` wait
+    for it. Trouble in a kernel costs the queued work and is raised by the next of these. Safe to use from several
+    threads, which take turns.
+    """
+
+    def __init__(self, gpu: Gpu) -> None:
+        """Take over an opened GPU and start its compute queue. Raises OutOfMemory, Timeout."""
+        self._gpu = gpu
+        self._lock = threading.RLock()
+        self._closed = False
+        self._lost_because = ""
+        self._book = AddressBook()
+        self._modules: weakref.WeakSet[Module] = weakref.WeakSet()
+        self._unburied: deque[tuple[int, Allocation]] = deque()  # (timeline value after which it is unused, memory)
+        self._scratch: Allocation | None = None
+        with gpu.boot_step("compute queue"):
+            self._queue = LaunchQueue(gpu, self.wait_for)
+        windows = (gpu.properties.shared_window, gpu.properties.private_window)
+        self._surroundings = kernarg.Surroundings(*windows, queue_va=self._queue.description_va)
+        # A device that is forgotten, or still open when the interpreter ends, must not be left running.
+        self._abandon = weakref.finalize(self, gpu.close)
+
+    @property
+    def name(self) -> str:
+        """Product name, such as "Radeon RX 7900 XTX (emulated)"."""
+        return self._gpu.name
+
+    @property
+    def arch(self) -> str:
+        """Architecture that code must be compiled for, such as "gfx1100"."""
+        return self._gpu.arch
+
+    @property
+    def boot(self) -> BootReport:
+        """How the device was started: kind, reason, steps, register accesses, durations."""
+        return self._gpu.boot
+
+    @property
+    def gpu(self) -> Gpu:
+        """The driver underneath."""
+        return self._gpu
+
+    @property
+    def usable(self) -> bool:
+        """Whether it is open and has its memory."""
+        return not (self._closed or self._lost_because or self._gpu.lost)
+
+    # -- memory -------------------------------------------------------------------------------------------------------
+
+    def alloc(self, nbytes: int) -> Buffer:
+        """``nbytes`` of device memory with undefined contents. Raises InvalidArgument, OutOfMemory."""
+        if isinstance(nbytes, bool) or not isinstance(nbytes, (int, np.integer)) or nbytes <= 0:
+            raise InvalidArgument(f"a buffer has a positive number of bytes, not {nbytes!r}")
+        return Buffer(self, int(nbytes))
+
+    def array(self, values: NDArray[np.generic] | Sequence[object]) -> Buffer:
+        """A buffer with a copy of an array. Raises InvalidArgument for an empty one or one of Python objects."""
+        array = np.asarray(values)
+        if not array.nbytes:
+            raise InvalidArgument(f"an array of shape {array.shape} has no bytes to put on the device")
+        buffer = self.alloc(array.nbytes)
+        buffer.write(array)
+        return buffer
+
+    def allocate(self, size_bytes: int, label: str, owner: object) -> tuple[Allocation, Callable[[], object]]:
+        """Device memory that goes with ``owner``, and the function that gives it back before ``owner`` is forgotten."""
+        with self._lock:
+            allocation = self._alloc_vram(size_bytes, label)
+            give_back = weakref.finalize(owner, self._retire_memory, allocation)
+            give_back.atexit = False
+            return allocation, give_back
+
+    def _alloc_vram(self, size_bytes: int, label: str) -> Allocation:
+        self.check_usable()
+        self._bury()
+        try:
+            allocation = self._gpu.memory.alloc_vram(size_bytes)
+        except OutOfMemory:
+            # Memory may be waiting for queued work to end, or for unreachable cycles to be noticed.
+            gc.collect()
+            self.synchronize()
+            allocation = self._gpu.memory.alloc_vram(size_bytes)
+        self._book.add(allocation.va, size_bytes, label)
+        return allocation
+
+    def memory_written(self, allocation: Allocation) -> None:
+        """The CPU wrote to ``allocation``: the next launch must see it."""
+        if allocation.kind == "vram":
+            self._queue.memory_written()
+
+    def _retire_memory(self, allocation: Allocation) -> None:
+        # May run inside the garbage collector, at any moment and in any thread: it only takes a note.
+        self._unburied.append((self._queue.submitted, allocation))
+
+    def _bury(self) -> None:
+        """Free memory that was given back and that no queued work can use any more."""
+        while self._unburied and self._unburied[0][0] <= self._queue.reached:
+            _, allocation = self._unburied.popleft()
+            self._book.remove(allocation.va)
+            self._gpu.memory.free(allocation)
+
+    # -- code ---------------------------------------------------------------------------------------------------------
+
+    def load(self, code: bytes) -> Module:
+        """Load a code object: a linked or relocatable ELF file or an offload bundle, for this device's architecture.
+
+        Raises MalformedInput naming what is damaged, Unsupported naming both architectures when they differ,
+        OutOfMemory.
+        """
+        if not isinstance(code, (bytes, bytearray, memoryview)):
+            raise InvalidArgument(f"a code object is bytes, not {type(code).__name__}")
+        module = Module(self, code_object.parse(bytes(code), self.arch))
+        self._modules.add(module)
+        return module
+
+    def launch_template(self, kernel: KernelCode, entry_va: int, timed: bool) -> LaunchTemplate:
+        """The packets of a launch of ``kernel``, whose first instruction is at ``entry_va``."""
+        return LaunchTemplate(self._gpu.registers.gc, kernel, entry_va, self._queue.signal_va, timed=timed)
+
+    def launch(
+        self,
+        kernel: Kernel,
+        grid: int | Sequence[int],
+        block: int | Sequence[int],
+        args: Sequence[object],
+        shared_bytes: int,
+        timed: bool,
+    ) -> Launch:
+        """Queue a launch; see ``Kernel.launch``."""
+        code = kernel.code
+        lds_bytes_max = self._gpu.properties.lds_bytes
+        launch_shape = shape.check(code, grid, block, shared_bytes, lds_bytes_max, self._surroundings)
+        self._check_owners(kernel, args)
+        packed = kernel.module.packer(code).pack(args, launch_shape)
+        shape.check_lds(code, packed.dynamic_lds_bytes, lds_bytes_max)
+        lds_bytes = code.descriptor.group_segment_bytes + packed.dynamic_lds_bytes
+        with self._lock:
+            kernel.module.check_usable()
+            self._bury()
+            template = kernel.module.template(code, timed)
+            scratch_va, tmpring_size = self._scratch_for(code)
+            block_memory, packet_at, ticks_at = self._place(code, launch_shape, packed.data, lds_bytes)
+            launch = Launch(self, kernel.name, self._queue.submitted + 1, timed=timed)
+            values = LaunchValues(
+                grid=launch_shape.grid,
+                block=launch_shape.block,
+                kernarg_va=block_memory.va,
+                lds_bytes=lds_bytes,
+                scratch_va=scratch_va,
+                tmpring_size=tmpring_size,
+                dispatch_packet_va=block_memory.va + packet_at,
+                queue_description_va=self._queue.description_va,
+                dispatch_id=launch.timeline,
+                timestamps_va=block_memory.va + ticks_at,
+                timeline_value=launch.timeline,
+            )
+            ticks = block_memory.view[ticks_at:] if timed else None
+            self._queue.submit(template.fill(values), launch, ticks, kernel.module)
+            return launch
+
+    def _place(
+        self, kernel: KernelCode, launch_shape: kernarg.LaunchShape, arguments: bytes, lds_bytes: int
+    ) -> tuple[ArgumentBlock, int, int]:
+        """Arguments where the GPU reads them, with the offsets of the dispatch packet and of room for two times."""
+        packet_at = -(-len(arguments) // PACKET_ALIGN) * PACKET_ALIGN
+        ticks_at = packet_at + AQL_PACKET_BYTES
+        memory = self._queue.reserve(ticks_at + TIMESTAMP_BYTES)
+        memory.view[: len(arguments)] = arguments
+        if kernel.descriptor.properties & DISPATCH_PTR:
+            memory.view[packet_at:ticks_at] = packets.aql_packet(kernel, launch_shape, lds_bytes, memory.va)
+        return memory, packet_at, ticks_at
+
+    def _check_owners(self, kernel: Kernel, args: Sequence[object]) -> None:
+        kernel.module.check_usable()
+        for index, value in enumerate(args):
+            if isinstance(value, Buffer) and value.device is not self:
+                raise InvalidArgument(f"kernel {kernel.name!r}, argument {index}: the buffer is on {value.device.name}")
+
+    def _scratch_for(self, kernel: KernelCode) -> tuple[int, int]:
+        """(address, COMPUTE_TMPRING_SIZE) of scratch for a kernel; the memory grows when it must."""
+        item_bytes = kernel.descriptor.private_segment_bytes
+        if kernel.uses_dynamic_stack:
+            item_bytes += scratch.DYNAMIC_STACK_BYTES
+        if not item_bytes:
+            return 0, 0
+        properties = self._gpu.properties
+        plan = scratch.plan(
+            kernel.name,
+            item_bytes,
+            kernel.descriptor.wavefront_size,
+            engines=properties.shader_engines,
+            slots_per_engine=properties.scratch_slots_per_cu * properties.compute_units // properties.shader_engines,
+        )
+        while self._scratch is None or self._scratch.size_bytes < plan.size_bytes:
+            if self._scratch is not None:
+                self._retire_memory(self._scratch)
+                self._scratch = None
+            try:
+                self._scratch = self._alloc_vram(plan.size_bytes, "scratch")
+            except OutOfMemory as error:
+                plan = scratch.smaller(plan, error)
+        tmpring = self._gpu.registers.gc.COMPUTE_TMPRING_SIZE.encode(
+            WAVES=plan.waves_per_engine, WAVESIZE=plan.wave_units
+        )
+        return self._scratch.va, tmpring
+
+    # -- waiting and trouble ------------------------------------------------------------------------------------------
+
+    def synchronize(self, timeout_s: float = SYNCHRONIZE_TIMEOUT_S) -> None:
+        """Return when all queued work has ended.
+
+        Raises GpuFault with a diagnosis when work failed, Timeout when it has not ended after ``timeout_s``. Both cost
+        the queued work; the queue is rebuilt, and device, modules and buffer contents stay valid.
+        """
+        with self._lock:
+            self.check_usable()
+            self.wait_for(self._queue.submitted, timeout_s)
+            self._bury()
+
+    def timeline_reached(self) -> int:
+        """The last value that the queue has signalled."""
+        return self._queue.reached
+
+    def wait_for(self, timeline: int, timeout_s: float = SYNCHRONIZE_TIMEOUT_S) -> None:
+        """Return when the timeline has reached a value; raises as ``synchronize`` does."""
+        with self._lock:
+            self.check_usable()
+            queue = self._queue
+            try:
+                self._gpu.function.wait_until(
+                    lambda: queue.reached >= timeline or queue.poll_faults(), timeout_s, self._description(timeline)
+                )
+            except Timeout as timeout:
+                raise self._timed_out(timeout) from None
+            if queue.faults or (queue.unchecked and queue.poll_faults()):
+                raise self._faulted()
+            queue.retire()
+
+    def _description(self, timeline: int) -> str:
+        waiting = [launch.kernel for launch in self._queue.unfinished if launch.timeline <= timeline]
+        before = f", behind {len(waiting) - 1} more" if len(waiting) > 1 else ""
+        return f"kernel {waiting[-1]!r} to end{before}" if waiting else "the compute queue"
+
+    def _faulted(self) -> AmdrvError:
+        self._check_answers()
+        queue = self._queue
+        kernels = [launch.kernel for launch in queue.unfinished]
+        pc = self._gpu.halted_pc()
+        return self._rebuild(diagnosis.explain(self.name, queue.faults, kernels, self._book, pc, self._locate))
+
+    def _timed_out(self, timeout: Timeout) -> AmdrvError:
+        self._check_answers()
+        if self._queue.poll_faults(thorough=True):
+            return self._faulted()
+        running = [launch.kernel for launch in self._queue.unfinished]
+        hint = f"{running[0]!r} was running; " if running else ""
+        if len(running) > 1:
+            hint += f"dropped behind it: {diagnosis.names(running[1:])}; "
+        return self._rebuild(Timeout(timeout.what, timeout.timeout_s, hint=hint + diagnosis.SURVIVES))
+
+    def _rebuild(self, error: AmdrvError) -> AmdrvError:
+        """Restart the queue after ``error``, which is the first unfinished launch's; those behind it were dropped.
+
+        Returns what to raise: ``error``, or a DeviceLost when the queue cannot be restarted.
+        """
+        log.warning("%s", error)
+        dropped = self._queue.drop()
+        try:
+            self._gpu.recover()
+            self._queue.restart()
+        except AmdrvError as worse:
+            self._lost_because = f"it did not recover ({worse}) from this: {_first_clause(error)}"
+            error = DeviceLost(f"{self.name}: {self._lost_because}; close it, the next open resets it")
+        if dropped:
+            dropped[0].error = error
+            self._mark_dropped(dropped[1:], _first_clause(error))
+        return error
+
+    def _check_answers(self) -> None:
+        """Raise DeviceLost when the device is not on the bus any more: what its registers say means nothing then."""
+        try:
+            read_size_bytes(self._gpu.function)
+        except DeviceLost as lost:
+            self._lost_because = "it does not answer any more"
+            self._mark_dropped(self._queue.drop(), _first_clause(lost))
+            raise
+
+    @staticmethod
+    def _mark_dropped(launches: Iterable[Launch], because: str) -> None:
+        for launch in launches:
+            launch.error = diagnosis.dropped(launch.kernel, because)
+
+    def _locate(self, pc: int) -> str | None:
+        return next((place for module in self._modules if (place := module.locate(pc)) is not None), None)
+
+    # -- life ---------------------------------------------------------------------------------------------------------
+
+    def check_usable(self) -> None:
+        """Raise DeviceLost after a reset that took the memory, InvalidArgument after ``close``."""
+        if self._lost_because or self._gpu.lost:
+            because = self._lost_because or "it does not answer any more"
+            raise DeviceLost(f"{self.name}: {because}; buffers and modules are gone, open the device again")
+        if self._closed:
+            raise InvalidArgument(f"{self.name} was closed")
+
+    def reset(self, level: str = "mode1") -> None:
+        """Reset the device: "queue", "engine", "mode1" or "function".
+
+        The first two drop queued work and keep memory. The others lose memory: buffers and modules are gone, the
+        device must be opened again and then boots cold. Raises InvalidArgument for another level, Refused when the
+        platform does not offer it, Timeout.
+        """
+        with self._lock:
+            self.check_usable()
+            self._gpu.reset(level)
+            self._mark_dropped(self._queue.drop(), f"the device was reset (level {level})")
+            if self._gpu.lost:
+                self._lost_because = f"a reset (level {level}) took its memory"
+            else:
+                self._queue.restart()
+
+    def close(self) -> None:
+        """Wait for queued work, stop the device, give it back. Closing again does nothing.
+
+        Raises GpuFault or Timeout for work that nobody had waited for; the device is closed all the same.
+        """
+        with self._lock:
+            if self._closed:
+                return
+            try:
+                if self.usable:
+                    self.synchronize(CLOSE_TIMEOUT_S)
+            finally:
+                self._closed = True
+                self._mark_dropped(self._queue.drop(), "the device was closed")
+                self._queue.detach()
+                self._stop()
+
+    def _stop(self) -> None:
+        try:
+            self._abandon()
+        except DeviceLost as lost:
+            if not self._lost_because:
+                raise
+            log.info("%s: while closing: %s", self.name, lost)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.close()
+            return
+        try:
+            self.close()
+        except AmdrvError as also:  # the error that is on its way already comes first
+            log.warning("%s: while closing: %s", self.name, also)
+
+    def __repr__(self) -> str:
+        state = " closed" if self._closed else " lost" if self._gpu.lost else ""
+        return f"<Device {self.name} {self.arch}{state}>"
+
+
+def _first_clause(error: AmdrvError) -> str:
+    """What an error says first, for quoting it in another."""
+    return str(error).partition("; ")[0]

@@ -78,7 +78,8 @@ def _show_version(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
     metavar="NAME",
     help="Device to use, such as emu:gfx1100. Default: $AMDRV_DEVICE, then the first usable card, then emu:gfx1100.",
 )
-@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="Show version.")
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version,
+              help="Show version.")  # fmt: skip
 def app(device: str | None) -> None:
     """Use an AMD GPU without a kernel driver, or an emulated one without a GPU.
 

@@ -1,7 +1,8 @@
-"""Kernel arguments as a person types them: ``i32:5``, ``buf:f32:1024=iota``, ``file:weights.npy``. Pure but for files."""
+"""Kernel arguments as a person types them: ``i32:5``, ``buf:f32:1024=iota``, ``file:weights.npy``."""
 
 from __future__ import annotations
 
+import io
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -78,7 +79,7 @@ def parse_dims(text: str, what: str) -> tuple[int, ...]:
 def parse_save(text: str, arguments: list[KernelArgument]) -> tuple[int, Path]:
     """(argument index, file) of ``--save INDEX=PATH``. Raises InvalidArgument unless the index is that of a buffer."""
     index_text, separator, path = text.partition("=")
-    if not separator or not path or not index_text.isdigit():
+    if not separator or not path or not index_text.isdecimal():
         raise InvalidArgument(f"--save {text!r} is not of the form INDEX=PATH")
     index = int(index_text)
     if index >= len(arguments) or not arguments[index].is_buffer:
@@ -103,7 +104,7 @@ def _number(text: str, kind: str, word: str) -> np.generic:
         except ValueError:
             raise InvalidArgument(f"argument {text!r}: {word!r} is not a number") from None
         with np.errstate(over="ignore"):
-            made = dtype.type(value)
+            made = TYPES[kind](value)
         if math.isfinite(value) and not np.isfinite(made):
             raise InvalidArgument(f"argument {text!r}: {word} is too large for {kind}")
         return made
@@ -113,8 +114,9 @@ def _number(text: str, kind: str, word: str) -> np.generic:
         raise InvalidArgument(f"argument {text!r}: {word!r} is not an integer") from None
     limits = np.iinfo(dtype)
     if not limits.min <= integer <= limits.max:
-        raise InvalidArgument(f"argument {text!r}: {word} does not fit; {kind} reaches from {limits.min} to {limits.max}")
-    return dtype.type(integer)
+        reach = f"{kind} reaches from {limits.min} to {limits.max}"
+        raise InvalidArgument(f"argument {text!r}: {word} does not fit; {reach}")
+    return TYPES[kind](integer)
 
 
 def _buffer(text: str, rest: str, seed: int) -> KernelArgument:
@@ -155,11 +157,14 @@ def _file(text: str, rest: str, seed: int) -> KernelArgument:
     path = Path(rest)
     try:
         data = path.read_bytes()
-        contents = np.load(path, allow_pickle=False) if path.suffix == ".npy" else np.frombuffer(data, np.uint8)
-    except OSError as error:
-        raise InvalidArgument(f"argument {text!r}: {error.strerror or error}") from None
-    except ValueError as error:
-        raise InvalidArgument(f"argument {text!r} is not a usable .npy file: {error}") from None
+    except (OSError, ValueError) as error:  # a ValueError for a name that no file can have
+        raise InvalidArgument(f"argument {text!r}: {getattr(error, 'strerror', None) or error}") from None
+    contents: NDArray[Any] = np.frombuffer(data, np.uint8)
+    if path.suffix == ".npy":
+        try:
+            contents = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
+        except (ValueError, EOFError, MemoryError, OverflowError, SyntaxError) as error:
+            raise InvalidArgument(f"argument {text!r} is not a usable .npy file: {error}") from None
     if not contents.nbytes:
         raise InvalidArgument(f"argument {text!r}: the file is empty")
     return KernelArgument(text, contents=contents)

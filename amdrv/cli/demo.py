@@ -17,7 +17,8 @@ from amdrv.demo.tour import Event, Faulted, Ran, tour
 
 @click.command()
 @device_option
-@click.option("--size", type=click.Choice(tuple(SIZES)), default="normal", show_default=True, help="How much to compute.")
+@click.option("--size", type=click.Choice(tuple(SIZES)), default="normal", show_default=True,
+              help="How much to compute.")  # fmt: skip
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), default=Path("mandelbrot.png"),
               show_default=True, help="Where the picture goes.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document at the end.")

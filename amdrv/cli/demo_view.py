@@ -15,7 +15,8 @@ from amdrv.demo.programs import Result
 from amdrv.demo.tour import Compiled, Event, Faulted, Opened, Painted, Ran
 
 GOOD, BAD = "green", "bold red"
-PROGRAM_COLUMNS = (("program", 12), ("what", 28), ("size", 22), (">wall", 9), (">instr.", 9), (">rate", 9), (">deviation", 11))
+# Millions of wave-instructions, and of them a second, stand in the last two.
+PROGRAM_COLUMNS = (("program", 10), ("what", 26), ("size", 21), (">wall", 8), (">Minstr", 7), (">M/s", 5))
 
 
 class View:
@@ -43,7 +44,7 @@ class View:
 
     def end(self, seconds: float, passed: bool) -> None:
         """Print the verdict."""
-        text = f"everything as NumPy says, in {seconds:.1f} s" if passed else f"something was wrong, after {seconds:.1f} s"
+        text = f"{'everything as NumPy says' if passed else 'something was wrong'}, after {seconds:.1f} s"
         self._out.print()
         self._out.print(Text(text, style=GOOD if passed else BAD))
 
@@ -58,23 +59,21 @@ class View:
             already = "" if boot.kind == "cold" else " (the card was left warm by an earlier program)"
             self._heading(f"{boot.kind.capitalize()} boot{already}")
             self._line(f"plan: {boot.plan.value}, because {boot.reason}")
-            show(self._out, Padding(_steps(self._out, [(boot.kind, boot)]), (0, 0, 0, 2)))
+            show(self._out, Padding(_steps(self._out, (boot,)), (0, 0, 0, 2)))
         else:
             self._heading("Closed and opened again")
             self._line(f"plan: {boot.plan.value}, because {boot.reason}")
-            columns = [(f"first ({self._first.kind})", self._first), (f"again ({boot.kind})", boot)]
-            show(self._out, Padding(_steps(self._out, columns), (0, 0, 0, 2)))
+            show(self._out, Padding(_steps(self._out, (self._first, boot)), (0, 0, 0, 2)))
+            self._line(_difference(self._first, boot))
 
     def _ran(self, result: Result) -> None:
         measured = result.measurement
         rate = instructions = "-"
         if measured.wave_instructions:
-            instructions = f"{measured.wave_instructions / 1e6:.2f} M"
-            rate = f"{measured.wave_instructions / measured.seconds / 1e6:.1f} M/s"
-        wall = duration_text(measured.seconds)
-        row = _columns([result.name, result.what, result.size, wall, instructions, rate, f"{result.deviation:.2g}"])
-        verdict = ("ok" if result.ok else "WRONG") + f", allowed {result.tolerance:.2g} ({result.tolerance_reason})"
-        self._out.print(Text.assemble(f"  {row}  ", (verdict, GOOD if result.ok else BAD)), soft_wrap=True)
+            instructions = f"{measured.wave_instructions / 1e6:.2f}"
+            rate = f"{measured.wave_instructions / measured.seconds / 1e6:.1f}"
+        row = _columns([result.name, result.what, result.size, duration_text(measured.seconds), instructions, rate])
+        self._out.print(Text.assemble(f"  {row}  ", (_verdict(result), GOOD if result.ok else BAD)), soft_wrap=True)
         if self._fault is not None:
             self._line("the device computes again" if result.ok else "the device does not compute any more")
 
@@ -88,7 +87,8 @@ class View:
         for part in str(event.error).split("; "):
             self._line(f"  {part}", style="yellow")
         kept = "earlier buffers keep their contents" if event.survived else "AN EARLIER BUFFER LOST ITS CONTENTS"
-        self._line(f"noticed, explained and recovered in {duration_text(event.seconds)}; {kept}", GOOD if event.ok else BAD)
+        took = f"noticed, explained and recovered in {duration_text(event.seconds)}"
+        self._line(f"{took}; {kept}", GOOD if event.ok else BAD)
 
     def _heading(self, text: str) -> None:
         self._out.print()
@@ -106,20 +106,37 @@ def _columns(cells: Sequence[str]) -> str:
     return " ".join(parts)
 
 
-def _steps(out: Console, boots: Sequence[tuple[str, BootReport]]) -> Table:
+def _verdict(result: Result) -> str:
+    if result.ok and result.deviation == 0:
+        return f"ok, the same bits as NumPy ({result.tolerance_reason})"
+    word = "ok" if result.ok else "WRONG"
+    return f"{word}, off by {result.deviation:.2g} of {result.tolerance:.2g} allowed ({result.tolerance_reason})"
+
+
+def _steps(out: Console, boots: Sequence[BootReport]) -> Table:
     """A row for every step of any of the boots, with their costs side by side."""
-    made = table(out, ("step", *(f">{column}" for title, _ in boots for column in _headers(title, len(boots) > 1))))
-    names = dict.fromkeys(step.name for _, boot in boots for step in boot.steps)
-    by_name = [{step.name: step for step in boot.steps} for _, boot in boots]
-    for name in names:
+    headers = (f">{name}" for boot in boots for name in (f"{boot.kind}: wall", "card's", "reads", "writes"))
+    made = table(out, ("step", *headers))
+    by_name = [{step.name: step for step in boot.steps} for boot in boots]
+    for name in dict.fromkeys(name for steps in by_name for name in steps):
         made.add_row(name, *(cell for steps in by_name for cell in _cells(steps.get(name))))
-    totals = (Step("total", b.seconds, b.virtual_s, b.reads, b.writes) for _, b in boots)
-    made.add_row("total", *(cell for total in totals for cell in _cells(total)), style="bold")
+    made.add_row("total", *(cell for boot in boots for cell in _cells(_total(boot))), style="bold")
     return made
 
 
-def _headers(title: str, several: bool) -> tuple[str, ...]:
-    return (f"{title} wall" if several else "wall", "card's time", "reads", "writes")
+def _total(boot: BootReport) -> Step:
+    return Step("total", boot.seconds, boot.virtual_s, boot.reads, boot.writes)
+
+
+def _difference(first: BootReport, again: BootReport) -> str:
+    parts = [
+        f"{again.reads} register reads after {first.reads}",
+        f"{again.writes} writes after {first.writes}",
+        f"{duration_text(again.seconds)} after {duration_text(first.seconds)} on the wall",
+    ]
+    if again.virtual_s is not None and first.virtual_s is not None:
+        parts.append(f"{duration_text(again.virtual_s)} after {duration_text(first.virtual_s)} on the card's clock")
+    return ", ".join(parts)
 
 
 def _cells(step: Step | None) -> tuple[str, str, str, str]:

@@ -18,7 +18,8 @@ PADDING = "s_code_end"  # what LLVM fills the end of a code section with
 @click.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--kernel", help="Only this function.")
-@click.option("--arch", default="gfx1100", show_default=True, help="Architecture to compile for, or to pick from a bundle.")
+@click.option("--arch", default="gfx1100", show_default=True,
+              help="Architecture to compile for, or to pick from a bundle.")  # fmt: skip
 def command(file: Path, kernel: str | None, arch: str) -> None:
     """Disassemble FILE: a code object (.co, .hsaco, .o) or LLVM IR (.ll).
 

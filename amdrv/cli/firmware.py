@@ -110,8 +110,8 @@ def verify_images(ctx: click.Context, device: str | None, everything: bool, inst
         out = console()
         made = table(out, ("image", "piece", ">bytes", "version", "verdict", "why"))
         for row in verdicts:
-            size, version = str(row.size_bytes), f"{row.version:#x}"
-            made.add_row(row.image, row.piece, size, version, row.verdict.upper() if row in bad else row.verdict, row.detail)
+            verdict = row.verdict.upper() if row in bad else row.verdict
+            made.add_row(row.image, row.piece, str(row.size_bytes), f"{row.version:#x}", verdict, row.detail)
         show(out, made)
         for problem in problems.values():
             click.echo(problem, err=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from amdrv.runtime.selection import resolve
 from amdrv.status import ProbeReport, probe
 
 BAR_NUMBERS = range(6)
+NOTHING: Mapping[str, bytes] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,15 +96,13 @@ def _emulated(found: Found) -> Entry:
     return Entry(found, None, report, bars, emulator.card(found.name).holder, firmware)
 
 
-def firmware_state(report: ProbeReport, carried: dict[str, bytes] | None = None) -> FirmwareState | None:
+def firmware_state(report: ProbeReport, carried: Mapping[str, bytes] = NOTHING) -> FirmwareState | None:
     """The firmware that an open of the card would use; None when its blocks are not known."""
     if report.versions is None:
         return None
     try:
-        needs = needs_for(
-            report.versions, device_id=report.ids.device, revision=report.ids.revision, scope="compute"
-        )
-        rows = image_rows(needs, search_places(carried or {}))
+        needs = needs_for(report.versions, device_id=report.ids.device, revision=report.ids.revision, scope="compute")
+        rows = image_rows(needs, search_places(carried))
     except AmdrvError as error:
         return FirmwareState(False, (), 0, (), (), str(error))
     optional = {need.role for need in needs if need.optional}
@@ -141,14 +140,14 @@ def _hints_of_real(entry: Entry) -> list[str]:
     name, card = entry.found.name, entry.card
     hints = [f"{name}: {entry.found.why_not}"] if entry.found.why_not else []
     if entry.found.driver:
-        hints.append(f"{name}: the kernel driver {entry.found.driver} owns it; leave it bound, nothing here needs it off")
+        hints.append(f"{name}: the kernel driver {entry.found.driver} owns it; leave it bound")
     if card is not None and (card.displays or card.boot_display):
         shown = ", ".join(card.displays) or "the boot screen"
         hints.append(f"{name}: a screen hangs on it ({shown}); a driver from user space would turn it dark")
     return hints
 
 
-# -- as JSON --------------------------------------------------------------------------------------------------------------
+# -- as JSON ---------------------------------------------------------------------------------------------------------
 
 
 def document(inventory: Inventory) -> dict[str, Json]:

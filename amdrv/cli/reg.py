@@ -12,7 +12,7 @@ from amdrv.errors import InvalidArgument, NotFound
 from amdrv.ioctl import PciFunction, connect
 from amdrv.ioctl.pci_function import REGISTER_BAR
 from amdrv.mmio import Mmio
-from amdrv.registers import Register, RegisterMap, RegisterValue
+from amdrv.registers import Field, Register, RegisterMap, RegisterValue
 from amdrv.runtime.selection import command_line
 from amdrv.vram import Vram, read_size_bytes
 
@@ -57,13 +57,14 @@ def list_registers(pattern: str, arch: str, value: int | None, fields: bool, as_
         print_json({"arch": arch, "registers": [_described(register, value) for register in found]})
         return
     out = console()
-    made = table(out, (">address", "register", *(("value",) if value is not None else ()), *(("fields",) if fields else ())))
+    columns = [">address", "register"] + ["value"] * (value is not None) + ["fields"] * fields
+    made = table(out, columns)
     for register in found:
         row = [f"{register.address:#x}", register.full_name]
         if value is not None:
             row.append(_decoded(register.decode(value)))
         if fields:
-            row.append(", ".join(f"{name} {field.lo + field.width - 1}:{field.lo}" for name, field in register.fields.items()))
+            row.append(", ".join(f"{name} {_bits(field)}" for name, field in register.fields.items()))
         made.add_row(*row)
     show(out, made)
 
@@ -125,8 +126,8 @@ def _map_of(arch: str) -> RegisterMap:
 
 
 def _mmio(function: PciFunction) -> Mmio:
-    table_ = discovery.parse(discovery.read(Vram(function, read_size_bytes(function))))
-    return Mmio(function, asics.register_map(table_))
+    blocks = discovery.parse(discovery.read(Vram(function, read_size_bytes(function))))
+    return Mmio(function, asics.register_map(blocks))
 
 
 def _find(registers: RegisterMap, pattern: str) -> list[Register]:
@@ -139,6 +140,11 @@ def _find(registers: RegisterMap, pattern: str) -> list[Register]:
     if not found:
         raise NotFound(f"no register is called, or lies at, {pattern!r}")
     return found
+
+
+def _bits(field: Field) -> str:
+    """As a data sheet writes a bit range: 31:0, or 7."""
+    return f"{field.lo + field.width - 1}:{field.lo}" if field.width > 1 else str(field.lo)
 
 
 def _decoded(value: RegisterValue) -> str:

@@ -44,9 +44,12 @@ def _facts(entry: Entry) -> Table:
 
 def _both(entry: Entry) -> Iterator[tuple[str, RenderableType]]:
     ids = entry.found.ids
-    yield "ids", (
-        f"{ids.vendor:04x}:{ids.device:04x} rev {ids.revision:02x}, class {ids.class_code:06x}, "
-        f"subsystem {ids.subsystem_vendor:04x}:{ids.subsystem_device:04x}"
+    yield (
+        "ids",
+        (
+            f"{ids.vendor:04x}:{ids.device:04x} rev {ids.revision:02x}, class {ids.class_code:06x}, "
+            f"subsystem {ids.subsystem_vendor:04x}:{ids.subsystem_device:04x}"
+        ),
     )
     if entry.bars:
         yield "BARs", ", ".join(f"BAR{bar} {bytes_text(size)}" for bar, size in sorted(entry.bars.items()))
@@ -85,8 +88,9 @@ def _readable(entry: Entry) -> Iterator[tuple[str, RenderableType]]:
         shown = "all" if visible >= report.vram_bytes else bytes_text(visible)
         yield "memory", f"{bytes_text(report.vram_bytes)}, {shown} of it visible through BAR0"
     if report.versions is not None:
-        yield "blocks", ", ".join(
-            f"{block} {'.'.join(map(str, version))}" for block, version in report.versions.items()
+        yield (
+            "blocks",
+            ", ".join(f"{block} {'.'.join(map(str, version))}" for block, version in report.versions.items()),
         )
     if entry.firmware is not None:
         yield "firmware", _firmware(entry.firmware)

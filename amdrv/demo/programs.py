@@ -154,9 +154,7 @@ def simple_programs(sizes: Sizes) -> list[Callable[[Workbench], Result]]:
     ]
 
 
-def _escape_times(
-    width: int, height: int, left: np.float32, top: np.float32, pixel: np.float32, limit: int
-) -> Image:
+def _escape_times(width: int, height: int, left: np.float32, top: np.float32, pixel: np.float32, limit: int) -> Image:
     """What mandelbrot.ll computes, operation for operation."""
     c_re = (left + np.arange(width, dtype=np.float32) * pixel)[None, :]
     c_im = (top + np.arange(height, dtype=np.float32) * pixel)[:, None]

@@ -58,12 +58,18 @@ _SIGNED = {16: I16, 32: I32, 64: I64}
 _UNSIGNED = {16: U16, 32: U32, 64: U64}
 
 
+def _is_packed(operand: Operand) -> bool:
+    """Whether the operand holds several elements, which its definition takes apart, modifiers included."""
+    digits = operand.type.lstrip("abcdefghijklmnopqrstuvwxyz")
+    return bool(digits) and int(digits) != operand.bits
+
+
 def operand_dtype(operand: Operand) -> np.dtype[Any]:
     """The type in which a definition wants an operand of at most 64 bits."""
     bits = 16 if operand.bits <= 16 else 32 if operand.bits <= 32 else 64
-    letter, digits = operand.type.rstrip("0123456789"), operand.type.lstrip("abcdefghijklmnopqrstuvwxyz")
-    if digits and int(digits) != operand.bits:
-        return _UNSIGNED[bits]  # packed: the definition takes it apart
+    if _is_packed(operand):
+        return _UNSIGNED[bits]
+    letter = operand.type.rstrip("0123456789")
     return {"f": _FLOATS, "i": _SIGNED}.get(letter, _UNSIGNED)[bits]
 
 
@@ -125,7 +131,8 @@ def build_source(operand: Operand, instruction: Instruction, place: Place) -> Fe
     if _is_matrix(operand):
         return _fetch_stacked(operand, place)
     dtype = operand_dtype(operand)
-    return _modified(fetch(operand, dtype, place), operand, dtype)
+    source = fetch(operand, dtype, place)
+    return source if _is_packed(operand) else _modified(source, operand, dtype)
 
 
 def build_read(name: str, instruction: Instruction, place: Place) -> Fetch:

@@ -56,6 +56,10 @@ class Grbm(Model):
         absent = ALL_INACTIVE & ~((1 << geometry.wgps_per_array) - 1)
         self.claim("CC_GC_SHADER_ARRAY_CONFIG", reset=absent << 16, writable=0)
         self.claim("GC_USER_SHADER_ARRAY_CONFIG")
+        arrays = geometry.shader_engines * geometry.arrays_per_engine
+        no_array = self.register("CC_GC_SA_UNIT_DISABLE").encode(SA_DISABLE=ALL_INACTIVE & ~((1 << arrays) - 1))
+        self.claim("CC_GC_SA_UNIT_DISABLE", reset=no_array, writable=0)
+        self.claim("GC_USER_SA_UNIT_DISABLE", reset=no_array)
         self._index = self.claim("SQ_IND_INDEX")
         self.claim("SQ_IND_DATA", writable=0, on_read=self._wave_register)
 
@@ -73,9 +77,10 @@ class Grbm(Model):
 
     def show_halted(self, fault: ShaderFault | None) -> None:
         """Keep a faulted wave halted for SQ_IND, as wave 0 of every shader array; None when waves were reset."""
-        self._halted = fault and WaveState(
-            fault.pc, fault.kind == "memory violation", fault.kind == "illegal instruction"
-        )
+        self._halted = None
+        if fault is not None:
+            violation, illegal = fault.kind == "memory violation", fault.kind == "illegal instruction"
+            self._halted = WaveState(fault.pc, violation, illegal)
 
     def _status(self) -> int:
         return self.register("GRBM_STATUS").encode(GUI_ACTIVE=int(self.card.worker.busy), CP_BUSY=self.card.worker.busy)

@@ -54,6 +54,7 @@ class QueueState:
     """What the engine keeps of a queue beside its registers."""
 
     processor: QueueProcessor
+    task: str  # its name in the worker: a queue's successor in the same slot has another
     wptr: int = 0  # dwords, not wrapped
     cancelled: bool = False  # waves are to be killed
     draining: bool = False  # stop before the next packet
@@ -68,6 +69,7 @@ class Mec(Model):
     def __init__(self, card: Card, instance: int = 0) -> None:
         super().__init__(card, instance)
         self._queues: dict[QueueId, QueueState] = {}
+        self._activations = 0
         self.grbm = card.model(Grbm)
         self.hub = card.model(Gfxhub)
         self.stats = DispatchStats()  # of everything since power-on
@@ -146,17 +148,10 @@ class Mec(Model):
         """Whether a queue must not begin another packet."""
         return state.cancelled or state.draining
 
-    def hang(self, queue: QueueId) -> None:
-        """A fault ended a queue's progress."""
-        state = self._queues.get(queue)
-        if state is not None:
-            state.hung = True
-
-    def finished(self, queue: QueueId) -> None:
+    def finished(self, queue: QueueId, state: QueueState) -> None:
         """A queue's processor has stopped; a pending dequeue completes."""
-        state = self._queues.get(queue)
-        if state is not None and (state.cancelled or (state.draining and not state.hung)):
-            self._deactivate(queue)
+        if state.cancelled or (state.draining and not state.hung):
+            self._deactivate_if(queue, state)
 
     def count(self, stats: DispatchStats) -> None:
         """Add a dispatch to the totals."""
@@ -170,10 +165,8 @@ class Mec(Model):
             self._deactivate(queue)
 
     def _start(self, queue: QueueId, state: QueueState) -> None:
-        name = _task_name(queue)
-        if state.hung or self.stopped(state) or self.card.worker.has(name):
-            return
-        self.card.worker.add(name, state.processor.run(state))
+        if not (state.hung or self.stopped(state) or self.card.worker.has(state.task)):
+            self.card.worker.add(state.task, state.processor.run(state))
 
     # -- activation and dequeue ---------------------------------------------------------------------------------------
 
@@ -191,7 +184,10 @@ class Mec(Model):
             return
         rptr = self.hqd(queue, "CP_HQD_PQ_RPTR")
         wptr = self.hqd_pair(queue, "CP_HQD_PQ_WPTR_LO", "CP_HQD_PQ_WPTR_HI")
-        state = QueueState(QueueProcessor(self, queue, rptr), wptr)
+        self._activations += 1
+        me, pipe, number = queue
+        task = f"me{me} pipe{pipe} queue{number} activation {self._activations}"
+        state = QueueState(QueueProcessor(self, queue, rptr), task, wptr)
         self._queues[queue] = state
         if wptr != rptr:
             self._start(queue, state)
@@ -256,7 +252,7 @@ class Mec(Model):
         self._settle(queue, state)
 
     def _settle(self, queue: QueueId, state: QueueState) -> None:
-        if not self.card.worker.has(_task_name(queue)) and not state.hung:
+        if not self.card.worker.has(state.task) and not state.hung:
             self.card.clock.after(DEQUEUE_S, lambda: self._deactivate_if(queue, state))
 
     def _deactivate_if(self, queue: QueueId, state: QueueState) -> None:
@@ -272,8 +268,3 @@ class Mec(Model):
         control = self._control.register.decode(value)
         if control.MEC_PIPE0_RESET:
             self.soft_reset()
-
-
-def _task_name(queue: QueueId) -> str:
-    me, pipe, number = queue
-    return f"me{me} pipe{pipe} queue{number}"

@@ -1,6 +1,7 @@
 """RLC of gfx11: the autoload that follows the PSP's AUTOLOAD_RLC, and the safe-mode handshake.
 
-Sources: Linux 6.12 gfx_v11_0.c (gfx_v11_0_wait_for_rlc_autoload_complete, gfx_v11_0_set_safe_mode, gfx_v11_0_rlc_start).
+Sources: Linux 6.12 gfx_v11_0.c (gfx_v11_0_wait_for_rlc_autoload_complete, gfx_v11_0_set_safe_mode,
+gfx_v11_0_rlc_start).
 """
 
 from __future__ import annotations

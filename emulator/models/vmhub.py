@@ -221,8 +221,9 @@ class VmHub(Model):
                     source_id=UTCL2_FAULT,
                     ring_id=0,
                     vmid=vmid,
-                    pasid=0,
+                    pasid=None,
                     context=(page & 0xFFFF_FFFF, (page >> 32) & 0xF | write_bit, 0, 0),
+                    from_mmhub=self.prefix == "MM",
                 )
 
     def _fault_control(self, value: int) -> None:

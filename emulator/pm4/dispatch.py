@@ -36,9 +36,8 @@ def build_dispatch(
     start = (0, 0, 0) if initiator.FORCE_START_AT_000 else (value("START_X"), value("START_Y"), value("START_Z"))
     groups = list(dimensions)
     if initiator.USE_THREAD_DIMENSIONS:  # the packet counts work-items, the last workgroup may be partial
-        for axis, size in enumerate(full):
-            groups[axis] = -(-dimensions[axis] // size) if size else 0
-            partial[axis] = dimensions[axis] % size if size else 0
+        groups = [-(-items // size) if size else 0 for items, size in zip(dimensions, full, strict=True)]
+        partial = [items % size if size else 0 for items, size in zip(dimensions, full, strict=True)]
     else:  # the packet gives the end, from which the start is subtracted
         groups = [end - first for end, first in zip(dimensions, start, strict=True)]
     if 0 in full or min(groups) <= 0:

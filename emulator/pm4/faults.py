@@ -15,7 +15,7 @@ from amdrv.emulator.vm.walk import FaultReason
 from amdrv.facts.ih_ids import Client, GfxSource
 
 if TYPE_CHECKING:
-    from amdrv.emulator.models.mec_11_0 import Mec
+    from amdrv.emulator.models.mec_11_0 import Mec, QueueState
 
 QueueId = tuple[int, int, int]
 
@@ -36,24 +36,24 @@ def send_end_of_pipe(mec: Mec, queue: QueueId, vmid: int, context_id: int) -> No
     _post(mec, queue, vmid, Client.GRBM_CP, GfxSource.CP_EOP_INTERRUPT, (context_id, 0, 0, 0))
 
 
-def report_memory_violation(mec: Mec, queue: QueueId, vmid: int, violation: MemoryViolation) -> None:
+def report_memory_violation(mec: Mec, state: QueueState, vmid: int, violation: MemoryViolation) -> None:
     """The packet processor itself touched memory that is not there."""
     with mec.card.lock:
-        mec.hang(queue)
+        state.hung = True
         mec.hub.report_fault(vmid, violation.va, violation.access, FaultReason(violation.reason), CLIENT_CPC)
 
 
-def report_bad_packet(mec: Mec, queue: QueueId, vmid: int, bad: BadPacket) -> None:
+def report_bad_packet(mec: Mec, queue: QueueId, state: QueueState, vmid: int, bad: BadPacket) -> None:
     """The stream holds garbage."""
     with mec.card.lock:
-        mec.hang(queue)
+        state.hung = True
         _post(mec, queue, vmid, Client.GRBM_CP, GfxSource.CP_BAD_OPCODE_ERROR, (bad.word, 0, 0, 0))
 
 
-def report_shader_fault(mec: Mec, queue: QueueId, vmid: int, fault: ShaderFault) -> None:
+def report_shader_fault(mec: Mec, queue: QueueId, state: QueueState, vmid: int, fault: ShaderFault) -> None:
     """A wave stopped: it stays halted for SQ_IND, and the queue behind it never gets further."""
     with mec.card.lock:
-        mec.hang(queue)
+        state.hung = True
         mec.grbm.show_halted(fault)
         if fault.kind == "memory violation" and fault.va is not None:
             access = fault.access or Access.READ
@@ -77,5 +77,5 @@ def _shader_client(fault: ShaderFault, access: Access) -> int:
 def _post(mec: Mec, queue: QueueId, vmid: int, client: int, source: int, context: tuple[int, int, int, int]) -> None:
     with mec.card.lock:
         mec.card.model(IhModel).post(
-            client_id=client, source_id=source, ring_id=ring_id(queue), vmid=vmid, pasid=0, context=context
+            client_id=client, source_id=source, ring_id=ring_id(queue), vmid=vmid, pasid=None, context=context
         )

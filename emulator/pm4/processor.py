@@ -77,13 +77,13 @@ class QueueProcessor:
         try:
             yield from self._drain(ring, state)
         except MemoryViolation as violation:
-            report_memory_violation(self.mec, self.queue, self.vmid, violation)
+            report_memory_violation(self.mec, state, self.vmid, violation)
         except ShaderFault as fault:
-            report_shader_fault(self.mec, self.queue, self.vmid, fault)
+            report_shader_fault(self.mec, self.queue, state, self.vmid, fault)
         except BadPacket as bad:
-            report_bad_packet(self.mec, self.queue, self.vmid, bad)
+            report_bad_packet(self.mec, self.queue, state, self.vmid, bad)
         with self.card.lock:
-            self.mec.finished(self.queue)
+            self.mec.finished(self.queue, state)
 
     def _drain(self, ring: Ring, state: QueueState) -> Task:
         while True:

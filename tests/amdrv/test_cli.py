@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 import pytest
 
-from amdrv.cli import INTERRUPTED, app, main
+from amdrv.cli import INTERRUPTED, main
 from amdrv.cli.app import COMMANDS
 
 DEVICE = "emu:gfx1100#61"  # a card of this file's own
@@ -182,7 +182,3 @@ def kernels() -> Path:
     from amdrv.demo.workbench import KERNELS
 
     return KERNELS
-
-
-def test_the_group_is_what_the_entry_point_runs() -> None:
-    assert isinstance(app.app, click.Group)

@@ -74,14 +74,17 @@ def test_refuses_a_signature_with_any_bit_flipped(bit: int) -> None:
 
 def signed_with_block_byte(position: int, value: int, first_bit: int = 0) -> bytes:
     """A signature of MESSAGE by the component key whose padding block has one byte changed (RFC 8017, 9.1.1 step 8)."""
-    key, salt = COMPONENT_KEY, bytes(32)
-    encoded = encode(MESSAGE, salt, 256).to_bytes(256, "big")
+    key = COMPONENT_KEY
+    # With a small first byte the number stays below the modulus even with its first bit set.
+    encodings = (encode(MESSAGE, bytes([salt] * 32), 256).to_bytes(256, "big") for salt in range(256))
+    encoded = next(encoding for encoding in encodings if encoding[0] < 0x40)
     masked, digest = encoded[:223], encoded[223:255]
     mask = b"".join(hashlib.sha256(digest + block.to_bytes(4, "big")).digest() for block in range(7))[:223]
     block = bytearray(byte ^ other for byte, other in zip(masked, mask, strict=True))
     block[position] = value
     masked = bytes(byte ^ other for byte, other in zip(block, mask, strict=True))
     number = int.from_bytes(bytes([masked[0] & 0x7F | first_bit << 7]) + masked[1:] + digest + b"\xbc", "big")
+    assert number < prod(key.primes)
     private_exponent = pow(0x10001, -1, prod(prime - 1 for prime in key.primes))
     return pow(number, private_exponent, prod(key.primes)).to_bytes(256, "big")
 

@@ -69,7 +69,7 @@ def test_good_images_verify_and_an_altered_one_does_not(
     assert {piece["verdict"] for piece in good["pieces"]} == {"signed"}
     name = "sdma_6_0_0.bin"
     image = bytearray(images_for("gfx1100")[name])
-    image[firmware.parse(name, bytes(image)).sections[0].offset + 600] ^= 1
+    image[firmware.parse(name, bytes(image)).sections[0].offset_bytes + 600] ^= 1
     (tmp_path / name).write_bytes(image)
     monkeypatch.setenv("AMDRV_FIRMWARE", str(tmp_path))
     bad = document(capsys, "firmware", "verify", status=1)
@@ -181,7 +181,7 @@ def test_a_listing_says_what_llvm_says(name: str, tmp_path: Path, capsys: pytest
     code = tmp_path / f"{name}.o"
     code.write_bytes(amdrv.compile_llvm((KERNELS / f"{name}.ll").read_text()))
     assert main(["disasm", str(code)]) == 0
-    ours = [line.split("  ")[-1] for line in capsys.readouterr().out.splitlines() if line.startswith("  0x")]
+    ours = [line.split("  ")[-1].strip() for line in capsys.readouterr().out.splitlines() if line.startswith("  0x")]
     dump = subprocess.run([LLVM_OBJDUMP, "-d", str(code)], capture_output=True, text=True, check=True, timeout=60)
     theirs = [line.partition("//")[0].strip() for line in dump.stdout.splitlines() if line.startswith("\t")]
     theirs = [text for text in theirs if text != "s_code_end"]

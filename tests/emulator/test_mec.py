@@ -289,7 +289,10 @@ def test_reading_a_queue_by_bank_select_shows_only_that_queue(bench: Bench) -> N
 def test_dispatch_with_every_compute_unit_masked_off_starts_no_wave(bench: Bench) -> None:
     bench.submit(
         pm4.DISPATCH_DIRECT.build(
-            DIM_X=1, DIM_Y=1, DIM_Z=1, DISPATCH_INITIATOR=bench.gc.COMPUTE_DISPATCH_INITIATOR.encode(COMPUTE_SHADER_EN=1)
+            DIM_X=1,
+            DIM_Y=1,
+            DIM_Z=1,
+            DISPATCH_INITIATOR=bench.gc.COMPUTE_DISPATCH_INITIATOR.encode(COMPUTE_SHADER_EN=1),
         ),
         bench.write_data(0, 1),
     )

@@ -150,9 +150,7 @@ def test_a_kernel_that_never_ends_is_given_up_and_the_card_stays_usable(
         ("function", "cold", "cold"),
     ],
 )
-def test_a_reset_reports_what_it_did(
-    level: str, before: str, after: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_reset_reports_what_it_did(level: str, before: str, after: str, capsys: pytest.CaptureFixture[str]) -> None:
     emulator.unplug(CARD)
     if before == "warm":
         amdrv.open(CARD).close()

@@ -168,9 +168,7 @@ def test_the_doctor_looks_at_real_cards(sysfs: Path, capsys: pytest.CaptureFixtu
         assert expected in shown
 
 
-def test_the_doctor_finds_bad_settings(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_doctor_finds_bad_settings(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("AMDRV_DEVICE", "nonsense")
     monkeypatch.setenv("AMDRV_FIRMWARE", "/nowhere")
     levels = doctor(capsys, 1)

@@ -104,7 +104,6 @@ class Gpu:
         self.arch = hardware.asic.arch
         self.name = product_name(hardware.asic, hardware.function.ids) + hardware.function.marketing_suffix
         self.boot = boot
-        self.registers = hardware.mmio.registers
         self.memory = memory
         self.properties = _properties(hardware, record)
         self.registers = hardware.mmio.registers

@@ -9,8 +9,6 @@ from amdrv.errors import InvalidArgument, Unsupported
 from amdrv.ioctl.pci_function import PciFunction, PciIds
 from amdrv.ioctl.survey import SYSFS, survey
 
-NO_TRANSPORT = "this version has no way to reach a real card yet"
-
 
 @dataclass(frozen=True, slots=True)
 class Found:
@@ -24,10 +22,11 @@ class Found:
     why_not: str = ""
 
 
-def connect(name: str) -> PciFunction:
-    """The function behind ``name``; nothing is read or written yet.
+def connect(name: str, sysfs: Path = SYSFS) -> PciFunction:
+    """The function behind ``name``; no card is read or written yet.
 
-    Raises InvalidArgument for a name of no known form, NotFound for a device that is not there.
+    Raises InvalidArgument for a name of no known form, NotFound for a device that is not there, Refused for a PCI
+    function that is not an AMD GPU.
     """
     kind, _, rest = name.partition(":")
     if kind == "emu" and rest and not rest.startswith("/"):
@@ -38,8 +37,10 @@ def connect(name: str) -> PciFunction:
     if kind == "emu":
         raise Unsupported(f"{name}: cards behind a socket are not supported yet; use emu:gfx1100")
     if kind == "pci":
-        raise Unsupported(f"{name}: {NO_TRANSPORT}; use emu:gfx1100")
-    raise InvalidArgument(f"{name!r} is not a device name; try emu:gfx1100")
+        from amdrv.ioctl.sysfs import SysfsFunction
+
+        return SysfsFunction(name, sysfs)
+    raise InvalidArgument(f"{name!r} is not a device name; try emu:gfx1100 or pci:0000:03:00.0")
 
 
 def discover(sysfs: Path = SYSFS) -> list[Found]:
@@ -48,17 +49,15 @@ def discover(sysfs: Path = SYSFS) -> list[Found]:
 
 
 def _real(sysfs: Path) -> list[Found]:
-    return [
-        Found(
-            f"pci:{card.address}",
-            card.ids,
-            card.driver,
-            f"AMD GPU {card.ids.vendor:04x}:{card.ids.device:04x} rev {card.ids.revision:02x}",
-            usable=False,
-            why_not=NO_TRANSPORT,
-        )
-        for card in survey(sysfs)
-    ]
+    from amdrv.ioctl.sysfs import obstacle
+
+    found: list[Found] = []
+    for card in survey(sysfs):
+        ids = card.ids
+        description = f"AMD GPU {ids.vendor:04x}:{ids.device:04x} rev {ids.revision:02x}"
+        why_not = obstacle(card, sysfs)
+        found.append(Found(f"pci:{card.address}", ids, card.driver, description, usable=not why_not, why_not=why_not))
+    return found
 
 
 def _emulated() -> list[Found]:

@@ -1,8 +1,8 @@
 """Exclusive ownership of a real card between processes.
 
-The lock is a flock() on the card's own sysfs file, so that the kernel drops it with the owner's last descriptor, however
-the owner dies, and so that no path can be agreed on wrongly. Who holds it is a note beside the lock, for people only: a
-note that outlives its lock means nothing.
+The lock is a flock() on the card's own sysfs file. The kernel drops it with the owner's last descriptor, however the
+owner dies, and nobody can take a lock at the wrong path. Who holds it is a note elsewhere, for people only: a note that
+outlives its lock means nothing.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Host memory at known physical addresses, for a card that no IOMMU stands before.
 
-Huge pages are preferred, because they are contiguous and stay where they are. Ordinary pages are locked, which keeps them
-in memory but not in place: the kernel may still move them to make room for larger ones (compaction), and the card would
-go on using the former place. They are therefore given only while vm.compact_unevictable_allowed is 0. Other causes of
-moves (memory offlining, CMA) remain; only VFIO pins pages for good.
+Huge pages are preferred, because they are contiguous and compaction leaves them alone. Ordinary pages are locked, which
+keeps them in memory but not in place: the kernel may still move them to make room for larger ones (compaction), and the
+card would go on using the former place. They are therefore given only while vm.compact_unevictable_allowed is 0. Other
+causes of moves (memory offlining, CMA, NUMA balancing) remain; only VFIO pins pages for good.
 """
 
 from __future__ import annotations
@@ -96,11 +96,12 @@ class LockedMemory(DmaMemory):
             self._on_close(self)
 
     def _unmap(self) -> None:
-        self.view.release()
+        memory, self._map = self._map, None
         # A caller may still hold a part of the view; then the pages stay until the last one goes.
         with suppress(BufferError):
-            if self._map is not None:
-                self._map.close()
+            self.view.release()
+            if memory is not None:
+                memory.close()
 
 
 def _map_huge(size_bytes: int) -> mmap.mmap | None:
@@ -139,7 +140,7 @@ def _lock(start: int, size_bytes: int) -> None:
         return
     number = ctypes.get_errno()
     if number in (errno.ENOMEM, errno.EAGAIN, errno.EPERM):
-        raise OutOfMemory(f"cannot lock {size_bytes} bytes of host memory for DMA; raise the limit: ulimit -l unlimited")
+        raise OutOfMemory(f"cannot lock {size_bytes} bytes of host memory; raise the limit: ulimit -l unlimited")
     raise Refused(f"cannot lock host memory for DMA: {os.strerror(number)}")
 
 

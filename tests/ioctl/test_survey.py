@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from amdrv.errors import Unsupported
+from amdrv.errors import Refused
 from amdrv.ioctl import connect, discover
 from amdrv.ioctl.survey import Link, Sensor, survey
 
@@ -140,10 +140,10 @@ def test_cards_are_listed_in_bus_order_before_the_emulated_ones(tmp_path: Path) 
     assert names == ["pci:0000:03:00.0", "pci:0000:43:00.0", "emu:gfx1100"]
 
 
-def test_a_real_card_cannot_be_opened_yet_and_says_so(tmp_path: Path) -> None:
+def test_a_card_without_registers_to_open_is_listed_and_says_why(tmp_path: Path) -> None:
     make_function(tmp_path)
     found = discover(tmp_path)[0]
     assert not found.usable
-    with pytest.raises(Unsupported, match="real card"):
-        connect(found.name)
-    assert "real card" in found.why_not
+    assert "register BAR cannot be opened" in found.why_not
+    with pytest.raises(Refused, match="register BAR cannot be opened"):
+        connect(found.name, tmp_path).acquire("test")

@@ -140,7 +140,7 @@ def _hints_of_real(entry: Entry) -> list[str]:
     name, card = entry.found.name, entry.card
     hints = [f"{name}: {entry.found.why_not}"] if entry.found.why_not else []
     if entry.found.driver:
-        hints.append(f"{name}: the kernel driver {entry.found.driver} owns it; leave it bound")
+        hints.append(f"{name}: amdrv has not been tried on a real card; read the README's caution before you unbind it")
     if card is not None and (card.displays or card.boot_display):
         shown = ", ".join(card.displays) or "the boot screen"
         hints.append(f"{name}: a screen hangs on it ({shown}); a driver from user space would turn it dark")

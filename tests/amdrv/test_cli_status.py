@@ -109,7 +109,7 @@ def test_a_real_card_is_described_and_not_offered(sysfs: Path, capsys: pytest.Ca
     assert not real["usable"]
     assert real["why_not"]
     assert document["default_device"] == CARD
-    assert any("amdgpu owns it" in hint for hint in document["hints"])
+        assert any("amdgpu" in hint for hint in document["hints"])
     assert any("screen" in hint for hint in document["hints"])
 
 

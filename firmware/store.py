@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -153,13 +153,20 @@ class FirmwareSet:
     images: Mapping[str, FirmwareImage]
     origins: Mapping[str, str]  # role → path or "carried by the card: NAME"
     loads: tuple[PspLoad, ...]
+    beside: Mapping[str, bytes] = field(default_factory=dict)  # role → SHA-256 of each file that is not loaded
 
     @cached_property
     def digest(self) -> bytes:
-        """SHA-256 over name and content of every piece in load order: equal digests put the same bytes on the card."""
+        """SHA-256 over every piece in load order and every whole file, those of the set that are not loaded included.
+
+        Equal digests put the same bytes on the card, out of the same files: whoever changed a file wants it looked at.
+        """
         total = hashlib.sha256()
         for load in self.loads:
             total.update(load.name.encode() + b"\0" + load.sha256)
+        files = {**{role: image.sha256 for role, image in self.images.items()}, **self.beside}
+        for role, digest in sorted(files.items()):
+            total.update(role.encode() + b"\0" + digest)
         return total.digest()
 
 
@@ -199,4 +206,9 @@ def resolve(
         elif not need.optional:
             names = " or ".join(need.names)
             raise NotFound(f"firmware image {names} not found; searched {describe(searched)}; {_PACKAGES}")
-    return FirmwareSet(images, origins, load_plan(images, versions, scope))
+    beside: dict[str, bytes] = {}
+    for need in needs_for(versions, device_id=device_id, revision=revision):
+        other = None if need.role in images else find(need, searched)
+        if other is not None:
+            beside[need.role] = hashlib.sha256(other.data).digest()
+    return FirmwareSet(images, origins, load_plan(images, versions, scope), beside)

@@ -9,6 +9,7 @@ Request: REQUEST header, processor name, IR text. Reply: REPLY header, then mach
 from __future__ import annotations
 
 import os
+import re
 import struct
 import sys
 from typing import BinaryIO
@@ -19,6 +20,8 @@ TRIPLE = "amdgcn-amd-amdhsa"
 REQUEST = struct.Struct("<IIB")  # bytes of the processor name, bytes of the IR, optimisation level
 REPLY = struct.Struct("<BI")  # status, bytes that follow
 DONE, BAD_IR = 0, 1
+KERNEL = re.compile(r'define .*\bamdgpu_kernel .*?@([\w.$-]+|"[^"\\]+")\(')
+METADATA_NODE = re.compile(r"^!(\d+) = ", re.MULTILINE)
 
 
 class BadIr(Exception):
@@ -37,6 +40,8 @@ def compile_ir(text: str, processor: str, level: int) -> bytes:
         module.triple = TRIPLE
     elif not module.triple.startswith("amdgcn"):
         raise BadIr(f"the module is for {module.triple!r}; leave the triple out or use {TRIPLE}")
+    if annotated := annotate(module):
+        module = llvm.parse_assembly(annotated, context)
     target = llvm.Target.from_triple(module.triple)
     machine = target.create_target_machine(cpu=processor, opt=level, reloc="pic")
     if not module.data_layout:
@@ -50,6 +55,27 @@ def compile_ir(text: str, processor: str, level: int) -> bytes:
     # emit_object changes the module: it must not be used again.
     code: bytes = machine.emit_object(module)
     return code
+
+
+def annotate(module: llvm.ModuleRef) -> str:
+    """The module's text with ``!kernel_arg_type`` added to kernels that have none; "" when there is nothing to add.
+
+    LLVM writes it into the code object as ``.type_name``, which is how a launch can tell a float from an integer.
+    """
+    text = str(module)
+    number = max((int(found) for found in METADATA_NODE.findall(text)), default=-1)
+    nodes = []
+    lines = text.split("\n")
+    for position, line in enumerate(lines):
+        found = KERNEL.match(line)
+        if found is None or "!kernel_arg_type" in line or not line.endswith(" {"):
+            continue
+        number += 1
+        arguments = module.get_function(found[1].strip('"')).arguments
+        names = ", ".join(f'!"{argument.type}"' for argument in arguments)
+        nodes.append(f"!{number} = !{{{names}}}")
+        lines[position] = f"{line[:-2]} !kernel_arg_type !{number} {{"
+    return "\n".join([*lines, *nodes, ""]) if nodes else ""
 
 
 def read_exactly(stream: BinaryIO, size: int) -> bytes:

@@ -23,6 +23,7 @@ from amdrv.runtime.launch import Launch
 from amdrv.runtime.module import Kernel, Module
 from amdrv.runtime.packets import AQL_PACKET_BYTES, LaunchTemplate, LaunchValues
 from amdrv.runtime.queue import ArgumentBlock, LaunchQueue
+from amdrv.runtime.stopped_code import instruction_at
 from amdrv.vram import read_size_bytes
 
 if TYPE_CHECKING:
@@ -289,7 +290,8 @@ class Device:
         queue = self._queue
         kernels = [launch.kernel for launch in queue.unfinished]
         pc = self._gpu.halted_pc()
-        return self._rebuild(diagnosis.explain(self.name, queue.faults, kernels, self._book, pc, self._locate))
+        code = instruction_at(self._gpu.memory, self.arch, pc) if pc is not None else ""
+        return self._rebuild(diagnosis.explain(self.name, queue.faults, kernels, self._book, pc, self._locate, code))
 
     def _timed_out(self, timeout: Timeout) -> AmdrvError:
         self._check_answers()

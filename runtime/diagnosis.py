@@ -47,11 +47,12 @@ def explain(
     book: AddressBook,
     pc: int | None,
     locate: Callable[[int], str | None],
+    instruction: str = "",
 ) -> GpuFault:
     """The error for ``faults``, which stopped the first of the ``unfinished`` kernels.
 
     ``pc`` is the address of the instruction that a wave was stopped at, where that is known; ``locate`` turns it into
-    ``kernel+0x1c``.
+    ``kernel+0x1c``, and ``instruction`` is what stands there, as text or as bits.
     """
     # One mistake shows in several places: the memory hub knows the address, the shader that a wave stopped.
     main = next((fault for fault in faults if fault.address is not None), faults[0])
@@ -65,7 +66,9 @@ def explain(
     details = dict.fromkeys(fault.detail for fault in faults if fault.detail)
     parts.extend(details)
     if pc is not None:
-        parts.append(f"at pc {pc:#x}" + (f" = {place}" if place else ""))
+        stopped = f"at pc {pc:#x}" + (f" = {place}" if place else "") + (f": {instruction}" if instruction else "")
+        parts.append(stopped)
+        details[stopped] = None
     if len(unfinished) > 1:
         parts.append(f"dropped behind it: {names(unfinished[1:])}")
     parts.append(SURVIVES)

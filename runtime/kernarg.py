@@ -185,6 +185,9 @@ def _numpy_scalar(argument: Argument, value: object, where: str) -> bytes:
         raise InvalidArgument(f"{where}: a NumPy object is not a number")
     if array.dtype.itemsize != argument.size_bytes:
         raise InvalidArgument(f"{where} has {argument.size_bytes} bytes, {array.dtype} has {array.dtype.itemsize}")
+    wrong = INTEGER_TYPE.match if array.dtype.kind == "f" else FLOAT_TYPE.fullmatch
+    if array.dtype.kind in "fiub" and wrong(argument.type_name):
+        raise InvalidArgument(f"{where} is of type {argument.type_name}; {array.dtype} is not")
     return array.tobytes()
 
 

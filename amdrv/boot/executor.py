@@ -13,11 +13,11 @@ from amdrv.blocks.gmc import Hub
 from amdrv.boot.planner import BootStep, Engines, Observed, Plan, Wanted, is_ours
 from amdrv.boot.record import NONCE_REGISTER, RECORD_BYTES, STATE_REGISTER, BootRecord, pack, state_word, unpack
 from amdrv.boot.report import Step
-from amdrv.errors import AmdrvError, MalformedInput
+from amdrv.errors import AmdrvError, MalformedInput, Refused, Timeout
 from amdrv.facts.pci import Command
 from amdrv.firmware import FirmwareSet
 from amdrv.hardware import Hardware
-from amdrv.ioctl.pci_function import ALL_ONES, PciFunction
+from amdrv.ioctl.pci_function import ALL_ONES, PciFunction, ResetKind
 from amdrv.memory.layout import BOOT_RECORD
 from amdrv.memory.manager import MemoryManager
 from amdrv.registers import Register
@@ -142,7 +142,10 @@ class Executor:
     # amdgpu_device.c: amdgpu_device_mode1_reset
     def _reset(self) -> None:
         """Reset through the power management firmware, with bus mastering off before and after."""
-        mode1_reset(self._hardware)
+        try:
+            mode1_reset(self._hardware)
+        except Timeout as silent:  # power management that was rejected or has died cannot reset the card
+            platform_reset(self._hardware.function, silent)
 
     def _claim(self) -> None:
         """From now on a crash leaves the card unclean."""
@@ -239,6 +242,21 @@ def mode1_reset(hardware: Hardware) -> None:
         "the card to come out of mode1 reset (its memory size)",
         hint="reset it through its bridge, or power cycle it",
     )
+
+
+def platform_reset(function: PciFunction, silent: Timeout) -> None:
+    """Reset the card from the bus side, the mildest way that the platform offers.
+
+    Raises ``silent``, which says why the card does not reset itself, when the platform offers none.
+    """
+    for kind in ResetKind:
+        try:
+            function.reset(kind)
+        except Refused:
+            continue
+        log.warning("%s did not reset itself; the platform did (%s reset)", function.name, kind.value)
+        return
+    raise silent
 
 
 def mec_start_address(firmware: FirmwareSet) -> int:

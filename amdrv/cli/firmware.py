@@ -7,8 +7,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import click
 
-from amdrv import status
-from amdrv.cli.devices import chosen, device_option
+from amdrv.cli.devices import chosen, device_option, look
 from amdrv.cli.output import Json, console, print_json, show, table
 from amdrv.errors import Refused, Unsupported
 from amdrv.firmware import FirmwareImage, Need, Place, needs_for, parse, search_places
@@ -121,8 +120,7 @@ def verify_images(ctx: click.Context, device: str | None, everything: bool, inst
 
 def _search(device: str | None, everything: bool, installed: bool) -> _Search:
     name = chosen(device)
-    function = connect(name)
-    report = status.probe(function)
+    report = look(name)
     if report.versions is None:
         raise Unsupported(f"{name}: its blocks are not known ({report.detail})")
     needs = needs_for(
@@ -131,7 +129,7 @@ def _search(device: str | None, everything: bool, installed: bool) -> _Search:
         revision=report.ids.revision,
         scope="all" if everything else "compute",
     )
-    return _Search(name, needs, search_places({} if installed else function.firmware_images()))
+    return _Search(name, needs, search_places({} if installed else connect(name).firmware_images()))
 
 
 def _read(search: _Search) -> tuple[dict[str, FirmwareImage], Mapping[str, str]]:

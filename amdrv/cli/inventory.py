@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from amdrv.asic import ASICS
-from amdrv.cli.devices import EMULATED
+from amdrv.cli.devices import EMULATED, look
 from amdrv.cli.output import Json, version
 from amdrv.errors import AmdrvError
 from amdrv.firmware import needs_for, search_places
@@ -15,8 +16,8 @@ from amdrv.firmware.report import image_rows
 from amdrv.ioctl import Found, connect, discover
 from amdrv.ioctl.pci_function import PciIds
 from amdrv.ioctl.survey import SYSFS, PciCard, survey
-from amdrv.runtime.selection import resolve
-from amdrv.status import ProbeReport, probe
+from amdrv.runtime.selection import DEVICE_VARIABLE, resolve
+from amdrv.status import ProbeReport
 
 BAR_NUMBERS = range(6)
 NOTHING: Mapping[str, bytes] = {}
@@ -79,7 +80,8 @@ def take(sysfs: Path = SYSFS) -> Inventory:
         _emulated(found) if found.name.startswith(EMULATED) else _real(found, cards.get(found.name))
         for found in discover(sysfs)
     )
-    return Inventory(entries, resolve(None), tuple(_hints(entries)))
+    first = next((entry.found.name for entry in entries if entry.found.usable), None)
+    return Inventory(entries, resolve(os.environ.get(DEVICE_VARIABLE) or first), tuple(_hints(entries)))
 
 
 def _real(found: Found, card: PciCard | None) -> Entry:
@@ -90,7 +92,7 @@ def _emulated(found: Found) -> Entry:
     from amdrv import emulator
 
     function = connect(found.name)
-    report = probe(function)
+    report = look(found.name)
     bars = {bar: size for bar in BAR_NUMBERS if (size := function.bar_size(bar))}
     firmware = firmware_state(report, function.firmware_images())
     return Entry(found, None, report, bars, emulator.card(found.name).holder, firmware)
@@ -141,9 +143,11 @@ def _hints_of_real(entry: Entry) -> list[str]:
     hints = [f"{name}: {entry.found.why_not}"] if entry.found.why_not else []
     if entry.found.driver:
         hints.append(f"{name}: amdrv has not been tried on a real card; read the README's caution before you unbind it")
+    if entry.found.usable:
+        hints.append(f"{name}: can be opened, but amdrv has not been tried on a real card; read the README's caution")
     if card is not None and (card.displays or card.boot_display):
         shown = ", ".join(card.displays) or "the boot screen"
-        hints.append(f"{name}: a screen hangs on it ({shown}); a driver from user space would turn it dark")
+        hints.append(f"{name}: a screen hangs on it ({shown}); a driver from user space turns it dark")
     return hints
 
 

@@ -80,12 +80,15 @@ def read_registers(patterns: tuple[str, ...], device: str | None, as_json: bool)
     """
     name = chosen(device)
     function = connect(name)
-    mmio = _mmio(function)
-    found = [register for pattern in patterns for register in _find(mmio.registers, pattern)]
-    for register in found:
-        if register.address >= function.bar_size(REGISTER_BAR):
-            raise InvalidArgument(f"{register.full_name} lies outside BAR5, and the window to it needs writes")
-    values = [mmio.read(register) for register in found]
+    try:
+        mmio = _mmio(function)
+        found = [register for pattern in patterns for register in _find(mmio.registers, pattern)]
+        for register in found:
+            if register.address >= function.bar_size(REGISTER_BAR):
+                raise InvalidArgument(f"{register.full_name} lies outside BAR5, and the window to it needs writes")
+        values = [mmio.read(register) for register in found]
+    finally:
+        function.release()
     if as_json:
         print_json({"device": name, "registers": [_described(v.register, int(v)) for v in values]})
         return
@@ -102,7 +105,7 @@ def write_register(name: str, value: int, device: str | None) -> None:
 
     A device that somebody has open is refused.
     """
-    function = connect(chosen(device))
+    function = connect(chosen(device, harmful=True))
     function.acquire(command_line())
     try:
         mmio = _mmio(function)

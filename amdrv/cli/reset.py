@@ -6,8 +6,8 @@ import time
 
 import click
 
-from amdrv import discovery, status
-from amdrv.cli.devices import chosen, device_option
+from amdrv import discovery
+from amdrv.cli.devices import chosen, device_option, look
 from amdrv.cli.output import print_json
 from amdrv.gpu import RESET_LEVELS, Gpu
 from amdrv.ioctl import ResetKind, connect
@@ -40,12 +40,12 @@ def command(name: str | None, device: str | None, level: str, as_json: bool) -> 
     """
     if name and device and name != device:
         raise click.UsageError(f"two devices are named: {name} and {device}")
-    target = chosen(name or device)
-    before = status.probe(connect(target)).state
+    target = chosen(name or device, harmful=True)
+    before = look(target).state
     started = time.perf_counter()
     booted = _reset(target, level)
     seconds = time.perf_counter() - started
-    after = status.probe(connect(target)).state
+    after = look(target).state
     if as_json:
         print_json({
             "device": target, "level": level, "state_before": before, "state_after": after, "boot": booted,

@@ -177,6 +177,27 @@ def test_whoever_did_not_choose_a_device_is_told_which_it_is(
     assert "emulated one (emu:gfx1100)" in complaint(capsys)
 
 
+@pytest.mark.parametrize("words", [["reset"], ["reg", "write", "GC.SCRATCH_REG0", "1"]])
+def test_a_real_card_that_nobody_named_is_not_harmed(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("AMDRV_DEVICE", raising=False)
+    monkeypatch.setattr("amdrv.cli.devices.resolve", lambda name: name or "pci:0000:03:00.0")
+    assert main(words) == 1
+    assert "name it if you mean it" in complaint(capsys)
+
+
+def test_whoever_gets_a_real_card_unasked_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("AMDRV_DEVICE", raising=False)
+    monkeypatch.setattr("amdrv.cli.devices.resolve", lambda name: name or "pci:ffff:ff:1f.7")
+    assert main(["vm", "0"]) == 1
+    first, second = capsys.readouterr().err.splitlines()
+    assert "working on the real card pci:ffff:ff:1f.7" in first
+    assert "pci:ffff:ff:1f.7" in second
+
+
 def kernels() -> Path:
     """The demo's kernels."""
     from amdrv.demo.workbench import KERNELS

@@ -109,8 +109,21 @@ def test_a_real_card_is_described_and_not_offered(sysfs: Path, capsys: pytest.Ca
     assert not real["usable"]
     assert real["why_not"]
     assert document["default_device"] == CARD
-        assert any("amdgpu" in hint for hint in document["hints"])
+    assert any("amdgpu" in hint for hint in document["hints"])
     assert any("screen" in hint for hint in document["hints"])
+
+
+def test_a_card_that_can_be_opened_is_the_default_and_comes_with_a_warning(
+    sysfs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = sysfs / "bus" / "pci" / "devices" / ADDRESS
+    (folder / "driver").unlink()
+    (folder / "resource5").write_bytes(bytes(16))
+    document = status(capsys, "--sysfs-root", str(sysfs))
+    assert document["devices"][0]["usable"]
+    assert document["devices"][0]["state"] is None
+    assert document["default_device"] == f"pci:{ADDRESS}"
+    assert any("not been tried on a real card" in hint for hint in document["hints"])
 
 
 def test_the_text_shows_what_the_document_has(sysfs: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -138,12 +138,22 @@ def test_image_without_a_piece_of_the_plan_is_malformed() -> None:
         resolve(NAVI31, places=search_places(swapped, environment={}, folders=()))
 
 
-def test_digest_is_that_of_the_pieces_in_load_order() -> None:
-    firmware = resolve(NAVI31, places=search_places(CARRIED, environment={}, folders=()))
-    total = hashlib.sha256()
-    for load in firmware.loads:
-        total.update(load.name.encode() + b"\0" + hashlib.sha256(load.data).digest())
-    assert firmware.digest == total.digest()
+def digest_of(images: dict[str, bytes], **scope: str) -> bytes:
+    return resolve(NAVI31, places=search_places(images, environment={}, folders=()), **scope).digest
+
+
+def test_digest_covers_bytes_of_a_header_that_never_reach_the_card() -> None:
+    name = "smu_13_0_0.bin"
+    changed = bytearray(CARRIED[name])
+    changed[44] ^= 1
+    assert digest_of({**CARRIED, name: bytes(changed)}) != digest_of(dict(CARRIED))
+
+
+def test_digest_covers_files_that_compute_does_not_load() -> None:
+    name = "psp_13_0_0_ta.bin"
+    assert name in CARRIED
+    shorter = {**CARRIED, name: CARRIED[name][:-1]}
+    assert digest_of(shorter, scope="compute") != digest_of(dict(CARRIED), scope="compute")
 
 
 @pytest.mark.parametrize("name", sorted(CARRIED))

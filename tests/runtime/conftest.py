@@ -76,6 +76,9 @@ class FakeMemory:
         self._next += (size_bytes + 0x1FFF) & ~0xFFF
         return allocation
 
+    def find(self, va: int) -> FakeAllocation | None:
+        return next((a for a in self.live.values() if a.va <= va < a.va + a.size_bytes), None)
+
     def free(self, allocation: FakeAllocation) -> None:
         allocation.closed = True
         self.vram_free += allocation.size_bytes if allocation.kind == "vram" else 0

@@ -45,7 +45,7 @@ class Worker:
     def __init__(self, card: Card) -> None:
         self._card = card
         self._tasks: dict[str, Task] = {}
-        self.failure: Exception | None = None
+        self.failure: BaseException | None = None
         self._thread: threading.Thread | None = None
         self._wake = threading.Condition(card.lock)
         self._busy_since: tuple[int, int] | None = None  # (wall, virtual) nanoseconds when the first task came
@@ -136,7 +136,7 @@ class Worker:
         except StopIteration:
             self._end(name, task)
             return True
-        except Exception as error:  # a defect of a model, not of the guest: the host's next wait reports it
+        except BaseException as error:  # a defect of a model, not of the guest: the host's next wait reports it
             self.failure = error
             self._end(name, task)
             return True

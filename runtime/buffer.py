@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import operator
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -66,7 +67,10 @@ class Buffer(DevicePointer):
 
         Raises InvalidArgument when the shape needs more bytes than there are, or the bytes are no whole elements.
         """
-        kind = np.dtype(dtype)
+        try:
+            kind = np.dtype(dtype)
+        except (TypeError, ValueError, SyntaxError):
+            raise InvalidArgument(f"{dtype!r} is no element type") from None
         if kind.hasobject or not kind.itemsize:
             raise InvalidArgument(f"a buffer holds no elements of type {kind}")
         if shape is None:
@@ -74,7 +78,11 @@ class Buffer(DevicePointer):
                 raise InvalidArgument(f"{self.size - offset} bytes are no whole number of {kind} elements")
             dims: tuple[int, ...] = ((self.size - offset) // kind.itemsize,)
         else:
-            dims = (shape,) if isinstance(shape, int) else tuple(shape)
+            try:
+                given = tuple(shape) if isinstance(shape, Iterable) else (shape,)
+                dims = tuple(operator.index(dim) for dim in given)
+            except TypeError:
+                raise InvalidArgument(f"shape {shape!r} is not made of integers") from None
             if any(dim < 0 for dim in dims):
                 raise InvalidArgument(f"shape {dims} has a negative dimension")
         size = math.prod(dims) * kind.itemsize

@@ -7,6 +7,7 @@ started on first use, serves until this process ends, and is replaced after such
 from __future__ import annotations
 
 import functools
+import importlib.util
 import logging
 import os
 import select
@@ -103,7 +104,7 @@ class Compiler:
                 stdout=subprocess.PIPE,
                 stderr=self._messages,
                 bufsize=0,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                env={**os.environ, "PYTHONPATH": _llvmlite_folder()},
             )
             os.set_blocking(self._pipe(self._child, "stdin"), False)
             self._end_child = weakref.finalize(self, _end, self._child)
@@ -160,6 +161,17 @@ class Compiler:
         self._messages.seek(0)
         self._messages.truncate()
         return text
+
+
+def _llvmlite_folder() -> str:
+    """Where this process finds llvmlite: the child needs no more of its path.
+
+    The whole path begins with the user's script's folder, where a file may be called like a module of Python's own.
+    """
+    spec = importlib.util.find_spec("llvmlite")
+    if spec is None or spec.origin is None:
+        raise Unsupported("compiling needs llvmlite, which is not installed")
+    return str(Path(spec.origin).parent.parent)
 
 
 def _request(ir: str, arch: str, opt: int) -> bytes:

@@ -19,7 +19,7 @@ from amdrv.runtime import code_object, diagnosis, kernarg, packets, scratch, sha
 from amdrv.runtime.address_book import AddressBook
 from amdrv.runtime.buffer import Buffer
 from amdrv.runtime.code_object import DISPATCH_PTR, KernelCode
-from amdrv.runtime.launch import Launch
+from amdrv.runtime.launch import Launch, check_timeout
 from amdrv.runtime.module import Kernel, Module
 from amdrv.runtime.packets import AQL_PACKET_BYTES, LaunchTemplate, LaunchValues
 from amdrv.runtime.queue import ArgumentBlock, LaunchQueue
@@ -35,6 +35,7 @@ SYNCHRONIZE_TIMEOUT_S = 30.0
 CLOSE_TIMEOUT_S = 10.0
 TIMESTAMP_BYTES = 16
 PACKET_ALIGN = 64
+CLOSED = "the work was ended and the device closed"
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +53,7 @@ class Device:
         self._gpu = gpu
         self._lock = threading.RLock()
         self._closed = False
+        self._closing = False
         self._lost_because = ""
         self._book = AddressBook()
         self._modules: weakref.WeakSet[Module] = weakref.WeakSet()
@@ -98,8 +100,13 @@ class Device:
         return Buffer(self, int(nbytes))
 
     def array(self, values: NDArray[np.generic] | Sequence[object]) -> Buffer:
-        """A buffer with a copy of an array. Raises InvalidArgument for an empty one or one of Python objects."""
-        array = np.asarray(values)
+        """A buffer with a copy of an array. Raises InvalidArgument for an empty one or one of objects or text."""
+        try:
+            array = np.asarray(values)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise InvalidArgument(f"{type(values).__name__} is no array: {error}") from None
+        if array.dtype.hasobject or array.dtype.kind in "US":
+            raise InvalidArgument(f"an array of {array.dtype} has no numbers to put on the device")
         if not array.nbytes:
             raise InvalidArgument(f"an array of shape {array.shape} has no bytes to put on the device")
         buffer = self.alloc(array.nbytes)
@@ -110,7 +117,8 @@ class Device:
         """Device memory that goes with ``owner``, and the function that gives it back before ``owner`` is forgotten."""
         with self._lock:
             allocation = self._alloc_vram(size_bytes, label)
-            give_back = weakref.finalize(owner, self._retire_memory, allocation)
+            # Weak, because finalizers are global: a strong one would keep a forgotten device open for ever.
+            give_back = weakref.finalize(owner, _give_back, weakref.WeakMethod(self._retire_memory), allocation)
             give_back.atexit = False
             return allocation, give_back
 
@@ -216,7 +224,12 @@ class Device:
 
     def _check_owners(self, kernel: Kernel, args: Sequence[object]) -> None:
         kernel.module.check_usable()
-        for index, value in enumerate(args):
+        try:
+            values = tuple(args)
+        except TypeError:
+            given = type(args).__name__
+            raise InvalidArgument(f"kernel {kernel.name!r}: arguments are a sequence, not {given}") from None
+        for index, value in enumerate(values):
             if isinstance(value, Buffer) and value.device is not self:
                 raise InvalidArgument(f"kernel {kernel.name!r}, argument {index}: the buffer is on {value.device.name}")
 
@@ -256,6 +269,7 @@ class Device:
         Raises GpuFault with a diagnosis when work failed, Timeout when it has not ended after ``timeout_s``. Both cost
         the queued work; the queue is rebuilt, and device, modules and buffer contents stay valid.
         """
+        check_timeout(timeout_s)
         with self._lock:
             self.check_usable()
             self.wait_for(self._queue.submitted, timeout_s)
@@ -267,6 +281,7 @@ class Device:
 
     def wait_for(self, timeline: int, timeout_s: float = SYNCHRONIZE_TIMEOUT_S) -> None:
         """Return when the timeline has reached a value; raises as ``synchronize`` does."""
+        check_timeout(timeout_s)
         with self._lock:
             self.check_usable()
             queue = self._queue
@@ -308,6 +323,8 @@ class Device:
 
         Returns what to raise: ``error``, or a DeviceLost when the queue cannot be restarted.
         """
+        if self._closing:
+            error.args = (str(error).replace(diagnosis.SURVIVES, CLOSED),)
         log.warning("%s", error)
         dropped = self._queue.drop()
         try:
@@ -365,14 +382,15 @@ class Device:
                 self._queue.restart()
 
     def close(self) -> None:
-        """Wait for queued work, stop the device, give it back. Closing again does nothing.
+        """Wait 10 s for queued work, stop the device, give it back. Closing again does nothing.
 
-        Raises GpuFault or Timeout for work that nobody had waited for; the device is closed all the same.
+        Raises GpuFault or Timeout for work that failed or did not end; it is ended and the device closed all the same.
         """
         with self._lock:
             if self._closed:
                 return
             try:
+                self._closing = True
                 if self.usable:
                     self.synchronize(CLOSE_TIMEOUT_S)
             finally:
@@ -390,6 +408,8 @@ class Device:
             log.info("%s: while closing: %s", self.name, lost)
 
     def __enter__(self) -> Self:
+        if self._closed:
+            raise InvalidArgument(f"{self.name} was closed")
         return self
 
     def __exit__(
@@ -400,12 +420,18 @@ class Device:
             return
         try:
             self.close()
-        except AmdrvError as also:  # the error that is on its way already comes first
+        except Exception as also:  # the error that is on its way already comes first
             log.warning("%s: while closing: %s", self.name, also)
 
     def __repr__(self) -> str:
         state = " closed" if self._closed else " lost" if self._gpu.lost else ""
         return f"<Device {self.name} {self.arch}{state}>"
+
+
+def _give_back(retire: weakref.WeakMethod[Callable[[Allocation], None]], allocation: Allocation) -> None:
+    """Retire memory whose owner is gone; a device that is gone as well has given back all of it."""
+    if (method := retire()) is not None:
+        method(allocation)
 
 
 def _first_clause(error: AmdrvError) -> str:

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import math
+from numbers import Real
 from typing import Protocol
 
 from amdrv.errors import AmdrvError, InvalidArgument
 
 CLOCK_HZ = 100_000_000  # the counter that RELEASE_MEM writes
+
+
+def check_timeout(timeout_s: object) -> None:
+    """Raise InvalidArgument unless ``timeout_s`` is a finite number of seconds, 0 or more."""
+    try:
+        good = isinstance(timeout_s, Real) and not isinstance(timeout_s, bool) and 0 <= float(timeout_s) < math.inf
+    except OverflowError:
+        good = False
+    if not good:
+        raise InvalidArgument(f"a timeout is a finite number of seconds, 0 or more, not {timeout_s!r}")
 
 
 class LaunchOwner(Protocol):
@@ -38,6 +50,7 @@ class Launch:
 
     def wait(self, timeout_s: float = 30.0) -> Launch:
         """Return this launch once it has ended. Raises GpuFault or Timeout for it or for one before it."""
+        check_timeout(timeout_s)
         if self.error is None and not self._ended:
             self._owner.wait_for(self.timeline, timeout_s)
         if self.error is not None:

@@ -42,6 +42,10 @@ def check(
                 f"kernel {kernel.name!r}: {count} workgroups of {size} in {axis} are {count * size} work-items; "
                 f"the hardware's limit is {GRID_ITEMS_MAX}"
             )
+    try:
+        dynamic_lds_bytes = operator.index(dynamic_lds_bytes)
+    except TypeError:
+        raise InvalidArgument(f"kernel {kernel.name!r}: {dynamic_lds_bytes!r} is no number of LDS bytes") from None
     check_lds(kernel, dynamic_lds_bytes, lds_bytes_max)
     return LaunchShape(groups, items, max(grid_dimensions, block_dimensions), dynamic_lds_bytes, surroundings)
 
@@ -61,6 +65,8 @@ def check_lds(kernel: KernelCode, dynamic_lds_bytes: int, lds_bytes_max: int) ->
 def _dims(kernel: str, what: str, given: int | Sequence[int]) -> tuple[Dims, int]:
     values = tuple(given) if isinstance(given, Sequence) else (given,)
     try:
+        if any(isinstance(value, bool) for value in values):
+            raise TypeError
         counts = [operator.index(value) for value in values]
     except TypeError:
         raise InvalidArgument(f"kernel {kernel!r}: {what} {given!r} is not made of integers") from None

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -131,3 +134,17 @@ def test_threads_take_turns() -> None:
 def test_arguments_that_make_no_sense_are_refused(call: object, words: str) -> None:
     with pytest.raises(InvalidArgument, match=words):
         call()  # type: ignore[operator]
+
+
+def test_a_script_next_to_a_file_named_like_a_standard_module_still_compiles(tmp_path: Path) -> None:
+    (tmp_path / "enum.py").write_text("raise SystemExit('the wrong enum')")
+    script = tmp_path / "user.py"
+    # Its author imported what the script needs before the folder came into play.
+    script.write_text(
+        "import sys\nfolder = sys.path.pop(0)\nimport amdrv\n"
+        "sys.path.insert(0, folder)\n"
+        "code = amdrv.compile_llvm('define amdgpu_kernel void @k() { ret void }')\n"
+        "print(code[:4])\n"
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60, check=False)
+    assert "ELF" in done.stdout, done.stderr

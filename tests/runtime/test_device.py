@@ -539,3 +539,63 @@ def test_a_forgotten_device_is_closed(gpu) -> None:
 def test_starting_the_queue_counts_as_part_of_the_boot(device, gpu) -> None:
     assert gpu.events[0] == "step compute queue"
     assert (device.arch, device.name, device.boot) == ("gfx1100", "Radeon Imaginary", "boot report")
+
+
+def test_a_forgotten_device_with_a_module_and_unretired_work_is_closed(gpu, saxpy: bytes) -> None:
+    def forget() -> None:
+        device = Device(gpu)
+        device.load(saxpy)["saxpy"].launch(1, 64, (device.alloc(16), 0x2000, 1.0, 1))
+
+    forget()
+    gc.collect()
+    assert gpu.closed
+
+
+@pytest.mark.parametrize("mine", [False, True])
+def test_endless_work_at_close_is_told_truly_and_hides_no_error(gpu, saxpy: bytes, mine: bool) -> None:
+    gpu.on_dispatch = lambda dispatch: "hang"
+    with pytest.raises(KeyError if mine else Timeout) as caught, Device(gpu) as device:
+        launch = device.load(saxpy)["saxpy"].launch(1, 64, ARGS)
+        if mine:
+            raise KeyError("mine")
+    assert gpu.closed and "stay valid" not in str(launch.error)
+    assert "the work was ended and the device closed" in str(launch.error if mine else caught.value)
+    with pytest.raises(InvalidArgument, match="was closed"), device:
+        pass
+
+
+@pytest.mark.parametrize("timeout_s", ["x", None, float("nan"), float("inf"), -1, True, 10**400])
+def test_a_timeout_is_a_finite_number_of_seconds(device, saxpy: bytes, timeout_s: object) -> None:
+    launch = device.load(saxpy)["saxpy"].launch(1, 64, ARGS)
+    for wait in (device.synchronize, launch.wait, lambda value: device.wait_for(1, value)):
+        with pytest.raises(InvalidArgument, match="finite number of seconds"):
+            wait(timeout_s)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"args": 5},
+        {"args": None},
+        {"grid": np.array([1, 1])},
+        {"grid": True},
+        {"block": (True, 1)},
+        {"shared_bytes": "x"},
+        {"shared_bytes": 1.5},
+    ],
+)
+def test_launches_with_values_of_the_wrong_type_are_refused(device, saxpy: bytes, wrong: dict[str, object]) -> None:
+    with pytest.raises(InvalidArgument, match="kernel 'saxpy'"):
+        device.load(saxpy)["saxpy"].launch(**({"grid": 1, "block": 64, "args": ARGS} | wrong))
+
+
+@pytest.mark.parametrize("wrong", [{"dtype": "zz"}, {"shape": ("a",)}, {"shape": (1.5,)}, {"shape": 1.5}])
+def test_copies_of_no_type_or_shape_are_refused(device, wrong: dict[str, object]) -> None:
+    with pytest.raises(InvalidArgument):
+        device.alloc(16).numpy(**wrong)
+
+
+@pytest.mark.parametrize("values", [[[1, 2], [3]], "abc", ["a"], b"abc", None, {}])
+def test_arrays_are_of_numbers(device, values: object) -> None:
+    with pytest.raises(InvalidArgument):
+        device.array(values)

@@ -178,10 +178,11 @@ def test_one_waiting_queue_does_not_stop_another(bench: Bench) -> None:
     bench.submit(wait)
     bench.write("GRBM_GFX_CNTL", bench.gc.GRBM_GFX_CNTL.encode(MEID=1, QUEUEID=1))
     bench.activate()
-    bench.put(RING, bench.write_data(0, 9))
+    # The two share a ring; the second begins where the first has nothing, so that neither changes the other's packets.
+    bench.put(RING + 4 * 20, bench.write_data(0, 9))
     with bench.card.lock:
         state = bench.mec._queues[(1, 0, 1)]
-        state.wptr = 5
+        state.processor.rptr, state.wptr = 20, 25
         bench.mec._start((1, 0, 1), state)
     assert bench.wait(lambda: bench.data() == 9)
     assert bench.card.worker.busy

@@ -36,6 +36,7 @@ class Builder:
         self.lanes = lanes
         self.lines: list[str] = []
         self.uses: set[str] = set()  # names of functions called
+        self.functions: dict[str, str] = {}  # further functions of the same module, by name
         self.block = "%entry"  # the basic block being written
         self._number = 0
         self._splats: dict[tuple[str, str], str] = {}
@@ -172,7 +173,7 @@ class Val:
 
     @property
     def typed(self) -> str:
-        """"i32 %t7", as an argument list wants it."""
+        """ "i32 %t7", as an argument list wants it."""
         return f"{self.builder.type(self.kind, self.vector)} {self.text}"
 
     def _with(self, other: Val | int) -> Val:

@@ -15,8 +15,7 @@ from amdrv.emulator.isa.native.builder import Builder, Val
 from amdrv.emulator.isa.native.layout import Detail, FaultKind
 
 VCC, NULL, M0, EXEC_LO, EXEC_HI = (
-    int(code)
-    for code in (SpecialReg.VCC_LO, SpecialReg.NULL, SpecialReg.M0, SpecialReg.EXEC_LO, SpecialReg.EXEC_HI)
+    int(code) for code in (SpecialReg.VCC_LO, SpecialReg.NULL, SpecialReg.M0, SpecialReg.EXEC_LO, SpecialReg.EXEC_HI)
 )
 # Bits of the liveness sets: VGPRs, then scalar operand codes, then SCC.
 SGPR_BIT, SCC_BIT = 256, 256 + layout.SGPRS

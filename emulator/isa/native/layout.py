@@ -20,6 +20,8 @@ STATE_GROUP = 32  # 3 x i32: workgroup id
 STATE_SLOT = 44  # i32: where the workgroup is resident (for HW_ID)
 STATE_SCRATCH = 48  # i64: virtual address of the wave's private memory
 STATE_OUTCOME = 56  # i32: what the last call returned
+STATE_CELL = 64  # i64: host address of where the address of the wave's unit function is
+STATE_BASE = 72  # i64: virtual address of its unit's base
 STATE_SGPR = 128  # 128 x u32 by scalar operand code: SGPRs, VCC 106, TTMP 108, NULL 124, M0 125, EXEC 126
 STATE_VGPR = 640  # u32[vgprs][lanes]
 
@@ -79,6 +81,12 @@ class Context(ctypes.Structure):
         ("fault_detail", ctypes.c_uint32),  # Detail
         ("fault_argument", ctypes.c_uint64),  # what the detail's text needs
         ("fault_pc", ctypes.c_uint64),
+        # What a TLB miss looks at: EXTENTS Extent each, of which the first so many are filled, and whom it asks at last.
+        ("extents_read", ctypes.c_uint64),
+        ("extents_write", ctypes.c_uint64),
+        ("extents_read_count", ctypes.c_uint32),
+        ("extents_write_count", ctypes.c_uint32),
+        ("find_extent", ctypes.c_uint64),  # host function like ``miss``: 1 and the TLB is filled, or 0
     )
 
 
@@ -117,6 +125,13 @@ class TlbEntry(ctypes.Structure):
     )
 
 
+class Extent(ctypes.Structure):
+    """A run of virtual addresses with one translation: arena index = address + ``delta`` (modulo 2**64)."""
+
+    _fields_ = (("first", ctypes.c_uint64), ("end", ctypes.c_uint64), ("delta", ctypes.c_uint64))
+
+
+EXTENTS = 32
 TLB_ENTRIES = 1024
 TLB_PAGE_SHIFT = 12
 TLB_EMPTY = (1 << 64) - 1

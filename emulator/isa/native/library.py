@@ -61,6 +61,10 @@ class Library:
         """Every function, by name."""
         return list(self._functions)
 
+    def function(self, name: str) -> Function:
+        """One function. Raises KeyError."""
+        return self._functions[name]
+
     def module(self) -> str:
         """All functions as one module."""
         return "\n".join([*(function.definition() for function in self._functions.values()), METADATA])
@@ -83,5 +87,5 @@ class Library:
         return "\n".join(lines)
 
 
-# !0: the first way of a branch is hardly ever taken.
-METADATA = '!0 = !{!"branch_weights", i32 1, i32 1000000}'
+# !0: the first way of a branch is hardly ever taken. !1: for !invariant.load.
+METADATA = '!0 = !{!"branch_weights", i32 1, i32 1000000}\n!1 = !{}'

@@ -1,0 +1,311 @@
+"""Instructions that are neither computations nor memory: what the wave is, what it asks of the card, where it goes on.
+
+The translator's side of ``emulator.isa.control``, with the same rules. ``translate`` writes those that just go on;
+``describe`` says how a block's last instruction goes on, which flow control then writes.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from amdrv.emulator.isa.control import (
+    IGNORED,
+    MODE_REGISTER,
+    MODE_WRITABLE,
+    MSG_INTERRUPT,
+    MSG_RTN_GET_REALTIME,
+    TERMINATORS,
+)
+from amdrv.emulator.isa.instruction import Instruction, Kind
+from amdrv.emulator.isa.native import layout
+from amdrv.emulator.isa.native.builder import Val
+from amdrv.emulator.isa.native.frame import EXEC_HI, EXEC_LO, M0, VCC, Frame
+from amdrv.emulator.isa.native.layout import Detail, Outcome, Service
+from amdrv.emulator.isa.native.operands import is_zero, read, resize, write_scalar
+
+OFFSET_MASK = (1 << 64) - 1
+_IMMEDIATE_MODES = {"s_round_mode": 0, "s_denorm_mode": 4}
+
+
+class Way(enum.Enum):
+    """How a block goes on."""
+
+    NEXT = enum.auto()  # behind it
+    BRANCH = enum.auto()  # at ``target``
+    CONDITION = enum.auto()  # at ``target`` if ``condition`` holds, else behind it
+    JUMP = enum.auto()  # at the address ``value``
+    EXIT = enum.auto()  # behind it, after leaving with ``outcome``
+    MODE = enum.auto()  # behind it, with the MODE register ``value``
+    FAULT = enum.auto()  # nowhere: a fault has been written
+
+
+@dataclass(slots=True)
+class Ending:
+    """The end of a block; offsets are from the unit's base."""
+
+    way: Way
+    target: int = 0
+    condition: Val | None = None
+    value: Val | None = None
+    outcome: Outcome = Outcome.END
+
+
+def is_terminator(instruction: Instruction) -> bool:
+    """Whether a block ends with the instruction."""
+    mnemonic = instruction.mnemonic
+    if mnemonic in _IMMEDIATE_MODES or mnemonic == "s_setreg_imm32_b32":
+        return False  # the new mode is known here
+    if mnemonic == "s_setreg_b32":
+        return _register_field(instruction)[0] == MODE_REGISTER
+    return mnemonic in TERMINATORS
+
+
+def writes_exec(instruction: Instruction) -> bool:
+    """Whether EXEC may have changed behind the instruction."""
+    if "saveexec" in instruction.mnemonic or "wrexec" in instruction.mnemonic:
+        return True
+    if instruction.mnemonic.startswith("v_cmpx"):
+        return True
+    return any(
+        operand.kind in (Kind.SGPR, Kind.SPECIAL)
+        and operand.index <= EXEC_HI
+        and operand.index + -(-operand.bits // 32) > EXEC_LO
+        for operand in instruction.dst
+    )
+
+
+def branch_target(instruction: Instruction, next_pc: int) -> int:
+    """Offset of a branch's target from the unit's base (modulo 2**64)."""
+    offset = instruction.fields["simm16"]
+    offset -= (offset & 0x8000) << 1
+    return next_pc + 4 * offset & OFFSET_MASK
+
+
+def has_target(instruction: Instruction) -> bool:
+    """Whether the instruction names another place in the code."""
+    name = instruction.mnemonic
+    return name.startswith(("s_cbranch_", "s_branch", "s_call", "s_subvector_loop")) and "cdbg" not in name
+
+
+def _register_field(instruction: Instruction) -> tuple[int, int, int]:
+    """(register, first bit, mask of the shifted value) of S_GETREG and S_SETREG."""
+    code = instruction.fields["simm16"]
+    return code & 63, code >> 6 & 31, (1 << (code >> 11 & 31) + 1) - 1
+
+
+# Instructions that just go on.
+
+
+def translate(frame: Frame, instruction: Instruction) -> bool:
+    """Write an instruction of this family that is no terminator; False for others."""
+    name = instruction.mnemonic
+    if name in IGNORED:
+        return True
+    if name in _IMMEDIATE_MODES:
+        shift = _IMMEDIATE_MODES[name]
+        frame.mode = frame.mode & ~(0xF << shift) | (instruction.fields["simm16"] & 0xF) << shift
+        return True
+    write = _SIMPLE.get(name)
+    if write is None:
+        return False
+    write(frame, instruction)
+    return True
+
+
+def _set_mode_immediate(frame: Frame, instruction: Instruction) -> None:
+    register, shift, field = _register_field(instruction)
+    if register == MODE_REGISTER:
+        writable = field << shift & MODE_WRITABLE
+        frame.mode = (instruction.src[0].value << shift & writable) | (frame.mode & ~writable)
+
+
+def _ignored_register(frame: Frame, instruction: Instruction) -> None:
+    """S_SETREG of a register that user code cannot write."""
+
+
+def _getpc(frame: Frame, instruction: Instruction) -> None:
+    write_scalar(frame, instruction.dst[0].index, frame.address(frame.next_pc))
+
+
+def _service(frame: Frame, what: Service, argument: Val) -> Val:
+    builder = frame.builder
+    function = frame.context("service", "u64")
+    pointer = builder.emit(f"inttoptr i64 {function.text} to ptr")
+    arguments = f"ptr %ctx, i32 {int(what)}, i64 {resize(argument, 'u64').text}"
+    return builder.value("u64", builder.emit(f"call i64 {pointer}({arguments})"), False)
+
+
+def _sendmsg(frame: Frame, instruction: Instruction) -> None:
+    if instruction.fields["simm16"] & 0xFF == MSG_INTERRUPT:
+        _service(frame, Service.INTERRUPT, frame.sgpr(M0))
+
+
+def _sendmsg_return(frame: Frame, instruction: Instruction) -> None:
+    kind = "u64" if instruction.mnemonic.endswith("b64") else "u32"
+    value = frame.builder.constant("u64", 0)
+    if instruction.src[0].value & 0xFF == MSG_RTN_GET_REALTIME:
+        value = _service(frame, Service.REALTIME, value)
+    write_scalar(frame, instruction.dst[0].index, resize(value, kind))
+
+
+def _flag(value: Val, bit: int) -> Val:
+    """A scalar truth value as a bit of a u32."""
+    return resize(value, "u32") << bit
+
+
+def _status(frame: Frame) -> Val:
+    """VALID, IN_TG, SCRATCH_EN where there is scratch, EXECZ, VCCZ, SCC."""
+    builder = frame.builder
+    scratch = frame.context("scratch_lane_bytes", "u32")
+    has_scratch = builder.value("bool", builder.emit(f"icmp ne i32 {scratch.text}, 0"), False)
+    fixed = _flag(has_scratch, 29) | (1 << 16 | 1 << 11)
+    return fixed | _flag(is_zero(frame.exec_bits()), 9) | _flag(is_zero(frame.mask(VCC)), 10) | _flag(frame.scc(), 0)
+
+
+def _identity(frame: Frame) -> Val:
+    """HW_ID1: WAVE_ID 4:0, SIMD_ID 9:8, WGP_ID 13:10, SA_ID 16, SE_ID 20:18."""
+    slot, number = frame.state(layout.STATE_SLOT, "u32"), frame.state(layout.STATE_NUMBER, "u32")
+    text = frame.builder.emit(f"urem i32 {(slot >> 4).text}, 6")
+    engine = (slot & 7) << 10 | (slot >> 3 & 1) << 16 | frame.builder.value("u32", text, False) << 18
+    return (number >> 2 & 15) | (number & 3) << 8 | engine
+
+
+def _hardware_register(frame: Frame, register: int) -> Val:
+    """The value of a hardware register; those that are not modelled read zero."""
+    constant = frame.builder.constant
+    match register:
+        case 1:
+            return constant("u32", frame.mode)
+        case 2:
+            return _status(frame)
+        case 5:
+            return constant("u32", frame.vgprs // (8 if frame.lanes == 32 else 4) - 1 << 12)
+        case 6:
+            return (frame.context("lds_bytes", "u32") >> 9) << 12
+        case 15:
+            shared, private = (frame.context(name, "u64") >> 48 for name in ("shared_base", "private_base"))
+            return resize(shared << 16 | private, "u32")
+        case 20 | 21:
+            return resize(frame.state(layout.STATE_SCRATCH, "u64") >> 32 * (register - 20), "u32")
+        case 23:
+            return _identity(frame)
+        case 24:
+            return (frame.state(layout.STATE_SLOT, "u32") & 31) << 16
+        case 29:
+            count = frame.builder.value("u64", frame.builder.emit("load i64, ptr %count"), False)
+            return resize(count, "u32") & 0xF_FFFF
+    return constant("u32", 0)
+
+
+def _getreg(frame: Frame, instruction: Instruction) -> None:
+    register, shift, field = _register_field(instruction)
+    write_scalar(frame, instruction.dst[0].index, _hardware_register(frame, register) >> shift & field)
+
+
+_SIMPLE: dict[str, Callable[[Frame, Instruction], None]] = {
+    "s_setreg_imm32_b32": _set_mode_immediate,
+    "s_setreg_b32": _ignored_register,
+    "s_getpc_b64": _getpc,
+    "s_sendmsg": _sendmsg,
+    "s_sendmsg_rtn_b32": _sendmsg_return,
+    "s_sendmsg_rtn_b64": _sendmsg_return,
+    "s_getreg_b32": _getreg,
+}
+
+
+# Terminators.
+
+
+def _inverted(value: Val) -> Val:
+    return value ^ 1 if value.bits is None else value.builder.constant("bool", 1 - value.bits)
+
+
+_CONDITIONS: dict[str, Callable[[Frame], Val]] = {
+    "s_cbranch_scc0": lambda frame: _inverted(frame.scc()),
+    "s_cbranch_scc1": lambda frame: frame.scc(),
+    "s_cbranch_vccz": lambda frame: is_zero(frame.mask(VCC)),
+    "s_cbranch_vccnz": lambda frame: _inverted(is_zero(frame.mask(VCC))),
+    "s_cbranch_execz": lambda frame: is_zero(frame.exec_bits()),
+    "s_cbranch_execnz": lambda frame: _inverted(is_zero(frame.exec_bits())),
+}
+_OUTCOMES = {
+    "s_endpgm": Outcome.END,
+    "s_endpgm_saved": Outcome.END,
+    "s_endpgm_ordered_ps_done": Outcome.END,
+    "s_barrier": Outcome.BARRIER,
+    "s_sleep": Outcome.POLL,
+    "s_icache_inv": Outcome.REFETCH,
+}
+
+
+def describe(frame: Frame, instruction: Instruction) -> Ending:
+    """Write what a terminator computes and say how the block goes on."""
+    name = instruction.mnemonic
+    if name in _OUTCOMES:
+        return Ending(Way.EXIT, outcome=_OUTCOMES[name])
+    if name in _CONDITIONS:
+        return Ending(Way.CONDITION, branch_target(instruction, frame.next_pc), _CONDITIONS[name](frame))
+    if name == "s_branch":
+        return Ending(Way.BRANCH, branch_target(instruction, frame.next_pc))
+    if name in ("s_setpc_b64", "s_swappc_b64"):
+        target = read(frame, instruction.src[0], "u64") & ~3
+        if name == "s_swappc_b64":
+            write_scalar(frame, instruction.dst[0].index, frame.address(frame.next_pc))
+        return Ending(Way.JUMP, value=target)
+    if name == "s_call_b64":
+        write_scalar(frame, instruction.dst[0].index, frame.address(frame.next_pc))
+        return Ending(Way.BRANCH, branch_target(instruction, frame.next_pc))
+    if name == "s_setreg_b32":
+        return _set_mode(frame, instruction)
+    if name == "s_subvector_loop_begin":
+        return _loop_begin(frame, instruction)
+    if name == "s_subvector_loop_end":
+        return _loop_end(frame, instruction)
+    if name == "s_trap":
+        frame.fault(layout.FaultKind.TRAP, Detail.TRAP, instruction.fields["simm16"] & 0xFF)
+        return Ending(Way.FAULT)
+    if name == "s_sendmsghalt" or (name == "s_sethalt" and instruction.fields["simm16"] & 1):
+        frame.fault(layout.FaultKind.TRAP, Detail.HALT)
+        return Ending(Way.FAULT)
+    return Ending(Way.NEXT)
+
+
+def _set_mode(frame: Frame, instruction: Instruction) -> Ending:
+    """S_SETREG of MODE from a register."""
+    _, shift, field = _register_field(instruction)
+    writable = field << shift & MODE_WRITABLE
+    value = read(frame, instruction.src[0], "u32")
+    return Ending(Way.MODE, value=(value << shift & writable) | (frame.mode & ~writable))
+
+
+def _choose(frame: Frame, condition: Val, x: Val, y: Val) -> Val:
+    return frame.select(condition, x, y)
+
+
+def _saved(instruction: Instruction) -> int:
+    return (instruction.dst[0] if instruction.dst else instruction.src[0]).index
+
+
+def _loop_begin(frame: Frame, instruction: Instruction) -> Ending:
+    """S_SUBVECTOR_LOOP_BEGIN: run the loop for the low half of EXEC first, or only for the half that has lanes."""
+    saved = _saved(instruction)
+    low, high, kept = frame.sgpr(EXEC_LO), frame.sgpr(EXEC_HI), frame.sgpr(saved)
+    none, low_empty, zero = is_zero(low | high), is_zero(low), frame.builder.constant("u32", 0)
+    frame.set_sgpr(saved, _choose(frame, none, kept, _choose(frame, low_empty, low, high)))
+    frame.set_sgpr(EXEC_HI, _choose(frame, low_empty, high, zero))
+    return Ending(Way.CONDITION, branch_target(instruction, frame.next_pc), none)
+
+
+def _loop_end(frame: Frame, instruction: Instruction) -> Ending:
+    """S_SUBVECTOR_LOOP_END: go round again for the high half, or restore EXEC."""
+    saved = _saved(instruction)
+    low, high, kept = frame.sgpr(EXEC_LO), frame.sgpr(EXEC_HI), frame.sgpr(saved)
+    second = _inverted(is_zero(high))  # the high half has just run: its partner comes back from the saved register
+    again = _inverted(second) & _inverted(is_zero(kept))
+    zero = frame.builder.constant("u32", 0)
+    frame.set_sgpr(EXEC_LO, _choose(frame, second, kept, _choose(frame, again, zero, low)))
+    frame.set_sgpr(EXEC_HI, _choose(frame, again, kept, high))
+    frame.set_sgpr(saved, _choose(frame, again, low, kept))
+    return Ending(Way.CONDITION, branch_target(instruction, frame.next_pc), again)

@@ -1,0 +1,141 @@
+"""From a decoded dispatch to what compiled code needs to start its waves.
+
+Waves of workgroups of one kind start alike but for the workgroup's id: their states are templates, made by the same
+function that makes the interpreter's waves.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from amdrv.emulator.isa.dispatch import Dispatch
+from amdrv.emulator.isa.launch import Launch, create_waves
+from amdrv.emulator.isa.native import layout
+from amdrv.emulator.isa.native.frame import NULL
+from amdrv.emulator.isa.native.layout import Outcome
+from amdrv.emulator.isa.native.workgroups import Plan
+
+ALL_ONES = (1 << 64) - 1
+REMEMBERED = 64
+
+Words = NDArray[np.uint32]
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A plan, and the memory that it points to."""
+
+    plan: Plan
+    templates: Words
+
+
+class Planner:
+    """Makes plans; remembers the templates of the last dispatches, which differ in little but their arguments."""
+
+    def __init__(self) -> None:
+        self._templates: OrderedDict[tuple[object, ...], tuple[Words, list[tuple[int, int, int]]]] = OrderedDict()
+
+    def prepare(self, launch: Launch, cell: int, base: int) -> Prepared:
+        """The plan of a dispatch whose waves start at ``base``, in the unit that ``cell`` leads to (a host address)."""
+        dispatch = launch.dispatch
+        key = (replace(dispatch, user_data=(), pc=0, scratch_base=0, groups=_lasts(dispatch), start=(0, 0, 0)), launch.lanes)
+        found = self._templates.get(key)
+        if found is None:
+            found = self._templates[key] = _templates(launch)
+            while len(self._templates) > REMEMBERED:
+                self._templates.popitem(last=False)
+        pattern, kinds = found
+        templates = aligned(pattern.shape)
+        templates[...] = pattern
+        values = np.array(dispatch.user_data[: launch.user_sgprs], np.uint64).astype(np.uint32)
+        place = layout.STATE_SGPR // 4
+        templates[:, place : place + len(values)] = values
+        numbers = templates.view(np.uint64)
+        numbers[:, layout.STATE_CELL // 8] = cell
+        numbers[:, layout.STATE_BASE // 8] = base
+        plan = _plan(launch)
+        for kind, first, waves in kinds:
+            plan.kinds[kind].waves = waves
+            plan.kinds[kind].templates = templates.ctypes.data + first * templates.strides[0]
+        return Prepared(plan, templates)
+
+
+def aligned(shape: tuple[int, ...]) -> Words:
+    """Words that begin at a multiple of 64 bytes."""
+    count = int(np.prod(shape))
+    memory = np.zeros(count + 16, np.uint32)
+    skip = -memory.ctypes.data % 64 // 4
+    return memory[skip : skip + count].reshape(shape)
+
+
+def _lasts(dispatch: Dispatch) -> tuple[int, int, int]:
+    """Number of workgroups in each dimension as far as templates depend on it: 1, or more."""
+    x, y, z = (min(groups, 2) for groups in dispatch.groups)
+    return x, y, z
+
+
+def _templates(launch: Launch) -> tuple[Words, list[tuple[int, int, int]]]:
+    """Rows of a state up to VGPR 0, and (kind, first row, waves) of each kind of workgroup."""
+    dispatch = launch.dispatch
+    few = replace(launch, dispatch=replace(dispatch, groups=_lasts(dispatch), start=(0, 0, 0), user_data=()))
+    kinds: list[tuple[int, int, int]] = []
+    rows: list[Words] = []
+    for number in range(few.workgroups):
+        kind = _kind(few, number)
+        if all(kind != known for known, _, _ in kinds):
+            made = _wave_rows(few, number)
+            kinds.append((kind, sum(len(some) for some in rows), len(made)))
+            rows.append(made)
+    return np.concatenate(rows), kinds
+
+
+def _kind(launch: Launch, number: int) -> int:
+    x, y, z = launch.workgroup_ids(number, 1)[0].tolist()
+    dispatch = launch.dispatch
+    marks = zip((x, y, z), dispatch.groups, dispatch.partial_threads, (1, 2, 4), strict=True)
+    return sum(bit for at, groups, partial, bit in marks if partial and at == groups - 1)
+
+
+def _wave_rows(launch: Launch, number: int) -> Words:
+    waves = create_waves(launch, number, 1)
+    rows = np.zeros((waves.waves, (layout.STATE_VGPR + 4 * launch.lanes) // 4), np.uint32)
+    rows[:, layout.STATE_PC // 4 : layout.STATE_PC // 4 + 2] = layout.START >> 32
+    rows[:, layout.STATE_MODE // 4] = launch.mode
+    rows[:, layout.STATE_NUMBER // 4] = waves.number
+    rows[:, layout.STATE_WAVES // 4] = waves.waves
+    rows[:, layout.STATE_OUTCOME // 4] = int(Outcome.YIELD)  # ready to run
+    first = layout.STATE_SGPR // 4
+    rows[:, first : first + layout.SGPRS] = waves.sgpr.transpose(1, 0, 2).reshape(waves.waves, layout.SGPRS)
+    rows[:, layout.STATE_VGPR // 4 :] = waves.vgpr[0]
+    return rows
+
+
+def _plan(launch: Launch) -> Plan:
+    dispatch = launch.dispatch
+    plan = Plan()
+    plan.total = launch.workgroups
+    plan.groups_x, plan.groups_y = dispatch.groups[0], dispatch.groups[1]
+    sgpr = launch.user_sgprs
+    for dimension in range(3):
+        plan.start[dimension] = dispatch.start[dimension] & 0xFFFF_FFFF
+        partial = dispatch.partial_threads[dimension]
+        plan.last[dimension] = dispatch.groups[dimension] - 1 if partial else ALL_ONES
+        enabled = launch.workgroup_id_enable[dimension]
+        plan.id_places[dimension] = layout.STATE_SGPR + 4 * (sgpr if enabled else NULL)
+        sgpr += enabled
+    plan.state_bytes = layout.state_bytes(launch.vgprs, launch.lanes)
+    plan.lds_bytes = launch.lds_bytes
+    plan.scratch_wave_bytes = launch.scratch_wave_bytes
+    return plan
+
+
+def plan_address(plan: Plan) -> int:
+    """Host address of a plan."""
+    return ctypes.addressof(plan)
+
+

@@ -1,0 +1,367 @@
+"""The loop over workgroups and their waves, in IR, and the memory through which Python steers it.
+
+Functions, for N = 32 or 64 lanes:
+
+    run_groups.wN(ptr ctx, ptr job) -> i32
+        Take workgroups from the plan's counter and run each to its end, until there is none left, the plan says stop,
+        or the job has executed its budget of instructions. Returns END then; when a workgroup cannot go on by itself,
+        why (an Outcome), and ``resume_group`` goes on with it.
+    resume_group.wN(ptr ctx, ptr job) -> i32
+        Go on with the job's workgroup. Returns END when all its waves have ended; POLL when each of them is waiting for
+        something that others must do; YIELD when a wave has used up its budget; and what a wave function returned
+        otherwise, with the wave's number in the job's ``cursor``.
+    tlb_miss.wN(ptr ctx, i64 va, i32 access) -> i32
+        Fill the TLB from the thread's extents (Context.miss); asks Context.find_extent for one that is not among them.
+
+A job is one workgroup's place on a thread: the memory of its waves' states and of its LDS. A plan is what all jobs of a
+dispatch share.
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+from amdrv.emulator.isa.dispatch import Access
+from amdrv.emulator.isa.native import layout
+from amdrv.emulator.isa.native.layout import Extent, Outcome, TlbEntry
+from amdrv.emulator.isa.native.library import Function
+
+KINDS = 8  # workgroups by whether they are the last, partial one in x (1), y (2) and z (4)
+POLL_ROUNDS = 4  # rounds in which all waves of a workgroup just wait, before other workgroups get their turn
+EXPECTED_MXCSR = 0x1F80  # round to nearest, keep denormals, no traps
+
+
+class Kind(ctypes.Structure):
+    """The waves of one kind of workgroup as they start: their states up to VGPR 0, one behind the other."""
+
+    _fields_ = (("waves", ctypes.c_uint64), ("templates", ctypes.c_uint64))
+
+
+class Plan(ctypes.Structure):
+    """A dispatch: read by all threads, which change ``next`` and ``stop`` only."""
+
+    _fields_ = (
+        ("next", ctypes.c_uint64),  # number of the workgroup to be taken next
+        ("total", ctypes.c_uint64),
+        ("stop", ctypes.c_uint32),  # no more workgroups are to be taken
+        ("groups_x", ctypes.c_uint32),
+        ("groups_y", ctypes.c_uint32),
+        ("start", ctypes.c_uint32 * 3),  # first workgroup id
+        ("last", ctypes.c_uint64 * 3),  # number of the partial workgroup in each dimension, or all ones
+        ("id_places", ctypes.c_uint64 * 3),  # where in a wave's state its workgroup ids go
+        ("kinds", Kind * KINDS),
+        ("state_bytes", ctypes.c_uint64),
+        ("clear_bytes", ctypes.c_uint64),  # of VGPRs from number 1 on that are zeroed when a wave starts
+        ("lds_bytes", ctypes.c_uint64),
+        ("scratch_wave_bytes", ctypes.c_uint64),
+    )
+
+
+class Job(ctypes.Structure):
+    """A workgroup's place on a thread."""
+
+    _fields_ = (
+        ("plan", ctypes.c_uint64),
+        ("states", ctypes.c_uint64),
+        ("lds", ctypes.c_uint64),
+        ("scratch", ctypes.c_uint64),  # virtual address of the private memory of the place
+        ("slot", ctypes.c_uint32),
+        ("waves", ctypes.c_uint32),
+        ("alive", ctypes.c_uint32),  # waves that have not ended
+        ("cursor", ctypes.c_uint32),  # the wave to be run next
+        ("number", ctypes.c_uint64),  # of the workgroup
+        ("left", ctypes.c_int64),  # budget of instructions
+        # Totals of ended waves.
+        ("waves_ended", ctypes.c_uint64),
+        ("instructions", ctypes.c_uint64),
+    )
+
+
+def _place(structure: type[ctypes.Structure], name: str) -> int:
+    descriptor: int = getattr(structure, name).offset
+    return descriptor
+
+
+def functions(lanes: int) -> list[Function]:
+    """The functions for one wave size."""
+    return [_run_groups(lanes), _start_group(lanes), _resume_group(lanes), _tlb_miss(lanes)]
+
+
+def _at(target: str, base: str, offset: int | str) -> str:
+    return f"  %{target}.at = getelementptr i8, ptr {base}, i64 {offset}\n"
+
+
+def _load(target: str, kind: str, base: str, offset: int | str) -> str:
+    """IR that loads %<target> from a pointer plus an offset; its address is %<target>.at."""
+    return f"{_at(target, base, offset)}  %{target} = load {kind}, ptr %{target}.at\n"
+
+
+def _store(name: str, value: str, base: str, offset: int | str) -> str:
+    return f"{_at(name, base, offset)}  store {value}, ptr %{name}.at\n"
+
+
+def _job(target: str, kind: str) -> str:
+    return _load(target, kind, "%job", _place(Job, target))
+
+
+def _plan(target: str, kind: str) -> str:
+    return _load(target, kind, "%plan", _place(Plan, target))
+
+
+def _run_groups(lanes: int) -> Function:
+    return Function(
+        f"""define i32 @run_groups.w{lanes}(ptr %ctx, ptr %job) {{
+{_job("plan", "ptr")}{_plan("total", "i64")}{_at("next", "%plan", _place(Plan, "next"))}\
+{_at("stop", "%plan", _place(Plan, "stop"))}{_at("left", "%job", _place(Job, "left"))}  br label %again
+again:
+  %stop = load atomic i32, ptr %stop.at monotonic, align 4
+  %stopped = icmp ne i32 %stop, 0
+  %left = load i64, ptr %left.at
+  %spent = icmp slt i64 %left, 0
+  %enough = or i1 %stopped, %spent
+  br i1 %enough, label %end, label %take
+take:
+  %number = atomicrmw add ptr %next.at, i64 1 monotonic
+  %over = icmp uge i64 %number, %total
+  br i1 %over, label %end, label %start
+start:
+  call void @start_group.w{lanes}(ptr %job, i64 %number)
+  %outcome = call i32 @resume_group.w{lanes}(ptr %ctx, ptr %job)
+  %ended = icmp eq i32 %outcome, {int(Outcome.END)}
+  br i1 %ended, label %again, label %end
+end:
+  %result = phi i32 [{int(Outcome.END)}, %again], [{int(Outcome.END)}, %take], [%outcome, %start]
+  ret i32 %result
+}}"""
+    )
+
+
+def _start_group(lanes: int) -> Function:
+    """Ids of the workgroup from its number, and its waves' states from the templates of its kind."""
+    template_bytes = layout.STATE_VGPR + 4 * lanes
+    template = f"<{template_bytes // 4} x i32>"
+    ids = "".join(
+        f"""{_load(f"start.{axis}", "i32", "%plan", _place(Plan, "start") + 4 * number)}\
+{_load(f"last.{axis}", "i64", "%plan", _place(Plan, "last") + 8 * number)}\
+{_load(f"place.{axis}", "i64", "%plan", _place(Plan, "id_places") + 8 * number)}\
+  %narrow.{axis} = trunc i64 %number.{axis} to i32
+  %id.{axis} = add i32 %narrow.{axis}, %start.{axis}
+  %partial.{axis} = icmp eq i64 %number.{axis}, %last.{axis}
+  %kind.{axis} = select i1 %partial.{axis}, i64 {1 << number}, i64 0
+"""
+        for number, axis in enumerate("xyz")
+    )
+    stores = "".join(
+        f"""{_store(f"group.{axis}", f"i32 %id.{axis}", "%state", layout.STATE_GROUP + 4 * number)}\
+{_store(f"sgpr.{axis}", f"i32 %id.{axis}", "%state", f"%place.{axis}")}"""
+        for number, axis in enumerate("xyz")
+    )
+    return Function(
+        f"""define void @start_group.w{lanes}(ptr %job, i64 %number) {{
+{_job("plan", "ptr")}{_plan("groups_x", "i32")}{_plan("groups_y", "i32")}  %wide.x = zext i32 %groups_x to i64
+  %wide.y = zext i32 %groups_y to i64
+  %number.x = urem i64 %number, %wide.x
+  %rest = udiv i64 %number, %wide.x
+  %number.y = urem i64 %rest, %wide.y
+  %number.z = udiv i64 %rest, %wide.y
+{ids}  %kind.xy = or i64 %kind.x, %kind.y
+  %kind = or i64 %kind.xy, %kind.z
+  %kind.scaled = mul i64 %kind, {ctypes.sizeof(Kind)}
+{_at("kind", "%plan", _place(Plan, "kinds"))}{_at("row", "%kind.at", "%kind.scaled")}\
+{_load("waves", "i64", "%row.at", 0)}{_load("templates", "ptr", "%row.at", 8)}\
+{_plan("lds_bytes", "i64")}{_job("lds", "ptr")}{_job("states", "ptr")}{_job("slot", "i32")}{_job("scratch", "i64")}\
+{_plan("state_bytes", "i64")}{_plan("clear_bytes", "i64")}{_plan("scratch_wave_bytes", "i64")}\
+  call void @llvm.memset.p0.i64(ptr align 64 %lds, i8 0, i64 %lds_bytes, i1 false)
+  %waves.narrow = trunc i64 %waves to i32
+{_store("job.waves", "i32 %waves.narrow", "%job", _place(Job, "waves"))}\
+{_store("job.alive", "i32 %waves.narrow", "%job", _place(Job, "alive"))}\
+{_store("job.cursor", "i32 0", "%job", _place(Job, "cursor"))}\
+{_store("job.number", "i64 %number", "%job", _place(Job, "number"))}\
+  %clears = icmp ne i64 %clear_bytes, 0
+  br label %wave
+wave:
+  %i = phi i64 [0, %0], [%i.next, %done]
+  %state = phi ptr [%states, %0], [%state.next, %done]
+  %template = phi ptr [%templates, %0], [%template.next, %done]
+  %private = phi i64 [%scratch, %0], [%private.next, %done]
+  %words = load {template}, ptr %template, align 64
+  store {template} %words, ptr %state, align 64
+{stores}{_store("slot.of", "i32 %slot", "%state", layout.STATE_SLOT)}\
+{_store("private", "i64 %private", "%state", layout.STATE_SCRATCH)}\
+  br i1 %clears, label %clear, label %done
+clear:
+{_at("vgpr", "%state", template_bytes)}\
+  call void @llvm.memset.p0.i64(ptr align 64 %vgpr.at, i8 0, i64 %clear_bytes, i1 false)
+  br label %done
+done:
+  %i.next = add i64 %i, 1
+  %state.next = getelementptr i8, ptr %state, i64 %state_bytes
+  %template.next = getelementptr i8, ptr %template, i64 {template_bytes}
+  %private.next = add i64 %private, %scratch_wave_bytes
+  %more = icmp ult i64 %i.next, %waves
+  br i1 %more, label %wave, label %over
+over:
+  ret void
+}}"""
+    )
+
+
+def _resume_group(lanes: int) -> Function:
+    """Rounds over the waves. A wave's STATE_OUTCOME says whether it can run: END and BARRIER say that it cannot."""
+    mxcsr = f"""  %mxcsr = alloca i32
+  %usual = alloca i32
+  call void @llvm.x86.sse.stmxcsr(ptr %mxcsr)
+  store i32 {EXPECTED_MXCSR}, ptr %usual
+  call void @llvm.x86.sse.ldmxcsr(ptr %usual)
+"""
+    restore = "  call void @llvm.x86.sse.ldmxcsr(ptr %mxcsr)\n"
+    end, barrier, poll, start = (int(Outcome[name]) for name in ("END", "BARRIER", "POLL", "YIELD"))
+    return Function(
+        f"""define i32 @resume_group.w{lanes}(ptr %ctx, ptr %job) {{
+{mxcsr}{_job("plan", "ptr")}{_plan("state_bytes", "i64")}{_job("waves", "i32")}{_job("states", "ptr")}{_job("lds", "i64")}\
+{_job("cursor", "i32")}{_at("alive", "%job", _place(Job, "alive"))}\
+{_store("ctx.lds", "i64 %lds", "%ctx", layout.offset("lds"))}  br label %round
+round:
+  %first = phi i32 [%cursor, %0], [0, %round.over], [0, %released]
+  %idle.before = phi i32 [0, %0], [%idle.now, %round.over], [0, %released]
+  br label %wave
+wave:
+  %i = phi i32 [%first, %round], [%i.next, %next]
+  %progress = phi i1 [false, %round], [%progress.now, %next]
+  %within = icmp ult i32 %i, %waves
+  br i1 %within, label %look, label %round.end
+look:
+  %i.wide = zext i32 %i to i64
+  %shift = mul i64 %i.wide, %state_bytes
+  %state = getelementptr i8, ptr %states, i64 %shift
+{_load("outcome", "i32", "%state", layout.STATE_OUTCOME)}  %waits = icmp ule i32 %outcome, {barrier}
+  br i1 %waits, label %next, label %run
+run:
+{_load("cell", "ptr", "%state", layout.STATE_CELL)}{_load("base", "i64", "%state", layout.STATE_BASE)}\
+  %unit = load atomic ptr, ptr %cell monotonic, align 8
+  %result = call i32 %unit(ptr %ctx, ptr %state, i64 %base)
+  store i32 %result, ptr %outcome.at
+  switch i32 %result, label %leave [ i32 {end}, label %ended i32 {barrier}, label %stopped i32 {poll}, label %polled \
+i32 {start}, label %yielded ]
+ended:
+  %alive.before = load i32, ptr %alive.at
+  %alive.less = sub i32 %alive.before, 1
+  store i32 %alive.less, ptr %alive.at
+{_load("count", "i64", "%state", layout.STATE_COUNT)}{_job("left", "i64")}{_job("waves_ended", "i64")}\
+{_job("instructions", "i64")}  %left.less = sub i64 %left, %count
+  store i64 %left.less, ptr %left.at
+  %ended.more = add i64 %waves_ended, 1
+  store i64 %ended.more, ptr %waves_ended.at
+  %instructions.more = add i64 %instructions, %count
+  store i64 %instructions.more, ptr %instructions.at
+  br label %next
+next:
+  %progress.now = phi i1 [%progress, %look], [true, %stopped], [%progress, %polled], [true, %ended]
+  %i.next = add i32 %i, 1
+  br label %wave
+yielded:
+  %after = add i32 %i, 1
+  br label %leave
+leave:
+  %place = phi i32 [%i, %run], [%after, %yielded]
+{_store("job.cursor", "i32 %place", "%job", _place(Job, "cursor"))}{restore}  ret i32 %result
+stopped:
+  br label %next
+polled:
+  br label %next
+round.end:
+  %alive = load i32, ptr %alive.at
+  %none = icmp eq i32 %alive, 0
+  br i1 %none, label %all.ended, label %count.blocked
+all.ended:
+{restore}  ret i32 {end}
+count.blocked:
+  br label %check
+check:
+  %k = phi i32 [0, %count.blocked], [%k.next, %check.next]
+  %k.within = icmp ult i32 %k, %waves
+  br i1 %k.within, label %check.one, label %release
+check.one:
+  %k.wide = zext i32 %k to i64
+  %k.shift = mul i64 %k.wide, %state_bytes
+  %k.state = getelementptr i8, ptr %states, i64 %k.shift
+{_load("k.outcome", "i32", "%k.state", layout.STATE_OUTCOME)}  %k.runs = icmp ugt i32 %k.outcome, {barrier}
+  br i1 %k.runs, label %round.over, label %check.next
+check.next:
+  %k.next = add i32 %k, 1
+  br label %check
+release:
+  br label %release.one
+release.one:
+  %r = phi i32 [0, %release], [%r.next, %release.next]
+  %r.within = icmp ult i32 %r, %waves
+  br i1 %r.within, label %release.look, label %released
+release.look:
+  %r.wide = zext i32 %r to i64
+  %r.shift = mul i64 %r.wide, %state_bytes
+  %r.state = getelementptr i8, ptr %states, i64 %r.shift
+{_load("r.outcome", "i32", "%r.state", layout.STATE_OUTCOME)}  %r.blocked = icmp eq i32 %r.outcome, {barrier}
+  br i1 %r.blocked, label %release.store, label %release.next
+release.store:
+  store i32 {start}, ptr %r.outcome.at
+  br label %release.next
+release.next:
+  %r.next = add i32 %r, 1
+  br label %release.one
+released:
+  br label %round
+round.over:
+  %idle.more = add i32 %idle.before, 1
+  %idle.now = select i1 %progress, i32 0, i32 %idle.more
+  %waiting = icmp uge i32 %idle.now, {POLL_ROUNDS}
+  br i1 %waiting, label %others, label %round
+others:
+{_store("cursor.first", "i32 0", "%job", _place(Job, "cursor"))}{restore}  ret i32 {poll}
+}}"""
+    )
+
+
+def _tlb_miss(lanes: int) -> Function:
+    scale = ctypes.sizeof(Extent)
+    write = int(Access.WRITE)
+
+    def chosen(target: str, kind: str, name: str) -> str:
+        places = [layout.offset(name.format(access)) for access in ("write", "read")]
+        return f"  %{target}.place = select i1 %writes, i64 {places[0]}, i64 {places[1]}\n" + _load(
+            target, kind, "%ctx", f"%{target}.place"
+        )
+
+    return Function(
+        f"""define i32 @tlb_miss.w{lanes}(ptr %ctx, i64 %va, i32 %access) {{
+  %writes = icmp eq i32 %access, {write}
+{chosen("extents", "ptr", "extents_{}")}{chosen("count", "i32", "extents_{}_count")}{chosen("tlb", "ptr", "tlb_{}")}\
+  br label %look
+look:
+  %i = phi i32 [0, %0], [%i.next, %other]
+  %within = icmp ult i32 %i, %count
+  br i1 %within, label %one, label %ask
+one:
+  %i.wide = zext i32 %i to i64
+  %shift = mul i64 %i.wide, {scale}
+  %extent = getelementptr i8, ptr %extents, i64 %shift
+{_load("first", "i64", "%extent", 0)}{_load("end", "i64", "%extent", 8)}  %above = icmp uge i64 %va, %first
+  %below = icmp ult i64 %va, %end
+  %inside = and i1 %above, %below
+  br i1 %inside, label %fill, label %other
+other:
+  %i.next = add i32 %i, 1
+  br label %look
+fill:
+{_load("delta", "i64", "%extent", 16)}  %page = lshr i64 %va, {layout.TLB_PAGE_SHIFT}
+  %index = and i64 %page, {layout.TLB_ENTRIES - 1}
+  %place = mul i64 %index, {ctypes.sizeof(TlbEntry)}
+  %entry = getelementptr i8, ptr %tlb, i64 %place
+  store i64 %page, ptr %entry
+{_store("entry.first", "i64 %first", "%entry", 8)}{_store("entry.end", "i64 %end", "%entry", 16)}\
+{_store("entry.delta", "i64 %delta", "%entry", 24)}  ret i32 1
+ask:
+{_load("find", "ptr", "%ctx", layout.offset("find_extent"))}\
+  %found = call i32 %find(ptr %ctx, i64 %va, i32 %access)
+  ret i32 %found
+}}"""
+    )

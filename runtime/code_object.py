@@ -16,6 +16,8 @@ DESCRIPTOR_BYTES = 64
 DESCRIPTOR_ALIGN = 64
 ENTRY_ALIGN = 256
 WORKGROUP_ITEMS_MAX = 1024  # where nothing says less
+KERNARG_BYTES_MAX = 1 << 16  # far more than any compiler allows
+VGPRS_MAX = 256  # that an instruction can name
 DESCRIPTOR_SUFFIX = ".kd"
 # group, private, kernarg bytes, reserved, entry offset, 20 reserved bytes, rsrc3, rsrc1, rsrc2, properties, preload
 DESCRIPTOR = struct.Struct("<IIIIq20xIIIHH4x")
@@ -61,6 +63,11 @@ class KernelDescriptor:
     def wavefront_size(self) -> int:
         """Lanes of a wave: 32 or 64."""
         return 32 if self.properties & WAVEFRONT_SIZE32 else 64
+
+    @property
+    def vgprs(self) -> int:
+        """VGPRs that COMPUTE_PGM_RSRC1.VGPRS asks for on gfx11: in units of 8 for wave32, of 4 for wave64."""
+        return ((self.rsrc1 & 0x3F) + 1) * (8 if self.wavefront_size == 32 else 4)
 
     @property
     def user_sgprs(self) -> int:
@@ -137,6 +144,10 @@ def parse(data: bytes, arch: str | None = None) -> CodeObject:
         kernels = [_undescribed(symbol, image, memory) for symbol in descriptors]
     else:
         kernels = [_described(entry, image, memory) for entry in described]
+    for kernel in kernels:
+        if kernel.kernarg_bytes > KERNARG_BYTES_MAX:
+            shown = f"{kernel.kernarg_bytes} bytes of arguments, more than {KERNARG_BYTES_MAX}"
+            raise MalformedInput(f"kernel {kernel.name!r} has {shown}")
     return CodeObject(image, {kernel.name: kernel for kernel in kernels})
 
 

@@ -23,6 +23,7 @@ from pathlib import Path
 
 from amdrv.errors import InvalidArgument, Timeout, Unsupported
 from amdrv.runtime import targets
+from amdrv.runtime.launch import check_timeout
 
 CHILD_SCRIPT = Path(__file__).with_name("compile_child.py")
 TIMEOUT_S = 120.0
@@ -50,6 +51,7 @@ def compile_llvm(ir: str, arch: str = "gfx1100", *, opt: int = 3, timeout_s: flo
         raise InvalidArgument(f"optimisation level {opt!r}; levels are 0 to 3")
     if not isinstance(ir, str):
         raise InvalidArgument(f"LLVM IR is text, not {type(ir).__name__}")
+    check_timeout(timeout_s)
     return _compiler_of(os.getpid()).compile(ir, arch, opt, timeout_s)
 
 

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from amdrv.errors import AmdrvError, DeviceLost, InvalidArgument, OutOfMemory, Timeout
-from amdrv.runtime import code_object, diagnosis, kernarg, packets, scratch, shape
+from amdrv.faults import MEMORY_VIOLATION, PAGE_FAULT
+from amdrv.runtime import code_object, diagnosis, kernarg, packets, scratch, shape, stopped_wave
 from amdrv.runtime.address_book import AddressBook
 from amdrv.runtime.buffer import Buffer
 from amdrv.runtime.code_object import DISPATCH_PTR, KernelCode
@@ -23,7 +24,7 @@ from amdrv.runtime.launch import Launch, check_timeout
 from amdrv.runtime.module import Kernel, Module
 from amdrv.runtime.packets import AQL_PACKET_BYTES, LaunchTemplate, LaunchValues
 from amdrv.runtime.queue import ArgumentBlock, LaunchQueue
-from amdrv.runtime.stopped_code import instruction_at
+from amdrv.runtime.stopped_code import code_at
 from amdrv.vram import read_size_bytes
 
 if TYPE_CHECKING:
@@ -34,8 +35,8 @@ if TYPE_CHECKING:
 SYNCHRONIZE_TIMEOUT_S = 30.0
 CLOSE_TIMEOUT_S = 10.0
 TIMESTAMP_BYTES = 16
+WAVE32_LANES = 32
 PACKET_ALIGN = 64
-CLOSED = "the work was ended and the device closed"
 
 log = logging.getLogger(__name__)
 
@@ -269,7 +270,6 @@ class Device:
         Raises GpuFault with a diagnosis when work failed, Timeout when it has not ended after ``timeout_s``. Both cost
         the queued work; the queue is rebuilt, and device, modules and buffer contents stay valid.
         """
-        check_timeout(timeout_s)
         with self._lock:
             self.check_usable()
             self.wait_for(self._queue.submitted, timeout_s)
@@ -302,11 +302,28 @@ class Device:
 
     def _faulted(self) -> AmdrvError:
         self._check_answers()
-        queue = self._queue
-        kernels = [launch.kernel for launch in queue.unfinished]
-        pc = self._gpu.halted_pc()
-        code = instruction_at(self._gpu.memory, self.arch, pc) if pc is not None else ""
-        return self._rebuild(diagnosis.explain(self.name, queue.faults, kernels, self._book, pc, self._locate, code))
+        faults = self._queue.faults
+        kernels = [launch.kernel for launch in self._queue.unfinished]
+        stop = self._find_stop(diagnosis.main_fault(faults))
+        return self._rebuild(
+            diagnosis.explain(self.name, faults, kernels, self._book, stop, self._locate, self._aftermath)
+        )
+
+    def _find_stop(self, fault: diagnosis.Fault) -> diagnosis.Stop | None:
+        """Where a wave stands halted because of ``fault``, and which of its lanes is to blame."""
+        wave = self._gpu.halted_wave()
+        if wave is None:
+            return None
+        code = code_at(self._gpu.memory, self.arch, wave.pc)
+        if code.instruction is None or fault.kind not in (PAGE_FAULT, MEMORY_VIOLATION):
+            return diagnosis.Stop(wave.pc, code)
+        kernel = next((kernel for module in self._modules if (kernel := module.kernel_at(wave.pc)) is not None), None)
+        lanes = kernel.descriptor.wavefront_size if kernel is not None else WAVE32_LANES
+        return diagnosis.Stop(wave.pc, code, stopped_wave.culprit(code.instruction, wave, lanes, fault.address))
+
+    @property
+    def _aftermath(self) -> str:
+        return diagnosis.CLOSED if self._closing else diagnosis.SURVIVES
 
     def _timed_out(self, timeout: Timeout) -> AmdrvError:
         self._check_answers()
@@ -316,15 +333,13 @@ class Device:
         hint = f"{running[0]!r} was running; " if running else ""
         if len(running) > 1:
             hint += f"dropped behind it: {diagnosis.names(running[1:])}; "
-        return self._rebuild(Timeout(timeout.what, timeout.timeout_s, hint=hint + diagnosis.SURVIVES))
+        return self._rebuild(Timeout(timeout.what, timeout.timeout_s, hint=hint + self._aftermath))
 
     def _rebuild(self, error: AmdrvError) -> AmdrvError:
         """Restart the queue after ``error``, which is the first unfinished launch's; those behind it were dropped.
 
         Returns what to raise: ``error``, or a DeviceLost when the queue cannot be restarted.
         """
-        if self._closing:
-            error.args = (str(error).replace(diagnosis.SURVIVES, CLOSED),)
         log.warning("%s", error)
         dropped = self._queue.drop()
         try:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from amdrv.errors import GpuFault
 from amdrv.runtime.address_book import AddressBook
+from amdrv.runtime.stopped_code import StoppedCode
+from amdrv.runtime.stopped_wave import LaneAccess
 
 NAMES_MAX = 5
 SURVIVES = "the queue was rebuilt; the device, modules and buffer contents stay valid"
+CLOSED = "the work was ended and the device closed"
+EXECUTE = "execute"
+MISALIGNED = "misaligned access"
 
 
 class Fault(Protocol):
@@ -40,48 +46,76 @@ class Fault(Protocol):
         """Anything else that is known."""
 
 
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Where a wave was stopped, and what it was about to do, as far as its registers tell."""
+
+    pc: int
+    code: StoppedCode
+    access: LaneAccess | None = None  # the one that went wrong
+
+
+def main_fault(faults: Sequence[Fault]) -> Fault:
+    """The fault that says most: one mistake shows in several places, and the memory hub knows an address."""
+    return next((fault for fault in faults if fault.address is not None), faults[0])
+
+
 def explain(
     device: str,
     faults: Sequence[Fault],
     unfinished: Sequence[str],
     book: AddressBook,
-    pc: int | None,
+    stop: Stop | None,
     locate: Callable[[int], str | None],
-    instruction: str = "",
+    aftermath: str = SURVIVES,
 ) -> GpuFault:
     """The error for ``faults``, which stopped the first of the ``unfinished`` kernels.
 
-    ``pc`` is the address of the instruction that a wave was stopped at, where that is known; ``locate`` turns it into
-    ``kernel+0x1c``, and ``instruction`` is what stands there, as text or as bits.
+    ``stop`` is where a wave was stopped, where that is known; ``locate`` turns its pc into ``kernel+0x1c``, and
+    ``aftermath`` says what became of the device.
     """
-    # One mistake shows in several places: the memory hub knows the address, the shader that a wave stopped.
-    main = next((fault for fault in faults if fault.address is not None), faults[0])
-    place = locate(pc) if pc is not None else None
+    main = main_fault(faults)
+    culprit = stop.access if stop is not None else None
+    kind = MISALIGNED if culprit is not None and culprit.misaligned and main.address is None else main.kind
+    place = locate(stop.pc) if stop is not None else None
     kernel = place.partition("+")[0] if place else unfinished[0] if unfinished else None
-    parts = [f"{device}: {main.kind}" + (f" in kernel {kernel!r}" if kernel else "")]
-    if main.address is not None:
-        access = f"{main.access} of " if main.access else "access to "
-        by = f" by {main.client}" if main.client else ""
-        parts.append(f"{access}{main.address:#x}{by}; {book.describe(main.address)}")
+    parts = [f"{device}: {kind}" + (f" in kernel {kernel!r}" if kernel else "")]
+    address, access = _what_was_asked(main, stop)
+    if address is not None:
+        by = f" by {main.client}" if main.client and main.address is not None else ""
+        lane = f" in lane {culprit.lane}" if culprit is not None and culprit.lane is not None else ""
+        parts.append(f"{f'{access} of' if access else 'access to'} {address:#x}{by}{lane}; {book.describe(address)}")
     details = dict.fromkeys(fault.detail for fault in faults if fault.detail)
     parts.extend(details)
-    if pc is not None:
-        stopped = f"at pc {pc:#x}" + (f" = {place}" if place else "") + (f": {instruction}" if instruction else "")
+    if stop is not None:
+        shown = f": {stop.code.text}" if stop.code.text else ""
+        stopped = f"at pc {stop.pc:#x}" + (f" = {place}" if place else "") + shown
         parts.append(stopped)
         details[stopped] = None
     if len(unfinished) > 1:
         parts.append(f"dropped behind it: {names(unfinished[1:])}")
-    parts.append(SURVIVES)
+    parts.append(aftermath)
     return GpuFault(
         "; ".join(parts),
-        kind=main.kind,
-        address=main.address,
+        kind=kind,
+        address=address,
         vmid=main.vmid,
-        access=main.access,
+        access=access,
         client=main.client,
-        pc=pc,
+        pc=stop.pc if stop is not None else None,
+        mnemonic=stop.code.mnemonic if stop is not None else "",
+        lane=culprit.lane if culprit is not None else None,
         detail="; ".join(details),
     )
+
+
+def _what_was_asked(main: Fault, stop: Stop | None) -> tuple[int | None, str]:
+    """(address, kind of access): a hub knows the page, and of that 48 bits; a wave's registers know all of it."""
+    if stop is not None and main.access == EXECUTE:
+        return stop.pc, EXECUTE
+    if stop is not None and stop.access is not None:
+        return stop.access.va, stop.access.access
+    return main.address, main.access
 
 
 def dropped(kernel: str, because: str) -> GpuFault:

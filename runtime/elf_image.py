@@ -31,7 +31,7 @@ FLAG_WRITE, FLAG_ALLOC, FLAG_EXECUTE, FLAG_COMPRESSED = 0x1, 0x2, 0x4, 0x800
 SECTION_RESERVED = 0xFF00  # indices from here mean something else: LDS, common
 SEGMENT_EXECUTE = 0x1
 ALIGNMENT_MAX = 1 << 16
-IMAGE_BYTES_MAX = 1 << 34
+IMAGE_BYTES_MAX = 1 << 28  # memory is filled when code is loaded: a damaged size must not fill all there is
 SPREAD_BYTES_MAX = 16 << 20  # room that page alignment of segments may add to the bytes of the file
 GOT_SLOT_BYTES = 8
 

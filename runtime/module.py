@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from amdrv.errors import InvalidArgument, Unsupported
-from amdrv.runtime.code_object import CodeObject, KernelCode
+from amdrv.runtime.code_object import VGPRS_MAX, CodeObject, KernelCode
 from amdrv.runtime.kernarg import Packer
 from amdrv.runtime.launch import Launch
 from amdrv.runtime.packets import UNSUPPORTED_PROPERTIES, LaunchTemplate
@@ -82,16 +82,18 @@ class Module:
             found = self._packers[kernel.name] = Packer(kernel)
         return found
 
-    def locate(self, pc: int) -> str | None:
-        """``kernel+0x1c`` for a device address inside this module's code, None outside."""
+    def kernel_at(self, pc: int) -> KernelCode | None:
+        """The kernel that a device address inside this module's code belongs to, None outside."""
         offset = pc - self._allocation.va
         if not 0 <= offset < self.code.image.size_bytes:
             return None
         before = [kernel for kernel in self.code.kernels.values() if kernel.entry_offset <= offset]
-        if not before:
-            return None
-        kernel = max(before, key=lambda kernel: kernel.entry_offset)
-        return f"{kernel.name}+{offset - kernel.entry_offset:#x}"
+        return max(before, key=lambda kernel: kernel.entry_offset, default=None)
+
+    def locate(self, pc: int) -> str | None:
+        """``kernel+0x1c`` for a device address inside this module's code, None outside."""
+        kernel = self.kernel_at(pc)
+        return None if kernel is None else f"{kernel.name}+{pc - self._allocation.va - kernel.entry_offset:#x}"
 
     def free(self) -> None:
         """Give the memory back, once the work queued so far has ended. Freeing twice is an InvalidArgument."""
@@ -135,6 +137,9 @@ class Kernel:
 
 
 def _refuse_unsupported(kernel: KernelCode, arch: str) -> None:
+    if kernel.descriptor.vgprs > VGPRS_MAX:
+        wants = f"kernel {kernel.name!r} wants {kernel.descriptor.vgprs} vector registers for a wave"
+        raise Unsupported(f"{wants}; {arch} has {VGPRS_MAX}")
     for bit, what in UNSUPPORTED_PROPERTIES.items():
         if kernel.descriptor.properties & bit:
             raise Unsupported(f"kernel {kernel.name!r} wants {what} in its registers, which {arch} does not have")

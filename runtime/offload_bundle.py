@@ -5,18 +5,23 @@ Source: LLVM ClangOffloadBundler.rst; header layout of compressed bundles from c
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import zstandard
+from elftools.elf.elffile import ELFFile
 
 from amdrv.errors import MalformedInput, Unsupported
 from amdrv.runtime import targets
 
 PLAIN_MAGIC = b"__CLANG_OFFLOAD_BUNDLE__"
 COMPRESSED_MAGIC = b"CCOB"
+MAGICS = (PLAIN_MAGIC, COMPRESSED_MAGIC)
+ELF_MAGIC = b"\x7fELF"
+FAT_BINARY_SECTION = ".hip_fatbin"
 DEVICE_KINDS = ("hip", "hipv4", "openmp")
 DEVICE_TRIPLE = "amdgcn-amd-amdhsa-"  # followed by an optional environment, "-" and the target id
 ENTRIES_MAX = 4096
@@ -39,7 +44,42 @@ class Entry:
 
 def is_bundle(data: bytes) -> bool:
     """Whether ``data`` starts like a bundle."""
-    return data.startswith((PLAIN_MAGIC, COMPRESSED_MAGIC))
+    return data.startswith(MAGICS)
+
+
+def in_library(data: bytes) -> list[bytes]:
+    """The bundles in a host program or library (ELF) that a HIP compiler made: what its fat-binary section holds.
+
+    Empty for a file that has no such section. Raises MalformedInput for a damaged ELF file or section.
+    """
+    if not data.startswith(ELF_MAGIC):
+        return []
+    try:
+        section = ELFFile(io.BytesIO(data)).get_section_by_name(FAT_BINARY_SECTION)
+        held: bytes = section.data() if section is not None else b""
+    except Exception as error:  # pyelftools reports damage with whatever exception its parsing code met
+        raise MalformedInput(f"host library: damaged ELF structure ({type(error).__name__}: {error})") from None
+    found = []
+    position = 0
+    while (starts := [at for magic in MAGICS if (at := held.find(magic, position)) >= 0]) != []:
+        start = min(starts)
+        bundle = held[start:]
+        size_bytes = _size(bundle)
+        found.append(bundle[:size_bytes])
+        position = start + max(size_bytes, len(COMPRESSED_MAGIC))
+    return found
+
+
+def _size(data: bytes) -> int:
+    """Bytes of the bundle at the start of ``data``; all of them when a compressed one does not say."""
+    if data.startswith(PLAIN_MAGIC):
+        headers = [(offset, size) for offset, size, _ in _headers(data)]
+        return max((offset + size for offset, size in headers), default=len(PLAIN_MAGIC) + 8)
+    _, version, _ = _unpack(COMPRESSED_HEADER.format, data, 0, "compressed header")
+    layout = COMPRESSED_SIZES.get(version)
+    if layout is None or version == 1:
+        return len(data)
+    return int(_unpack(layout.format, data, COMPRESSED_HEADER.size, "compressed header")[0])
 
 
 def select(data: bytes, arch: str) -> bytes:
@@ -61,12 +101,18 @@ def read(data: bytes) -> list[Entry]:
         data = decompress(data)
     if not data.startswith(PLAIN_MAGIC):
         raise MalformedInput("offload bundle: the magic is missing")
+    headers = enumerate(_headers(data))
+    return [_entry(index, name, data[offset : offset + size]) for index, (offset, size, name) in headers]
+
+
+def _headers(data: bytes) -> list[tuple[int, int, bytes]]:
+    """(offset, size, id) of every entry of a plain bundle."""
     position = len(PLAIN_MAGIC)
     (count,) = _unpack("<Q", data, position, "entry count")
     if count > ENTRIES_MAX:
         raise MalformedInput(f"offload bundle: {count} entries, more than {ENTRIES_MAX}")
     position += 8
-    entries = []
+    headers = []
     for index in range(count):
         offset, size, id_bytes = _unpack("<QQQ", data, position, f"entry {index}")
         position += 24
@@ -74,8 +120,8 @@ def read(data: bytes) -> list[Entry]:
         if len(name) != id_bytes or offset + size > len(data):
             raise MalformedInput(f"offload bundle: entry {index} reaches past the end of the {len(data)}-byte bundle")
         position += id_bytes
-        entries.append(_entry(index, name, data[offset : offset + size]))
-    return entries
+        headers.append((offset, size, name))
+    return headers
 
 
 def _entry(index: int, name: bytes, data: bytes) -> Entry:

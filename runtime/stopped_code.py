@@ -2,26 +2,43 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from amdrv.emulator.isa.instruction import Instruction
     from amdrv.memory.manager import MemoryManager
 
 LONGEST_INSTRUCTION_BYTES = 12
 
 
-def instruction_at(memory: MemoryManager, arch: str, pc: int) -> str:
-    """The text of the instruction at ``pc`` with its bits, the bits alone where they are none, "" outside memory."""
+@dataclass(frozen=True, slots=True)
+class StoppedCode:
+    """The instruction at a program counter."""
+
+    text: str  # with its bits; the bits alone where they are no instruction; "" outside memory
+    instruction: Instruction | None = None
+
+    @property
+    def mnemonic(self) -> str:
+        """The instruction's name; "" when there is none."""
+        return self.instruction.mnemonic if self.instruction is not None else ""
+
+
+def code_at(memory: MemoryManager, arch: str, pc: int) -> StoppedCode:
+    """What stands at ``pc``."""
     # Tables of machine code are facts, but they take a while to load: only a fault pays for it.
     from amdrv.emulator.isa.disassembler import disassemble
     from amdrv.emulator.isa.instruction import Instruction
 
     allocation = memory.find(pc)
     if allocation is None:
-        return ""
+        return StoppedCode("")
     offset = pc - allocation.va
     code = allocation.read(offset, min(LONGEST_INSTRUCTION_BYTES, allocation.size_bytes - offset))
     for _, instruction, text in disassemble(code, pc, arch):
         bits = " ".join(f"{word:08x}" for word in instruction.words)
-        return f"{text} ({bits})" if isinstance(instruction, Instruction) else f"no instruction ({bits})"
-    return ""
+        if isinstance(instruction, Instruction):
+            return StoppedCode(f"{text} ({bits})", instruction)
+        return StoppedCode(f"no instruction ({bits})")
+    return StoppedCode("")

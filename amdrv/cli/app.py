@@ -21,11 +21,13 @@ COMMANDS: dict[str, Place] = {
     "status": Place("status", "Show the cards of this machine without starting them."),
     "doctor": Place("doctor", "Check what this machine has and what is missing."),
     "run": Place("run", "Run a kernel from a code object or from LLVM IR."),
+    "bench": Place("bench", "Measure how fast a device executes code."),
     "reset": Place("reset", "Reset a card."),
     "firmware": Place("firmware", "List, verify and locate firmware images."),
     "reg": Place("reg", "List, read and write registers by name."),
     "vm": Place("vm", "Walk a card's page tables."),
     "trace": Place("trace", "Show every access of a boot, by register name."),
+    "emulate": Place("emulate", "Serve an emulated card to other processes and to virtual machines."),
     "disasm": Place("disasm", "Disassemble a code object or LLVM IR."),
 }
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from amdrv.cli.demo_report import document
-from amdrv.cli.devices import EMULATED, chosen, device_option
+from amdrv.cli.devices import chosen, device_option, in_process
 from amdrv.cli.output import console, print_json
 from amdrv.demo.programs import SIZES
 from amdrv.demo.tour import Event, Faulted, Ran, tour
@@ -58,11 +58,10 @@ def passed(events: list[Event]) -> bool:
 
 
 def _instruction_counter(name: str) -> Callable[[], int] | None:
-    """A counter of wave-instructions; only an emulated card has one."""
-    if not name.startswith(EMULATED):
+    """A counter of wave-instructions; only an emulated card in this process has one."""
+    if not in_process(name):
         return None
     from amdrv import emulator
-    from amdrv.emulator.models.mec_11_0 import Mec
 
-    stats = emulator.card(name).model(Mec)
-    return lambda: stats.stats.wave_instructions
+    card = emulator.card(name)
+    return lambda: card.wave_instructions

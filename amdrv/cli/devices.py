@@ -16,7 +16,13 @@ from amdrv.status import ProbeReport, probe
 F = TypeVar("F", bound=Callable[..., Any])
 
 EMULATED = "emu:"
+BEHIND_SOCKET = "emu:/"
 REAL = "pci:"
+
+
+def in_process(name: str) -> bool:
+    """Whether a device is an emulated card in this process, and not one behind a socket."""
+    return name.startswith(EMULATED) and not name.startswith(BEHIND_SOCKET)
 
 
 def device_option(function: F) -> F:

@@ -9,7 +9,7 @@ import click
 
 from amdrv.cli.code_file import load_code
 from amdrv.errors import NotFound
-from amdrv.runtime import code_object
+from amdrv.runtime import code_object, offload_bundle
 from amdrv.runtime.code_object import DESCRIPTOR_SUFFIX, CodeObject
 
 PADDING = "s_code_end"  # what LLVM fills the end of a code section with
@@ -21,20 +21,26 @@ PADDING = "s_code_end"  # what LLVM fills the end of a code section with
 @click.option("--arch", default="gfx1100", show_default=True,
               help="Architecture to compile for, or to pick from a bundle.")  # fmt: skip
 def command(file: Path, kernel: str | None, arch: str) -> None:
-    """Disassemble FILE: a code object (.co, .hsaco, .o) or LLVM IR (.ll).
+    """Disassemble FILE: a code object (.co, .hsaco, .o), an offload bundle, a HIP library (.so) or LLVM IR (.ll).
 
     One instruction a line: offset in the image, machine code, text as llvm-objdump prints it.
     """
-    code = code_object.parse(load_code(file, arch), arch)
-    functions = _functions(code)
-    if kernel is not None and kernel not in functions:
-        raise NotFound(f"{file}: no function {kernel!r}; there are {', '.join(functions) or 'none'}")
-    for name, (start, end) in functions.items():
-        if kernel in (None, name):
-            click.echo(f"{start:#x} <{name}>:")
-            for line in _lines(code, name, start, end, arch):
-                click.echo(f"  {line}")
-            click.echo()
+    data = load_code(file, arch)
+    bundles = offload_bundle.in_library(data)
+    codes = [code_object.parse(code, arch) for code in bundles or (data,)]
+    functions = [_functions(code) for code in codes]
+    if kernel is not None and not any(kernel in names for names in functions):
+        there_are = ", ".join(name for names in functions for name in names) or "none"
+        raise NotFound(f"{file}: no function {kernel!r}; there are {there_are}")
+    for number, (code, names) in enumerate(zip(codes, functions, strict=True), 1):
+        if bundles and kernel is None:
+            click.echo(f"bundle {number} of {len(bundles)}, code for {code.target}\n")
+        for name, (start, end) in names.items():
+            if kernel in (None, name):
+                click.echo(f"{start:#x} <{name}>:")
+                for line in _lines(code, name, start, end, arch):
+                    click.echo(f"  {line}")
+                click.echo()
 
 
 def _functions(code: CodeObject) -> dict[str, tuple[int, int]]:

@@ -8,16 +8,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from amdrv.asic import ASICS
-from amdrv.cli.devices import EMULATED, look
+from amdrv.cli.devices import BEHIND_SOCKET, EMULATED, look
 from amdrv.cli.output import Json, version
-from amdrv.errors import AmdrvError
+from amdrv.errors import AmdrvError, DeviceBusy
 from amdrv.firmware import needs_for, search_places
 from amdrv.firmware.report import image_rows
 from amdrv.ioctl import Found, connect, discover
 from amdrv.ioctl.pci_function import PciIds
 from amdrv.ioctl.survey import SYSFS, PciCard, survey
 from amdrv.runtime.selection import DEVICE_VARIABLE, resolve
-from amdrv.status import ProbeReport
+from amdrv.status import ProbeReport, probe
 
 BAR_NUMBERS = range(6)
 NOTHING: Mapping[str, bytes] = {}
@@ -73,15 +73,28 @@ def known_product(ids: PciIds) -> str | None:
     return next((name for asic in ASICS if (name := asic.products.get((ids.device, ids.revision)))), None)
 
 
-def take(sysfs: Path = SYSFS) -> Inventory:
-    """Look at everything. Real cards are read about, not read."""
+def take(sysfs: Path = SYSFS, device: str | None = None) -> Inventory:
+    """Look at everything. Real cards are read about, not read.
+
+    Cards behind sockets are found only when ``device``, or $AMDRV_DEVICE, names one.
+    """
+    named = device or os.environ.get(DEVICE_VARIABLE)
     cards = {f"pci:{card.address}": card for card in survey(sysfs)}
     entries = tuple(
         _emulated(found) if found.name.startswith(EMULATED) else _real(found, cards.get(found.name))
         for found in discover(sysfs)
     )
+    if named and named.startswith(BEHIND_SOCKET):
+        entries = (*entries, _behind_socket(named))
     first = next((entry.found.name for entry in entries if entry.found.usable), None)
-    return Inventory(entries, resolve(os.environ.get(DEVICE_VARIABLE) or first), tuple(_hints(entries)))
+    return Inventory(entries, resolve(named or first), tuple(_hints(entries)))
+
+
+def check_name(sysfs: Path, device: str | None) -> None:
+    """Raise what ``connect`` raises unless ``device``, or $AMDRV_DEVICE, is the name of a device, or neither is set."""
+    named = device or os.environ.get(DEVICE_VARIABLE)
+    if named and not named.startswith(BEHIND_SOCKET):  # those are described even when they do not answer
+        connect(named, sysfs)
 
 
 def _real(found: Found, card: PciCard | None) -> Entry:
@@ -96,6 +109,26 @@ def _emulated(found: Found) -> Entry:
     bars = {bar: size for bar in BAR_NUMBERS if (size := function.bar_size(bar))}
     firmware = firmware_state(report, function.firmware_images())
     return Entry(found, None, report, bars, emulator.card(found.name).holder, firmware)
+
+
+def _behind_socket(name: str) -> Entry:
+    """The card of another process. One that is in use is described as far as its server does."""
+    from amdrv.ioctl.vfio_user_link import SocketBusy
+
+    try:
+        function = connect(name)
+    except AmdrvError as error:
+        holder = error.holder if isinstance(error, DeviceBusy) else None
+        ids = PciIds(*error.ids) if isinstance(error, SocketBusy) and len(error.ids) == 6 else PciIds(0, 0, 0, 0)
+        found = Found(name, ids, "", "a card behind a socket", usable=False, why_not=str(error))
+        return Entry(found, None, None, {}, holder, None)
+    try:
+        found = Found(name, function.ids, "", "a card behind a socket", usable=True)
+        report = probe(function)
+        bars = {bar: size for bar in BAR_NUMBERS if (size := function.bar_size(bar))}
+        return Entry(found, None, report, bars, None, firmware_state(report, function.firmware_images()))
+    finally:
+        function.release()
 
 
 def firmware_state(report: ProbeReport, carried: Mapping[str, bytes] = NOTHING) -> FirmwareState | None:
@@ -133,6 +166,7 @@ def _hints(entries: Sequence[Entry]) -> list[str]:
         hints.append("no AMD card was found on this machine's PCI bus")
     for entry in real:
         hints += _hints_of_real(entry)
+    hints += [entry.found.why_not for entry in entries if entry.emulated and entry.found.why_not]
     if emulated and not any(entry.found.usable for entry in real):
         hints.append(f"programs use the emulated card {emulated}; try: amdrv demo")
     return hints

@@ -22,24 +22,27 @@ def command(as_json: bool, watch: bool, period: float, sysfs_root: Path) -> None
     """Show the cards of this machine without starting them.
 
     Real cards are described from files of the kernel and are not touched. Emulated cards live in the process that opens
-    them, so what is seen here is one that was just plugged in: cold.
+    them, so what is seen here is one that was just plugged in: cold. One that amdrv emulate serves keeps its state; it
+    is shown when --device or $AMDRV_DEVICE names it.
     """
     if watch and as_json:
         raise click.UsageError("--watch and --json exclude each other")
     if period < SMALLEST_PERIOD_S:
         raise click.UsageError(f"--period {period:g} is less than {SMALLEST_PERIOD_S:g} seconds")
+    device = click.get_current_context().find_root().params.get("device")
+    inventory.check_name(sysfs_root, device)
     if as_json:
-        print_json(inventory.document(inventory.take(sysfs_root)))
+        print_json(inventory.document(inventory.take(sysfs_root, device)))
         return
     from amdrv.cli.status_view import render
 
     out = console()
     if not watch:
-        show(out, render(out, inventory.take(sysfs_root)))
+        show(out, render(out, inventory.take(sysfs_root, device)))
         return
     from rich.live import Live
 
     with Live(console=out, auto_refresh=False, screen=out.is_terminal) as live:
         while True:
-            live.update(render(out, inventory.take(sysfs_root)), refresh=True)
+            live.update(render(out, inventory.take(sysfs_root, device)), refresh=True)
             time.sleep(period)

@@ -44,13 +44,18 @@ def _facts(entry: Entry) -> Table:
 
 def _both(entry: Entry) -> Iterator[tuple[str, RenderableType]]:
     ids = entry.found.ids
-    yield (
-        "ids",
-        (
-            f"{ids.vendor:04x}:{ids.device:04x} rev {ids.revision:02x}, class {ids.class_code:06x}, "
-            f"subsystem {ids.subsystem_vendor:04x}:{ids.subsystem_device:04x}"
-        ),
-    )
+    if ids.vendor:
+        yield (
+            "ids",
+            (
+                f"{ids.vendor:04x}:{ids.device:04x} rev {ids.revision:02x}, class {ids.class_code:06x}, "
+                f"subsystem {ids.subsystem_vendor:04x}:{ids.subsystem_device:04x}"
+            ),
+        )
+    else:  # a socket without a server
+        yield "state", "not there"
+    if entry.holder is not None and entry.report is None:
+        yield "in use by", entry.holder
     if entry.bars:
         yield "BARs", ", ".join(f"BAR{bar} {bytes_text(size)}" for bar, size in sorted(entry.bars.items()))
 

@@ -179,8 +179,10 @@ class FakeGpu:
         taken, self._faults = self._faults, []
         return taken
 
-    def halted_pc(self) -> int | None:
-        return self.pc
+    def halted_wave(self) -> SimpleNamespace | None:
+        if self.pc is None:
+            return None
+        return SimpleNamespace(pc=self.pc, exec_mask=0, scalar=lambda code: 0, vector=lambda register, lane: 0)
 
     def recover(self) -> None:
         self.events.append("recover")

@@ -148,3 +148,9 @@ def test_a_script_next_to_a_file_named_like_a_standard_module_still_compiles(tmp
     )
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60, check=False)
     assert "ELF" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("timeout_s", [-1, float("nan"), float("inf"), "soon", None, True])
+def test_a_time_that_is_none_is_refused(timeout_s: object) -> None:
+    with pytest.raises(InvalidArgument, match="a timeout is a finite number"):
+        compile_llvm(EMPTY, timeout_s=timeout_s)  # type: ignore[arg-type]

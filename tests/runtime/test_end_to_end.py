@@ -53,6 +53,28 @@ def test_a_linked_object_runs(dev: Device, data: Path, name: str) -> None:
     run_saxpy(dev, (data / f"{name}.hsaco").read_bytes())
 
 
+VERSIONED = """
+define amdgpu_kernel void @k(ptr addrspace(1) %p) {
+  store i32 7, ptr addrspace(1) %p
+  ret void
+}
+!llvm.module.flags = !{!0}
+!0 = !{i32 1, !"amdhsa_code_object_version", i32 FLAG}
+"""
+
+
+@pytest.mark.parametrize(("version", "flag"), [(3, 400), (4, 400), (5, 500), (6, 600)])
+def test_an_object_of_each_version_runs(dev: Device, version: int, flag: int) -> None:
+    code = bytearray(amdrv.compile_llvm(VERSIONED.replace("FLAG", str(flag))))
+    if version == 3:  # which LLVM does not write any more; without target features it differs in its number only
+        code[8] = 1
+    module = dev.load(bytes(code))
+    assert module.code.version == version
+    out = dev.array(np.zeros(1, np.int32))
+    module["k"].launch(1, 1, (out,)).wait()
+    assert out.numpy(np.int32).tolist() == [7]
+
+
 @pytest.mark.parametrize("linked", [False, True])
 def test_globals_pointers_and_calls_are_relocated(dev: Device, data: Path, linked: bool) -> None:
     source, object_file = data / "globals.ll", data / "globals.hsaco"

@@ -64,6 +64,8 @@ def test_then_the_environment_then_the_first_usable_device(monkeypatch: pytest.M
 def test_a_name_of_no_known_form_is_refused() -> None:
     with pytest.raises(amdrv.InvalidArgument, match="nonsense"):
         amdrv.open("nonsense")
+    with pytest.raises(amdrv.Unsupported, match=r"kfd:0: a card that stays with the kernel driver cannot be used"):
+        amdrv.open("kfd:0")
 
 
 def test_the_holder_is_named_by_a_short_command(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -142,3 +142,59 @@ def test_an_unknown_target_feature_is_malformed() -> None:
 )
 def test_header_flags_are_read_by_version(flags: int, version: int, text: str) -> None:
     assert str(targets.from_flags(flags, version)) == text
+
+
+# -- libraries -----------------------------------------------------------------------------------------------------
+
+
+def host_library(section: str, contents: bytes) -> bytes:
+    """A host ELF file with one section beside the table of names (ELF gABI)."""
+    names = b"\0" + section.encode() + b"\0.shstrtab\0"
+    start = 64
+    names_at = start + len(contents)
+    table_at = names_at + len(names) + -(names_at + len(names)) % 8
+
+    def header(name: int, kind: int, offset: int, size: int) -> bytes:
+        return struct.pack("<IIQQQQIIQQ", name, kind, 0, 0, offset, size, 0, 0, 1, 0)
+
+    ident = b"\x7fELF\x02\x01\x01" + bytes(9)
+    elf = ident + struct.pack("<HHIQQQIHHHHHH", 3, 62, 1, 0, 0, table_at, 0, 64, 0, 0, 64, 3, 2)
+    table = bytes(64) + header(1, 1, start, len(contents)) + header(len(section) + 2, 3, names_at, len(names))
+    return (elf + contents + names).ljust(table_at, b"\0") + table
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_a_librarys_bundles_are_found_one_behind_the_other(version: int) -> None:
+    other = bundle(HOST, ("hipv4-amdgcn-amd-amdhsa--gfx1100", b"CCOB in the code does not matter"))
+    packed = compressed(FOUR, version, 1)
+    contents = packed.ljust(4096, b"\0") + other.ljust(4096, b"\0") + packed
+    found = offload_bundle.in_library(host_library(".hip_fatbin", contents))
+    assert found == [packed, other, packed]
+    assert [offload_bundle.select(one, "gfx1100") for one in found] == [
+        b"for gfx1100",
+        b"CCOB in the code does not matter",
+        b"for gfx1100",
+    ]
+
+
+def test_files_without_a_fat_binary_hold_no_bundles(data: Path) -> None:
+    assert offload_bundle.in_library(FOUR) == []
+    assert offload_bundle.in_library(host_library(".data", FOUR)) == []
+    assert offload_bundle.in_library((data / "saxpy_v6.hsaco").read_bytes()) == []
+
+
+def test_a_damaged_library_is_refused() -> None:
+    library = host_library(".hip_fatbin", FOUR)
+    with pytest.raises(MalformedInput, match="host library"):
+        offload_bundle.in_library(library[:40])
+    with pytest.raises(MalformedInput, match="offload bundle"):
+        offload_bundle.in_library(host_library(".hip_fatbin", FOUR[:60]))
+
+
+@given(st.binary(max_size=200))
+def test_any_fat_binary_is_taken_apart_or_refused(contents: bytes) -> None:
+    try:
+        found = offload_bundle.in_library(host_library(".hip_fatbin", b"CCOB" + contents))
+    except (MalformedInput, Unsupported):
+        return
+    assert all(offload_bundle.is_bundle(one) for one in found)

@@ -10,25 +10,16 @@ from pathlib import Path
 import pytest
 
 TOOLS = Path(__file__).parents[2] / "tools"
-# A Python of a good version that cannot make an environment, as Debian's without python3-venv: it leaves half of one.
-WITHOUT_VENV = """#!/bin/sh
-case "$1" in
-  -m) mkdir -p "$3/bin"; ln -s "$0" "$3/bin/python"; exit 1 ;;
-esac
-"""
-# One that makes an environment whose pip reaches no index.
-WITHOUT_NETWORK = """#!/bin/sh
+# A Python of a good version: it makes an environment of itself, then does what a test wants; its pip does likewise.
+PYTHON = """#!/bin/sh
 case "$1 $2" in
-  "-m venv") mkdir -p "$3/bin"; ln -s "$0" "$3/bin/python" ;;
-  "-m pip") exit 1 ;;
+  "-m venv") mkdir -p "$3/bin"; ln -s "$0" "$3/bin/python"; AFTER_VENV ;;
+  "-m pip") AT_PIP ;;
 esac
 """
-WORKING = """#!/bin/sh
-case "$1 $2" in
-  "-m venv") mkdir -p "$3/bin"; ln -s "$0" "$3/bin/python" ;;
-  "-m pip") echo installed >> "$(dirname "$0")/installs" ;;
-esac
-"""
+WORKING = PYTHON.replace("AFTER_VENV", "exit 0").replace("AT_PIP", "exit 0")
+WITHOUT_VENV = PYTHON.replace("AFTER_VENV", "exit 1")  # as Debian's without python3-venv: it leaves half of one
+WITHOUT_NETWORK = PYTHON.replace("AFTER_VENV", "exit 0").replace("AT_PIP", "exit 1")  # pip reaches no index
 TOO_OLD = "#!/bin/sh\nexit 1\n"
 VERSIONS = ("python3", "python3.11", "python3.12", "python3.13", "python3.14")
 

@@ -1,0 +1,126 @@
+"""``amdrv bench``: the measurements of ``amdrv.bench``, as a table or as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
+
+from amdrv.bench import isa, machine
+from amdrv.bench.isa import Bench, Sizes
+from amdrv.bench.measure import DURATIONS, Row
+from amdrv.cli.devices import EMULATED, chosen, device_option
+from amdrv.cli.output import Json, console, duration_text, show, table, version
+from amdrv.runtime.device import Device
+from amdrv.runtime.selection import open_device
+
+SPARE_SLOT = 65535  # where nobody else plugs in a card
+# So little work that there is no goal for it.
+QUICK = Sizes(matmul=64, matmul_threads=64, matmul_triton=64, saxpy=1 << 14, mandelbrot=64, mandelbrot_limit=32, runs=2)
+UNITS = {
+    "gflops": (1.0, "GFLOPS"),
+    "wave_instructions_per_s": (1e-6, "M wave-instructions/s"),
+    "speedup": (1.0, "x"),
+}
+
+
+@click.command()
+@device_option
+@click.argument("name", type=click.Choice(("isa",)), default="isa")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document at the end.")
+@click.option("--quick", is_flag=True, help="Little work, to see that everything runs; meets no goal.")
+def command(device: str | None, name: str, as_json: bool, quick: bool) -> None:
+    """Measure how fast a device executes code, and say which goals are met.
+
+    Every result is compared with NumPy's; a wrong one ends the measurement with status 1.
+    """
+    device_name = chosen(device)
+    about = machine.describe()
+    sizes = QUICK if quick else Sizes()
+    done: list[Row] = []
+    with open_device(device_name) as opened:
+        bench = _bench(device_name, opened)
+        described = {**about, "amdrv": version(), "device": device_name, "engine": _engine_name(bench)}
+        out = console(stderr=as_json)
+        for row in isa.rows(bench, sizes, wide_vectors=about["vectors"] == "avx512"):
+            done.append(row)
+            if not as_json:
+                out.print(_line(row), soft_wrap=True)
+    if as_json:
+        print(json.dumps({"results": [document(row) for row in done], "machine": described}, indent=2, allow_nan=False))
+    else:
+        made = table(out, ("measured on", ""))
+        for key, value in described.items():
+            made.add_row(key, str(value))
+        out.print()
+        show(out, made)
+
+
+def document(row: Row) -> dict[str, Json]:
+    """The fields of a row; what is not known is null."""
+    fields: dict[str, Json] = {
+        "name": row.name,
+        "seconds": row.seconds,
+        "runs": row.runs,
+        "wave_instructions": row.wave_instructions,
+        "wave_instructions_per_s": row.figure("wave_instructions_per_s"),
+        **row.figures,
+        "goal": dict(row.goal),
+        "met": row.met,
+    }
+    if row.skipped:
+        fields["skipped"] = row.skipped
+    return fields
+
+
+def _line(row: Row) -> str:
+    if row.skipped:
+        return f"{row.name:<36} skipped: {row.skipped}"
+    words = [f"{row.name:<36}", f"{duration_text(row.seconds):>8}"]
+    shown = (*UNITS, *(name for name in row.goal if name in DURATIONS - {"seconds"}))
+    words += [text for name in shown if (text := _figure_text(name, row.figure(name)))]
+    if row.goal:
+        verdict = "not known whether the goal is met" if row.met is None else "goal met" if row.met else "GOAL NOT MET"
+        wanted = (
+            f"at {'most' if name in DURATIONS else 'least'} {_figure_text(name, row.goal[name])}" for name in row.goal
+        )
+        words.append(f"({verdict}: {', '.join(wanted)})")
+    return "  ".join(words)
+
+
+def _figure_text(name: str, value: float | None) -> str:
+    if value is None:
+        return ""
+    if name in DURATIONS:
+        return duration_text(value) + (" per 100 instructions" if name != "seconds" else "")
+    factor, unit = UNITS[name]
+    return f"{value * factor:.3g} {unit}"
+
+
+def _bench(name: str, device: Device) -> Bench:
+    """The device with what an emulated card in this process adds."""
+    if not name.startswith(EMULATED) or name.startswith(f"{EMULATED}/"):
+        return Bench(device)
+    from amdrv import emulator
+
+    card = emulator.card(name)
+    return Bench(device, lambda: card.wave_instructions, card.shader_engine, lambda: _spare(device.arch))
+
+
+@contextmanager
+def _spare(arch: str) -> Iterator[tuple[Device, object]]:
+    """A card that nobody has used, taken out again afterwards."""
+    from amdrv import emulator
+
+    name = f"{EMULATED}{arch}#{SPARE_SLOT}"
+    try:
+        with open_device(name) as device:
+            yield device, emulator.card(name).shader_engine
+    finally:
+        emulator.unplug(name)
+
+
+def _engine_name(bench: Bench) -> str | None:
+    return type(bench.engine).__name__ if bench.engine is not None else None

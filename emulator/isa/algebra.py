@@ -197,8 +197,9 @@ class Algebra(Protocol[V]):
     def to_int(self, x: V, kind: str) -> V:
         """A float truncated toward zero and saturated to ``kind``; NaN gives 0."""
 
-    # Approximated functions. In f32, exp2, log2, rcp, rsq and sqrt flush denormals in and out, in every mode (RDNA3 ISA
-    # manual, notes of V_EXP_F32 and the others); the rest keeps to the mode.
+    # Approximated functions. In f32, exp2, log2, rcp, rsq and sqrt flush denormals in and out, in every mode; the rest
+    # keeps to the mode. (CDNA3 ISA manual, notes of V_EXP_F32 and the others; AMD's pseudo code of RDNA3 leaves
+    # denormals open, and LLVM scales operands round these instructions on all generations.)
 
     @abstractmethod
     def exp2(self, x: V) -> V: ...

@@ -24,6 +24,7 @@ from amdrv.emulator.isa.lds_ops import prepare_append, prepare_crossbar
 from amdrv.emulator.isa.memory_ops import prepare_ds, prepare_flat
 from amdrv.emulator.isa.numpy_algebra import NumpyAlgebra
 from amdrv.emulator.isa.operands import Op, Place, in_range, nothing
+from amdrv.emulator.isa.refusals import refusal
 from amdrv.emulator.isa.scalar_memory import prepare_smem
 from amdrv.emulator.isa.semantics import lookup
 
@@ -184,7 +185,8 @@ class CodeCache:
         except ValueError as error:
             raise _illegal(instruction, place.pc, str(error)) from error
         if op is None:
-            raise _illegal(instruction, place.pc, "not implemented by the shader engine")
+            reason = refusal(instruction.encoding, instruction.mnemonic) or "not implemented by the shader engine"
+            raise _illegal(instruction, place.pc, reason)
         return op
 
     @staticmethod
@@ -192,6 +194,8 @@ class CodeCache:
         """An instruction that has a definition; None for others, ValueError for a bad operand."""
         if instruction.dual is not None:
             first, second = (lookup(half.mnemonic) for half in instruction.dual)
+            if place.lanes != 32:
+                raise ValueError("dual instructions exist for wave32 only")  # RDNA3 ISA manual, "Dual issue VALU"
             return prepare_dual((first, second), instruction, place, algebra) if first and second else None
         definition = lookup(instruction.mnemonic)
         return prepare_alu(definition, instruction, place, algebra) if definition is not None else None

@@ -55,10 +55,12 @@ def inline_constant(code: int, kind: str, bits: int) -> int:
 
     Integers are sign-extended to the operand. Floats follow the operand: f16 or bf16 in the low half with zero above,
     f32, f64; a packed 16-bit integer operand reads the f32 pattern (LLVM 22 AMDGPUBaseInfo.cpp: getInlineEncodingV216).
-    In an operand wider than 64 bits the pattern is that of one element.
+    In an operand wider than 64 bits (a matrix) every element is the constant: the pattern is that of one register,
+    with a 16-bit element in both halves.
     """
     if bits > 64:
-        bits = element_bits(kind)
+        element = inline_constant(code, kind, element_bits(kind))
+        return element | element << 16 if element_bits(kind) == 16 else element
     if code <= 208:
         value = code - 128 if code <= 192 else 192 - code
         return value & ((1 << bits) - 1)

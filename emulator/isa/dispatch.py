@@ -45,6 +45,12 @@ class ShaderMemory(Protocol):
     def translate(self, va: NDArray[np.uint64], access: Access) -> NDArray[np.int64]:
         """Arena index of each virtual address (any shape); raises MemoryViolation for the first that fails."""
 
+    def extent(self, va: int, access: Access) -> tuple[int, int, int]:
+        """(first, end, delta) of the largest known run of whole 4 KiB pages around ``va`` with one translation.
+
+        An address of [first, end) has the arena index address + delta. Raises MemoryViolation.
+        """
+
 
 @dataclass(frozen=True, slots=True)
 class Dispatch:
@@ -66,6 +72,17 @@ class Dispatch:
     private_base: int = 0  # flat aperture of scratch: SH_MEM_BASES.PRIVATE_BASE << 48
 
 
+@dataclass(frozen=True, slots=True)
+class WaveRegisters:
+    """What a wave held when it stopped, as SQ_IND shows it.
+
+    ``scalars`` is uint32[128] by scalar operand code (SGPRs, VCC, M0, EXEC), ``vectors`` uint32[registers, lanes].
+    """
+
+    scalars: NDArray[np.uint32]
+    vectors: NDArray[np.uint32]
+
+
 class ShaderFault(Exception):
     """A wave stopped the dispatch: memory violation, illegal instruction, misalignment, trap."""
 
@@ -80,6 +97,7 @@ class ShaderFault(Exception):
         va: int | None = None,
         access: Access | None = None,
         workgroup: tuple[int, int, int] | None = None,
+        registers: WaveRegisters | None = None,
     ) -> None:
         super().__init__(f"{kind} at pc {pc:#x}: {detail}")
         self.kind = kind  # "memory violation", "illegal instruction", "misaligned access", "trap", "illegal dispatch"
@@ -90,6 +108,7 @@ class ShaderFault(Exception):
         self.va = va
         self.access = access
         self.workgroup = workgroup
+        self.registers = registers  # None where the engine cannot say
 
 
 @dataclass(slots=True)

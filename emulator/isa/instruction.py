@@ -50,7 +50,7 @@ class Operand:
     ``type`` is how the instruction reads the bits: b, u, i, f or bf followed by the element width ("f32", "u64",
     "b128", "f16", "pk_f16" is written "f16" with bits=32), "iu8" and "iu4" (signed where the neg field says so), or
     "mask": a lane mask, as wide as the wave (bits is then 64; only a wave64 aligns the register number to a pair).
-    A constant wider than 64 bits holds one element's pattern.
+    A constant wider than 64 bits holds one register's pattern (16-bit elements in both halves).
     ``half`` selects the upper 16 bits of a 32-bit register (true16 ``.h`` or op_sel); None when the question does not
     arise. ``neg``/``abs`` are the VOP3 (and DPP) input modifiers, set only where the opcode has them; packed
     instructions (VOP3P) leave theirs in ``fields``, but for v_fma_mix, whose sources are resolved to f32 or f16.

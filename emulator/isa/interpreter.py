@@ -10,7 +10,7 @@ from collections.abc import Callable
 from amdrv.emulator.isa.code import Block, CodeCache, Key
 from amdrv.emulator.isa.control import Event, Fork
 from amdrv.emulator.isa.decoder import Decoder
-from amdrv.emulator.isa.dispatch import Dispatch, DispatchStats, ShaderFault, ShaderMemory
+from amdrv.emulator.isa.dispatch import Dispatch, DispatchStats, ShaderFault, ShaderMemory, WaveRegisters
 from amdrv.emulator.isa.launch import create_waves, decode
 from amdrv.emulator.isa.machine import Lds, Machine
 from amdrv.emulator.isa.memory_path import MemoryPath
@@ -160,4 +160,10 @@ def _shader_fault(machine: Machine, group: Group, block: Block, op: object, faul
         va=fault.va,
         access=fault.access,
         workgroup=_workgroup(machine, group.start + wave),
+        registers=_registers(machine, group.start + wave),
     )
+
+
+def _registers(machine: Machine, wave: int) -> WaveRegisters:
+    state = machine.state
+    return WaveRegisters(state.sgpr[:, wave].reshape(-1).copy(), state.vgpr[:, wave].copy())

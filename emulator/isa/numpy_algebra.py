@@ -382,14 +382,14 @@ class NumpyAlgebra(Algebra[Array]):
 
 
 def _default_nan(dtype: DType) -> Any:
-    """What an invalid operation gives: the quiet NaN with the sign set (RDNA3 ISA manual, examples of V_LOG_F32)."""
+    """What an invalid operation gives: the quiet NaN with the sign set (CDNA3 ISA manual, examples of V_LOG_F32)."""
     return np.copysign(dtype.type(np.nan), dtype.type(-1))
 
 
 def _circular(turns: Array, quadrants: int) -> Array:
     """sin(2 pi (turns + quadrants / 4)), reduced to an eighth of a turn before pi is multiplied in.
 
-    Whole and half turns give +0, except that sin(-0) is -0 (RDNA3 ISA manual, examples of V_SIN_F32).
+    Whole and half turns give +0, except that sin(-0) is -0 (CDNA3 ISA manual, examples of V_SIN_F32).
     """
     quarter = np.rint(turns * 4)
     angle = (turns - quarter / 4) * (2 * np.pi)

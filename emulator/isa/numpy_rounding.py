@@ -118,7 +118,8 @@ def fma64(x: Array, y: Array, z: Array, rounding: Rounding, power: Array | int =
     high, high_error = two_sum(product, middle)
     low = sum_to_odd(middle_error, high_error)
     scaled = _scale(high, low, np.maximum(exponent, _UNDERFLOWN), rounding)
-    simple = x * y + z  # right where nothing is rounded: infinities, NaNs, a product and an addend of zero
+    # Right where nothing is rounded: infinities, NaNs, a product and an addend of zero. A finite product may overflow.
+    simple = np.where(np.isfinite(x) & np.isfinite(y) & ~np.isfinite(z), 0.0, x * y) + z
     exact = ~np.isfinite(x) | ~np.isfinite(y) | ~np.isfinite(z) | ((product == 0) & (z == 0))
     result = np.where(exact, simple, scaled)
     opposite = (np.signbit(x) ^ np.signbit(y)) != np.signbit(z)

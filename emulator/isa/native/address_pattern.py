@@ -130,8 +130,8 @@ def addresses(lanes: int) -> str:
   %lo.wide = zext {vector(lanes)} %lo to {wide}
   %hi.wide = zext {vector(lanes)} %hi to {wide}
   %hi.up = shl {wide} %hi.wide, splat (i64 32)
-  %places = or {wide} %lo.wide, %hi.up{splat("bases", "%base", lanes, "i64")}
-  %vas = add {wide} %bases, %places"""
+  %spots = or {wide} %lo.wide, %hi.up{splat("bases", "%base", lanes, "i64")}
+  %vas = add {wide} %bases, %spots"""
 
 
 def lane_pointer(lanes: int, lane: int) -> str:

@@ -181,10 +181,7 @@ class LlvmAlgebra(Algebra[Val]):
             x, y, z = self._inputs(x, y, z)
             if self._rounding[kind] is not _NEAREST:
                 return self._output(self._directed("fma", _directed_fma, x, y, z))
-        if kind != "f16":
-            return self._output(fused(x, y, z))
-        # Exact in double precision but where the half rounds far away from a tie.
-        return self._output(nearest(fused(widen(x, "f64"), widen(y, "f64"), widen(z, "f64")), kind))
+        return self._output(call("fma_f16", kind, x, y, z) if kind == "f16" else fused(x, y, z))
 
     def scaled_fma(self, x: Val, y: Val, z: Val, exponent: Val) -> Val:
         x, y, z = self._inputs(x, y, z)

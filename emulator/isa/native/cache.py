@@ -153,7 +153,7 @@ def _pack(unit: StoredUnit) -> bytes:
             "tier": unit.tier,
             "ranges": [(place, len(code)) for place, code in unit.ranges],
             "places": [place for place, _ in unit.sites],
-            "names": " ".join(name or "-" for _, name in unit.sites),
+            "names": "\n".join(name for _, name in unit.sites),
             "entries": sorted(unit.entries),
             "added": sorted(unit.added),
             "calls": unit.calls,
@@ -174,7 +174,7 @@ def _unpack(payload: bytes) -> StoredUnit:
     for place, size_bytes in manifest["ranges"]:
         ranges.append((place, payload[at : at + size_bytes]))
         at += size_bytes
-    names = ("" if name == "-" else name for name in manifest["names"].split())
+    names = manifest["names"].split("\n")
     start += code_bytes
     return StoredUnit(
         tier=manifest["tier"],

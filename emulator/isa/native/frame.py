@@ -35,6 +35,7 @@ class Exits:
     """Ways out of the function that every block shares."""
 
     faults: list[tuple[str, int]] = field(default_factory=list)  # (block, pc offset) from which %fault is entered
+    runs: set[tuple[int, int]] = field(default_factory=set)  # (first VGPR, count) that have to lie together in memory
 
 
 class Frame:
@@ -116,6 +117,28 @@ class Frame:
         low, high = self.split(value)
         self.set_vgpr(index, low, mask)
         self.set_vgpr(index + 1, high, mask)
+
+    def vgprs_in_memory(self, first: int, count: int, *, reads: bool = True) -> str:
+        """A pointer to consecutive allocated VGPRs, with what they hold now unless ``reads`` is false.
+
+        For instructions with so many registers that passing them by value costs more than it gives.
+        """
+        for index in range(first, first + count):
+            self.touched |= 1 << index
+            if reads and not self.writes >> index & 1:
+                self.reads |= 1 << index
+            value = self._dirty.pop(index, None)
+            if value is not None:
+                self.builder.do(f"store {value.typed}, ptr {slot_name(index)}")
+        self.exits.runs.add((first, count))
+        return slot_name(first)
+
+    def wrote_memory(self, first: int, count: int) -> None:
+        """Consecutive VGPRs have been written where ``vgprs_in_memory`` said that they are."""
+        for index in range(first, first + count):
+            self.touched |= 1 << index
+            self.writes |= 1 << index
+            self._values.pop(index, None)
 
     # Scalar registers, by operand code.
 

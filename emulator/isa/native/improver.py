@@ -11,7 +11,6 @@ import os
 import queue
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import weakref
@@ -96,19 +95,18 @@ class Improver:
         self._queue: queue.SimpleQueue[tuple[Units, Unit] | None] = queue.SimpleQueue()
         self._pending = 0
         self._settled = threading.Condition()
-        self._thread: threading.Thread | None = None
-        self._process_id = os.getpid()
+        self._threads: list[threading.Thread] = []  # one at most
         self._child = CompilerChild()
-        self._finalizer = weakref.finalize(self, _close, self._queue, self._child)
+        self._finalizer = weakref.finalize(self, _close, self._queue, self._child, self._threads, os.getpid())
 
     def add(self, units: Units, unit: Unit) -> None:
         """Ask for better code."""
         with self._settled:
             self._pending += 1
-            if self._thread is None:
+            if not self._threads:
                 loop = _Loop(self._queue, self._decoder, self._child, self._done)
-                self._thread = threading.Thread(target=loop.run, name="amdrv translator", daemon=True)
-                self._thread.start()
+                self._threads.append(threading.Thread(target=loop.run, name="amdrv translator", daemon=True))
+                self._threads[0].start()
         self._queue.put((units, unit))
 
     def _done(self) -> None:
@@ -163,6 +161,16 @@ class _Loop:
         units.improved(unit, before, stored, time.perf_counter() - started)
 
 
-def _close(requests: queue.SimpleQueue[tuple[Units, Unit] | None], child: CompilerChild) -> None:
+def _close(
+    requests: queue.SimpleQueue[tuple[Units, Unit] | None],
+    child: CompilerChild,
+    threads: list[threading.Thread],
+    process_id: int,
+) -> None:
+    if os.getpid() != process_id:
+        return  # a forked process: thread and child are its parent's
     requests.put(None)
     child.close()
+    for thread in threads:
+        if thread is not threading.current_thread():
+            thread.join(JOIN_S)

@@ -1,13 +1,14 @@
 """Loads and stores lane by lane: any addresses, elements that cross pages, lanes in different extents.
 
-lanes_read.wN(ptr ctx, iN mask, <N x i64> va, i64 size, ptr buffer) -> i1 fault
-    Copies ``size`` bytes (1, 2, or a multiple of 4) of each lane of the mask to ``buffer``, where a lane has as many
-    whole dwords as hold them; bytes that are not loaded are zero.
-lanes_write.wN(ptr ctx, iN mask, <N x i64> va, i64 size, ptr buffer) -> i1 fault
+lanes_read.wN(ptr ctx, iN mask, <N x i64> va, i64 size, i64 stride, ptr buffer) -> i1 fault
+    Copies ``size`` bytes (1, 2, or a multiple of 4) of each lane of the mask to ``buffer`` + lane × ``stride``.
+lanes_write.wN(ptr ctx, iN mask, <N x i64> va, i64 size, i64 stride, ptr buffer) -> i1 fault
     The other way round. All lanes are translated before the first byte is written.
 lanes_place_A.wN(ptr ctx, iN mask, <N x i64> va, i64 size, ptr places) -> i1 fault
     Where the lanes' elements are: {i64 host, i64 rest, i64 count}[N], ``count`` bytes at ``host`` and the others, which
     are on the next page, at ``rest``.
+copy_element.wN(ptr to, ptr from, i64 size) -> void
+    1, 2 or a multiple of 4 bytes, no dword in more than one piece.
 
 Which of several faults is reported follows ``memory_path``: the least offset in the element, then the lowest lane.
 """
@@ -18,7 +19,7 @@ from amdrv.emulator.isa.dispatch import Access
 from amdrv.emulator.isa.native.ir_text import vector
 from amdrv.emulator.isa.native.layout import Detail
 from amdrv.emulator.isa.native.library import Function
-from amdrv.emulator.isa.native.tlb import ACCESSES, EXTENT
+from amdrv.emulator.isa.native.tlb import ACCESSES, EXTENT, probe
 
 _PLACE = "{i64, i64, i64}"
 
@@ -26,12 +27,11 @@ _PLACE = "{i64, i64, i64}"
 def functions(lanes: int) -> list[Function]:
     """The functions for one wave size."""
     places = [_place(lanes, access) for access in ACCESSES]
-    return [*places, _transfer(lanes, Access.READ), _transfer(lanes, Access.WRITE)]
+    return [_copy(lanes), *places, _transfer(lanes, Access.READ), _transfer(lanes, Access.WRITE)]
 
 
-def arguments(lanes: int) -> str:
-    """What the copying functions are called with."""
-    return f"ptr %ctx, i{lanes} %mask, {vector(lanes, 'i64')} %va, i64 %size, ptr"
+def _arguments(lanes: int) -> str:
+    return f"ptr %ctx, i{lanes} %mask, {vector(lanes, 'i64')} %va, i64 %size"
 
 
 def lane_loop(lanes: int) -> str:
@@ -54,9 +54,38 @@ one:
   %fewer = and {mask} %rest, %less"""
 
 
+def each_probed(lanes: int, size_bytes: int, access: str, before: str) -> str:
+    """IR of a loop over the lanes of %mask, whose addresses are in %places: each in an extent that is cached?
+
+    Blocks: ``before`` (whence it comes), %turn, and the caller's %hit (a lane's element is at %lane.at; goes to %turn),
+    %strange (one is not cached, or not in one piece) and %over.
+    """
+    mask = f"i{lanes}"
+    return f"""
+  br label %turn
+turn:
+  %rest = phi {mask} [%mask, %{before}], [%fewer, %hit]{lane_loop(lanes)}
+  %from = getelementptr i64, ptr %places, i64 %index
+  %address = load i64, ptr %from{probe(access, "%address", "lane.")}
+  %lane.room = sub i64 %lane.end, %address
+  %lane.fits = icmp uge i64 %lane.room, {size_bytes}
+  %lane.ok = and i1 %lane.fits, %lane.tag.ok
+  %lane.host = add i64 %address, %lane.delta
+  %lane.at = inttoptr i64 %lane.host to ptr
+  br i1 %lane.ok, label %hit, label %strange"""
+
+
+def copy(size_bytes: int, source: str, target: str, name: str) -> str:
+    """IR that copies an element from one pointer to another, as %<name>."""
+    kind = f"i{8 * size_bytes}" if size_bytes < 4 else vector(size_bytes // 4)
+    return f"""
+  %{name} = load {kind}, ptr {source}, align 1
+  store {kind} %{name}, ptr {target}, align 1"""
+
+
 def _place(lanes: int, access: str) -> Function:
     mask, reason = f"i{lanes}", f"i32 {int(ACCESSES[access])}, i32 {int(Detail.TRANSLATION)}, i64 0"
-    return Function(f"""define i1 @lanes_place_{access}.w{lanes}({arguments(lanes)} %places) {{
+    return Function(f"""define i1 @lanes_place_{access}.w{lanes}({_arguments(lanes)}, ptr %places) {{
   %all = alloca {vector(lanes, "i64")}
   store {vector(lanes, "i64")} %va, ptr %all
   br label %next
@@ -114,31 +143,47 @@ done:
 }}""")
 
 
+def _copy(lanes: int) -> Function:
+    return Function(f"""define void @copy_element.w{lanes}(ptr %to, ptr %from, i64 %size) {{
+  %rest = and i64 %size, 3
+  %dwords = icmp eq i64 %rest, 0
+  br i1 %dwords, label %dword, label %small
+dword:
+  %at = phi i64 [0, %0], [%next, %dword]
+  %from.at = getelementptr i8, ptr %from, i64 %at
+  %to.at = getelementptr i8, ptr %to, i64 %at
+  %value = load i32, ptr %from.at, align 1
+  store i32 %value, ptr %to.at, align 1
+  %next = add i64 %at, 4
+  %over = icmp eq i64 %next, %size
+  br i1 %over, label %done, label %dword
+small:
+  %pair = icmp eq i64 %size, 2
+  br i1 %pair, label %half, label %byte
+half:
+  %value.2 = load i16, ptr %from, align 1
+  store i16 %value.2, ptr %to, align 1
+  br label %done
+byte:
+  %value.1 = load i8, ptr %from
+  store i8 %value.1, ptr %to
+  br label %done
+done:
+  ret void
+}}""")
+
+
 def _transfer(lanes: int, access: Access) -> Function:
-    """Copy between memory and a buffer, in dwords or halfwords where an element is in one piece."""
+    """Copy between memory and a buffer: whole, or byte by byte where an element is in two pieces."""
     mask, name = f"i{lanes}", access.name.lower()
-    read = access is Access.READ
-
-    def copy(element: str, memory: str, own: str, label: str) -> str:
-        source, target = (memory, own) if read else (own, memory)
-        return f"""
-  %{label}.value = load {element}, ptr {source}, align 1
-  store {element} %{label}.value, ptr {target}, align 1"""
-
-    clear = "\n  call void @llvm.memset.p0.i64(ptr %buffer, i8 0, i64 %bytes, i1 false)" if read else ""
-    return Function(f"""define i1 @lanes_{name}.w{lanes}({arguments(lanes)} %buffer) {{
+    ends = ("ptr %own", "ptr %memory") if access is Access.READ else ("ptr %memory", "ptr %own")
+    bytes_ = ("%piece.at", "%own.byte") if access is Access.READ else ("%own.byte", "%piece.at")
+    return Function(f"""define i1 @lanes_{name}.w{lanes}({_arguments(lanes)}, i64 %stride, ptr %buffer) {{
   %places = alloca [{lanes} x {_PLACE}]
-  %up = add i64 %size, 3
-  %stride = and i64 %up, -4
-  %bytes = mul i64 %stride, {lanes}{clear}
-  %fault = call i1 @lanes_place_{name}.w{lanes}({arguments(lanes)} %places)
-  %whole = and i64 %size, 3
-  %dwords = icmp eq i64 %whole, 0
-  br label %check
-check:
+  %fault = call i1 @lanes_place_{name}.w{lanes}({_arguments(lanes)}, ptr %places)
   br i1 %fault, label %failed, label %next
 next:
-  %rest = phi {mask} [%mask, %check], [%fewer, %again]{lane_loop(lanes)}
+  %rest = phi {mask} [%mask, %0], [%fewer, %again]{lane_loop(lanes)}
   %place = getelementptr {_PLACE}, ptr %places, i64 %index
   %host = load i64, ptr %place
   %place.count = getelementptr i64, ptr %place, i64 2
@@ -147,33 +192,26 @@ next:
   %own = getelementptr i8, ptr %buffer, i64 %skip
   %memory = inttoptr i64 %host to ptr
   %one.piece = icmp eq i64 %count, %size
-  %by.dword = and i1 %one.piece, %dwords
-  br i1 %by.dword, label %dword, label %small
-dword:
-  %at = phi i64 [0, %one], [%at.next, %dword]
-  %memory.at = getelementptr i8, ptr %memory, i64 %at
-  %own.at = getelementptr i8, ptr %own, i64 %at{copy("i32", "%memory.at", "%own.at", "dword")}
-  %at.next = add i64 %at, 4
-  %dword.end = icmp eq i64 %at.next, %size
-  br i1 %dword.end, label %again, label %dword
-small:
-  %is.half = icmp eq i64 %size, 2
-  %by.half = and i1 %one.piece, %is.half
-  br i1 %by.half, label %half, label %byte
-half:{copy("i16", "%memory", "%own", "half")}
+  br i1 %one.piece, label %whole, label %two
+whole:
+  call void @copy_element.w{lanes}({ends[0]}, {ends[1]}, i64 %size)
   br label %again
-byte:
-  %byte.at = phi i64 [0, %small], [%byte.next, %byte]
-  %before = icmp ult i64 %byte.at, %count
+two:
   %place.rest = getelementptr i64, ptr %place, i64 1
   %rest.host = load i64, ptr %place.rest
   %rest.0 = sub i64 %rest.host, %count
+  br label %byte
+byte:
+  %at = phi i64 [0, %two], [%at.next, %byte]
+  %before = icmp ult i64 %at, %count
   %piece = select i1 %before, i64 %host, i64 %rest.0
-  %piece.host = add i64 %piece, %byte.at
+  %piece.host = add i64 %piece, %at
   %piece.at = inttoptr i64 %piece.host to ptr
-  %own.byte = getelementptr i8, ptr %own, i64 %byte.at{copy("i8", "%piece.at", "%own.byte", "byte")}
-  %byte.next = add i64 %byte.at, 1
-  %byte.end = icmp eq i64 %byte.next, %size
+  %own.byte = getelementptr i8, ptr %own, i64 %at
+  %value = load i8, ptr {bytes_[0]}
+  store i8 %value, ptr {bytes_[1]}
+  %at.next = add i64 %at, 1
+  %byte.end = icmp eq i64 %at.next, %size
   br i1 %byte.end, label %again, label %byte
 again:
   br label %next

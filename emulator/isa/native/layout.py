@@ -111,7 +111,7 @@ class Service(enum.IntEnum):
 
 
 class TlbEntry(ctypes.Structure):
-    """One entry of a direct-mapped translation cache, found by (va >> 12) % TLB_ENTRIES.
+    """One entry of a direct-mapped translation cache, found by ``tlb_slot``.
 
     It holds a whole extent, not a page: ``tag`` is va >> 12 of the page that was looked up (all ones: empty), and every
     address in [first, end) is at arena index va + delta (modulo 2**64).
@@ -135,6 +135,12 @@ EXTENTS = 32
 TLB_ENTRIES = 1024
 TLB_PAGE_SHIFT = 12
 TLB_EMPTY = (1 << 64) - 1
+TLB_FOLD_SHIFT = 10  # arrays that lie a power of two apart must not share their entries
+
+
+def tlb_slot(page: int) -> int:
+    """Number of the entry for a page (va >> 12)."""
+    return (page ^ page >> TLB_FOLD_SHIFT) % TLB_ENTRIES
 
 
 def offset(name: str) -> int:

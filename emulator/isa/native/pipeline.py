@@ -1,6 +1,6 @@
 """From IR text to an object for this host; run as a script, a server that does it for another process.
 
-Better code takes LLVM long, and llvmlite lets one thread at a time into LLVM, so the second tier is compiled by a child.
+Better code takes LLVM long, and llvmlite lets one thread at a time into LLVM: a child compiles the second tier.
 The child gets REQUEST frames with IR text on its standard input and answers each with a REPLY frame on its standard
 output: an object, or a message. This file imports nothing but llvmlite, and that only when something is compiled.
 """
@@ -67,17 +67,22 @@ def compile_module(ir: str, effort: Effort) -> bytes:
 
     machine = _machine(effort)
     context = binding.create_context()
+    module = None
+    # A module must be gone before its context is: it is not left to the garbage collector.
     try:
         module = binding.parse_assembly(ir, context)
         module.verify()
-    except RuntimeError as error:
-        raise BadModule(str(error)) from error
-    with module:
         if effort is Effort.LIBRARY:
             _optimise_library(machine, module)
         elif effort is Effort.GOOD:
             _optimise(machine, module)
         return bytes(machine.emit_object(module))
+    except RuntimeError as error:
+        raise BadModule(str(error)) from error
+    finally:
+        if module is not None:
+            module.close()
+        context.close()
 
 
 def _optimise_library(machine: Any, module: Any) -> None:

@@ -43,7 +43,10 @@ class Planner:
     def prepare(self, launch: Launch, cell: int, base: int) -> Prepared:
         """The plan of a dispatch whose waves start at ``base``, in the unit that ``cell`` leads to (a host address)."""
         dispatch = launch.dispatch
-        key = (replace(dispatch, user_data=(), pc=0, scratch_base=0, groups=_lasts(dispatch), start=(0, 0, 0)), launch.lanes)
+        key = (
+            replace(dispatch, user_data=(), pc=0, scratch_base=0, groups=_lasts(dispatch), start=(0, 0, 0)),
+            launch.lanes,
+        )
         found = self._templates.get(key)
         if found is None:
             found = self._templates[key] = _templates(launch)
@@ -137,5 +140,3 @@ def _plan(launch: Launch) -> Plan:
 def plan_address(plan: Plan) -> int:
     """Host address of a plan."""
     return ctypes.addressof(plan)
-
-

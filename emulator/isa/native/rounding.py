@@ -7,11 +7,11 @@ All functions take and return values of one shape.
 from __future__ import annotations
 
 from amdrv.emulator.isa.algebra import Rounding
-from amdrv.emulator.isa.native.builder import Val
+from amdrv.emulator.isa.native.builder import WIDTHS, Val
 from amdrv.emulator.isa.native.primitives import (
     FORMATS,
+    SIGNED,
     UNSIGNED,
-    WIDTHS,
     arithmetic,
     cast,
     choose,
@@ -117,15 +117,16 @@ def two_sum(x: Val, y: Val) -> tuple[Val, Val]:
 
 
 def to_odd(total: Val, error: Val) -> Val:
-    """``total + error`` rounded to odd: an inexact double is the one of its two neighbours whose last bit is set."""
-    bits = cast(total, "i64")
-    inward = (cast(error, "i64") ^ bits) >> 63  # -1 when the exact value is nearer to zero
-    inexact = compare("fcmp one", error, constant(error, "f64", 0))
-    return cast(choose(inexact, bits + inward | 1, bits), "f64")
+    """``total + error`` rounded to odd: an inexact result is the one of two neighbours whose last bit is set."""
+    kind = SIGNED[WIDTHS[total.kind]]
+    bits = cast(total, kind)
+    inward = (cast(error, kind) ^ bits) >> (WIDTHS[kind] - 1)  # -1 when the exact value is nearer to zero
+    inexact = compare("fcmp one", error, constant(error, error.kind, 0))
+    return cast(choose(inexact, bits + inward | 1, bits), total.kind)
 
 
 def sum_to_odd(x: Val, y: Val) -> Val:
-    """``x + y`` in double precision, rounded to odd."""
+    """``x + y`` in their own precision, rounded to odd."""
     return to_odd(*two_sum(x, y))
 
 
@@ -243,9 +244,11 @@ def fma64(x: Val, y: Val, z: Val, power: Val, rounding: Rounding) -> Val:
     low = sum_to_odd(middle_error, high_error)
     exponent = builder.intrinsic("smax", "i32", exponent, constant(exponent, "i32", _UNDERFLOWN))
     scaled = _scale(high, low, exponent, rounding)
-    # Right where nothing is rounded: infinities, NaNs, a product and an addend of zero.
-    simple = arithmetic("fadd", arithmetic("fmul", x, y), z)
-    exact = ~(is_finite(x) & is_finite(y) & is_finite(z)) | no_product & no_addend
+    # Right where nothing is rounded: infinities, NaNs, a product and an addend of zero. A finite product may overflow.
+    finite_product, finite_addend = is_finite(x) & is_finite(y), is_finite(z)
+    simple = choose(finite_product & ~finite_addend, zero, arithmetic("fmul", x, y))
+    simple = arithmetic("fadd", simple, z)
+    exact = ~(finite_product & finite_addend) | no_product & no_addend
     result = choose(exact, simple, scaled)
     opposite = _differ(x, y) ^ compare("icmp slt", cast(z, "i64"), constant(z, "i64", 0))
     cancelled = compare("fcmp oeq", high, zero) & compare("fcmp oeq", low, zero) & ~exact & opposite

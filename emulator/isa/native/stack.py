@@ -1,14 +1,17 @@
-"""Values of several registers: operands of more than 64 bits, and an algebra that works on all registers at once."""
+"""Values of several registers: operands of more than 64 bits."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar, cast
 
 from amdrv.emulator.isa.native.builder import Val
 
+V = TypeVar("V")
+
 
 class Stack(Val):
-    """One value for each register; with a single value an operator means one operation for each register."""
+    """One value for each register; combined with a single value it means one operation for each register."""
 
     __slots__ = ("values",)
 
@@ -21,8 +24,10 @@ class Stack(Val):
         return Stack([left._binary(operation, left, right) for left, right in aligned(x, y)])
 
 
-def aligned(*values: Val) -> list[tuple[Val, ...]]:
-    """The operands of each register's operation."""
+def aligned(*values: V) -> list[tuple[V, ...]]:
+    """The operands of each register's operation; what is not a stack takes part in all of them."""
     count = max(len(value.values) for value in values if isinstance(value, Stack))
-    rows = [value.values if isinstance(value, Stack) else [value] * count for value in values]
+    rows: list[Sequence[V]] = [
+        cast(Sequence[V], value.values) if isinstance(value, Stack) else [value] * count for value in values
+    ]
     return list(zip(*rows, strict=True))

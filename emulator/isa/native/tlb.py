@@ -29,15 +29,14 @@ from __future__ import annotations
 
 from amdrv.emulator.isa.dispatch import Access
 from amdrv.emulator.isa.native import layout
-from amdrv.emulator.isa.native.layout import TLB_ENTRIES, TLB_PAGE_SHIFT, Detail, FaultKind, TlbEntry
+from amdrv.emulator.isa.native.layout import TLB_ENTRIES, TLB_FOLD_SHIFT, TLB_PAGE_SHIFT, Detail, FaultKind, TlbEntry
 from amdrv.emulator.isa.native.library import Function
 
 ACCESSES = {"read": Access.READ, "write": Access.WRITE}
 EXTENT = "{i64, i64, i64, i1}"
 PAGE_BYTES = 1 << TLB_PAGE_SHIFT
-_ENTRY_BYTES = 32
 _ENTRY_SHIFT = 5  # log2 of the size of an entry
-# The offset of an entry's slot is taken from the address in one shift and one mask.
+# The offset of an entry's slot (see ``layout.tlb_slot``) is taken from the address as it is, not from its page.
 _SLOT_SHIFT = TLB_PAGE_SHIFT - _ENTRY_SHIFT
 _SLOT_MASK = (TLB_ENTRIES - 1) << _ENTRY_SHIFT
 
@@ -50,29 +49,31 @@ def functions(lanes: int) -> list[Function]:
     return result
 
 
-def context_field(name: str, kind: str, prefix: str = "") -> str:
-    """IR that loads a field of %ctx, which never changes while a wave runs, into %<prefix><name>."""
+def context_field(name: str, kind: str) -> str:
+    """IR that loads a field of %ctx, which must not change while a wave runs, into %<name>."""
     return f"""
-  %{prefix}{name}.at = getelementptr i8, ptr %ctx, i64 {layout.offset(name)}
-  %{prefix}{name} = load {kind}, ptr %{prefix}{name}.at, !invariant.load !1"""
+  %{name}.at = getelementptr i8, ptr %ctx, i64 {layout.offset(name)}
+  %{name} = load {kind}, ptr %{name}.at, !invariant.load !1"""
 
 
-def probe(access: str, va: str) -> str:
+def probe(access: str, va: str, prefix: str = "") -> str:
     """IR that looks at the slot of an address: %tag.ok, %first, %end and %delta (to the host address, if it is ok)."""
     return f"""{context_field(f"tlb_{access}", "ptr")}{context_field("arena", "i64")}
-  %slot.bits = lshr i64 {va}, {_SLOT_SHIFT}
-  %slot.offset = and i64 %slot.bits, {_SLOT_MASK}
-  %slot = getelementptr i8, ptr %tlb_{access}, i64 %slot.offset
-  %page = lshr i64 {va}, {TLB_PAGE_SHIFT}
-  %tag = load i64, ptr %slot
-  %tag.ok = icmp eq i64 %tag, %page
-  %first.at = getelementptr i8, ptr %slot, i64 {TlbEntry.first.offset}
-  %first = load i64, ptr %first.at
-  %end.at = getelementptr i8, ptr %slot, i64 {TlbEntry.end.offset}
-  %end = load i64, ptr %end.at
-  %shift.at = getelementptr i8, ptr %slot, i64 {TlbEntry.delta.offset}
-  %shift = load i64, ptr %shift.at
-  %delta = add i64 %shift, %arena"""
+  %{prefix}slot.low = lshr i64 {va}, {_SLOT_SHIFT}
+  %{prefix}slot.high = lshr i64 {va}, {_SLOT_SHIFT + TLB_FOLD_SHIFT}
+  %{prefix}slot.bits = xor i64 %{prefix}slot.low, %{prefix}slot.high
+  %{prefix}slot.offset = and i64 %{prefix}slot.bits, {_SLOT_MASK}
+  %{prefix}slot = getelementptr i8, ptr %tlb_{access}, i64 %{prefix}slot.offset
+  %{prefix}page = lshr i64 {va}, {TLB_PAGE_SHIFT}
+  %{prefix}tag = load i64, ptr %{prefix}slot
+  %{prefix}tag.ok = icmp eq i64 %{prefix}tag, %{prefix}page
+  %{prefix}first.at = getelementptr i8, ptr %{prefix}slot, i64 {TlbEntry.first.offset}
+  %{prefix}first = load i64, ptr %{prefix}first.at
+  %{prefix}end.at = getelementptr i8, ptr %{prefix}slot, i64 {TlbEntry.end.offset}
+  %{prefix}end = load i64, ptr %{prefix}end.at
+  %{prefix}shift.at = getelementptr i8, ptr %{prefix}slot, i64 {TlbEntry.delta.offset}
+  %{prefix}shift = load i64, ptr %{prefix}shift.at
+  %{prefix}delta = add i64 %{prefix}shift, %arena"""
 
 
 def _hit(lanes: int, access: str) -> Function:

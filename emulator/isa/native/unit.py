@@ -437,8 +437,7 @@ class _Writer:
         builder = self.builder
         builder.lines = ["define i32 @unit(ptr noalias %ctx, ptr noalias %state, i64 %base) nounwind {"]
         builder.label("%entry")
-        for bit in self._bits(EVERYTHING):
-            builder.do(f"{slot_name(bit)} = alloca {self._type(bit)}")
+        self._write_slots()
         for name, text in (("count", "i64"), ("limit", "i64"), ("patience", "i32")):
             builder.do(f"%{name} = alloca {text}")
         count = builder.emit(f"load i64, ptr {builder.emit(_field(layout.STATE_COUNT))}")
@@ -459,6 +458,17 @@ class _Writer:
         builder.do(f"switch i64 {builder.emit(f'or i64 {place}, {key}')}, label %lost [ {cases} ]")
         self._write_start(entries, key)
         return builder.lines
+
+    def _write_slots(self) -> None:
+        """A stack slot for each register; those that must lie together share one."""
+        builder, kind = self.builder, self._type(0)
+        together: dict[int, str] = {}
+        for first, count in _merged(self._shared.runs):
+            run = builder.emit(f"alloca [{count} x {kind}]")
+            for index in range(count):
+                together[first + index] = f"getelementptr {kind}, ptr {run}, i64 {index}"
+        for bit in self._bits(EVERYTHING):
+            builder.do(f"{slot_name(bit)} = {together.get(bit) or f'alloca {self._type(bit)}'}")
 
     def _write_key(self) -> str:
         """MODE of the wave, where the entry switch wants it."""
@@ -482,6 +492,18 @@ class _Writer:
             if place == 0
         )
         builder.do(f"switch i64 {key}, label %lost [ {cases} ]")
+
+
+def _merged(runs: set[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Runs of registers (first, count) that cover all the given ones, none overlapping another."""
+    merged: list[tuple[int, int]] = []
+    for first, count in sorted(runs):
+        if merged and first < merged[-1][0] + merged[-1][1]:
+            start, _ = merged[-1]
+            merged[-1] = (start, max(merged[-1][1], first + count - start))
+        else:
+            merged.append((first, count))
+    return merged
 
 
 def _label(node: Node) -> str:

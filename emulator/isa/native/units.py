@@ -128,9 +128,9 @@ class FrozenMemory:
         first = va & -PAGE_BYTES
         return first, first + PAGE_BYTES, number * PAGE_BYTES - first
 
-    def translate(self, va: np.ndarray[tuple[int, ...], np.dtype[np.uint64]], access: Access) -> np.ndarray[
-        tuple[int, ...], np.dtype[np.int64]
-    ]:
+    def translate(
+        self, va: np.ndarray[tuple[int, ...], np.dtype[np.uint64]], access: Access
+    ) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
         """See ShaderMemory."""
         flat = [int(address) + self.extent(int(address), access)[2] for address in va.reshape(-1)]
         return np.array(flat, np.int64).reshape(va.shape)
@@ -267,8 +267,7 @@ class Units:
         covered = [(place, place + len(code)) for place, code in stored.ranges]
         # What could not be fetched then must not be there now.
         return all(
-            any(first <= place < end for first, end in covered)
-            or _read_code(memory, base + place & MASK, 1) is None
+            any(first <= place < end for first, end in covered) or _read_code(memory, base + place & MASK, 1) is None
             for place in holes
         )
 
@@ -328,7 +327,8 @@ class Units:
             added=added,
             calls=tuple(jit.declared(unit.ir)),
             # One such return is for waves that come in where there is no entry; any other leads into another unit.
-            leaves=unit.ir.count(f"ret i32 {int(Outcome.JUMP)}\n") > 1 or f"ret i32 {int(Outcome.REFETCH)}\n" in unit.ir,
+            leaves=unit.ir.count(f"ret i32 {int(Outcome.JUMP)}\n") > 1
+            or f"ret i32 {int(Outcome.REFETCH)}\n" in unit.ir,
             code=b"",
         )
         return unit.ir, stored

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from amdrv.emulator.isa.native.address_pattern import addresses, agree, arguments, lane_pointer, pattern, window
 from amdrv.emulator.isa.native.ir_text import deinterleave, result, result_type, shuffle, splat, vector
+from amdrv.emulator.isa.native.lane_transfer import copy, each_probed
 from amdrv.emulator.isa.native.library import Function
 
 
@@ -47,6 +48,12 @@ def functions(lanes: int) -> list[Function]:
 
 
 def _load(lanes: int, name: str, form: LoadForm) -> Function:
+    head, call = (f"{verb}.{name}.w{lanes}({arguments(lanes)})" for verb in ("global_load", "gather"))
+    return inline_load(lanes, head, form, f"@{call}")
+
+
+def inline_load(lanes: int, head: str, form: LoadForm, slow_call: str) -> Function:
+    """A load with the inline path, "NAME(ARGUMENTS)", that leaves other addresses to a call, "@NAME(ARGUMENTS)"."""
     size, dwords, kind = form.size_bytes, form.dwords, vector(lanes)
     returned = result_type(lanes, dwords)
     merged = "".join(
@@ -54,7 +61,7 @@ def _load(lanes: int, name: str, form: LoadForm) -> Function:
         for dword in range(dwords)
     )
     slow = "".join(f"\n  %slow{dword} = extractvalue {returned} %gathered, {dword}" for dword in range(dwords))
-    text = f"""define {returned} @global_load.{name}.w{lanes}({arguments(lanes)}) {{{pattern(lanes, size, "read")}
+    text = f"""define {returned} @{head} {{{pattern(lanes, size, "read")}
   br i1 %wide.ok, label %wide, label %other
 wide:
   %wide.host = add i64 %start, %delta
@@ -71,7 +78,7 @@ single:
   %single.at = inttoptr i64 %single.host to ptr{_load_single(lanes, form)}
   br label %done
 slow:
-  %gathered = call {returned} @gather.{name}.w{lanes}({arguments(lanes)}) cold{slow}
+  %gathered = call {returned} {slow_call} cold noinline{slow}
   %fault.slow = extractvalue {returned} %gathered, {dwords}
   br label %done
 done:
@@ -115,25 +122,36 @@ def _load_single(lanes: int, form: LoadForm) -> str:
 def _gather(lanes: int, name: str, form: LoadForm) -> Function:
     size, dwords, mask, wide = form.size_bytes, form.dwords, f"i{lanes}", vector(lanes, "i64")
     returned = result_type(lanes, dwords)
+    transfer = f"ptr %ctx, {mask} %mask, {wide} %vas, i64 {size}, i64 {4 * dwords}, ptr %buffer"
     merged = "".join(
         f"\n  %v{dword} = phi {vector(lanes)} [zeroinitializer, %none], [zeroinitializer, %bad], "
-        f"[%quick{dword}, %near], [%part{dword}, %apart]"
+        f"[%quick{dword}, %near], [%part{dword}, %over]"
         for dword in range(dwords)
     )
     text = f"""define {returned} @gather.{name}.w{lanes}({arguments(lanes)}) {{
-  %buffer = alloca {vector(lanes * dwords)}{window(lanes, size, "read")}
+  %buffer = alloca {vector(lanes * dwords)}
+  %places = alloca {wide}{window(lanes, size, "read")}
 near:{_gather_lanes(lanes, form)}
   br label %done
 apart:{addresses(lanes)}
-  %apart.fault = call i1 @lanes_read.w{lanes}(ptr %ctx, {mask} %mask, {wide} %vas, i64 {size}, ptr %buffer)
-  %apart.raw = load {vector(lanes * dwords)}, ptr %buffer{_extended("part", "%apart.raw", lanes, form)}
+  store {wide} %vas, ptr %places
+  store {vector(lanes * dwords)} zeroinitializer, ptr %buffer{each_probed(lanes, size, "read", "apart")}
+hit:
+  %own = getelementptr [{dwords} x i32], ptr %buffer, i64 %index{copy(size, "%lane.at", "%own", "moved")}
+  br label %turn
+strange:
+  %strange.fault = call i1 @lanes_read.w{lanes}({transfer}) noinline
+  br label %over
+over:
+  %apart.fault = phi i1 [false, %turn], [%strange.fault, %strange]
+  %apart.raw = load {vector(lanes * dwords)}, ptr %buffer{extended("part", "%apart.raw", lanes, form)}
   br label %done
 none:
   br label %done
 bad:
   br label %done
 done:
-  %failed = phi i1 [false, %none], [true, %bad], [false, %near], [%apart.fault, %apart]{merged}{
+  %failed = phi i1 [false, %none], [true, %bad], [false, %near], [%apart.fault, %over]{merged}{
         result(lanes, [f"%v{dword}" for dword in range(dwords)], "%failed")
     }
 }}"""
@@ -179,7 +197,8 @@ def _gather_wide(lanes: int, form: LoadForm) -> str:
     return "".join(lines) + deinterleave("quick", f"%row{width}.0", lanes, form.dwords)
 
 
-def _extended(prefix: str, source: str, lanes: int, form: LoadForm) -> str:
+def extended(prefix: str, source: str, lanes: int, form: LoadForm) -> str:
+    """IR that takes elements, zero-extended to dwords, apart and extends the signed ones."""
     if not form.signed:
         return deinterleave(prefix, source, lanes, form.dwords)
     shift = f"splat (i32 {32 - 8 * form.size_bytes})"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from amdrv.emulator.isa.native.address_pattern import addresses, arguments, lane_pointer, pattern, window
 from amdrv.emulator.isa.native.ir_text import interleave, vector
-from amdrv.emulator.isa.native.lane_transfer import lane_loop
+from amdrv.emulator.isa.native.lane_transfer import copy, each_probed
 from amdrv.emulator.isa.native.library import Function
 
 SIZES = {"b8": 1, "b16": 2, "b32": 4, "b64": 8, "b96": 12, "b128": 16}
@@ -27,26 +27,35 @@ def _dwords(name: str) -> int:
     return -(-SIZES[name] // 4)
 
 
+def data_arguments(lanes: int, name: str) -> str:
+    """The data registers of a form, as they follow the address."""
+    return "".join(f", {vector(lanes)} %data{dword}" for dword in range(_dwords(name)))
+
+
 def _arguments(lanes: int, name: str) -> str:
-    data = "".join(f", {vector(lanes)} %data{dword}" for dword in range(_dwords(name)))
-    return arguments(lanes) + data
+    return arguments(lanes) + data_arguments(lanes, name)
 
 
 def _store(lanes: int, name: str) -> Function:
-    mask, size = f"i{lanes}", SIZES[name]
+    head, call = (f"{verb}.{name}.w{lanes}({_arguments(lanes, name)})" for verb in ("global_store", "scatter"))
+    return inline_store(lanes, head, name, f"@{call}")
+
+
+def inline_store(lanes: int, head: str, name: str, slow_call: str) -> Function:
+    """A store with the inline path, "NAME(ARGUMENTS)", that leaves other addresses to a call, "@NAME(ARGUMENTS)"."""
     condition = "%wide.ok"
-    tests = pattern(lanes, size, "write")
+    tests = pattern(lanes, SIZES[name], "write")
     if name not in _UNDER_MASK:
         condition = "%full.ok"
-        tests += f"\n  %full = icmp eq {mask} %mask, -1\n  %full.ok = and i1 %wide.ok, %full"
-    text = f"""define i1 @global_store.{name}.w{lanes}({_arguments(lanes, name)}) {{{tests}
+        tests += f"\n  %full = icmp eq i{lanes} %mask, -1\n  %full.ok = and i1 %wide.ok, %full"
+    text = f"""define i1 @{head} {{{tests}
   br i1 {condition}, label %wide, label %slow
 wide:
   %wide.host = add i64 %start, %delta
   %wide.at = inttoptr i64 %wide.host to ptr{_store_wide(lanes, name)}
   br label %done
 slow:
-  %fault.slow = call i1 @scatter.{name}.w{lanes}({_arguments(lanes, name)}) cold
+  %fault.slow = call i1 {slow_call} cold noinline
   br label %done
 done:
   %fault = phi i1 [false, %wide], [%fault.slow, %slow]
@@ -77,9 +86,19 @@ def _scatter(lanes: int, name: str) -> Function:
     size, dwords, mask, wide = SIZES[name], _dwords(name), f"i{lanes}", vector(lanes, "i64")
     data = [f"%data{dword}" for dword in range(dwords)]
     rows = vector(lanes * dwords)
+    transfer = f"ptr %ctx, {mask} %mask, {wide} %vas, i64 {size}, i64 {4 * dwords}, ptr %buffer"
+    near_pointer = """
+  %few.lo.at = getelementptr i32, ptr %places, i64 %few.index
+  %few.lo = load i32, ptr %few.lo.at
+  %few.offset = zext i32 %few.lo to i64
+  %few.to = getelementptr i8, ptr %near.base, i64 %few.offset"""
+    far_pointer = """
+  %over.host = getelementptr i64, ptr %places, i64 %over.index
+  %over.to = load ptr, ptr %over.host"""
+    apart = "[%apart.fault, %strange], [false, %over.turn]"
     text = f"""define i1 @scatter.{name}.w{lanes}({_arguments(lanes, name)}) {{
   %buffer = alloca {rows}
-  %offsets = alloca {vector(lanes)}{window(lanes, size, "write")}
+  %places = alloca {wide}{window(lanes, size, "write")}
 near:{interleave("rows", data, lanes)}
   %full = icmp eq {mask} %mask, -1
   br i1 %full, label %all, label %few
@@ -87,38 +106,48 @@ all:{_scatter_lanes(lanes, name)}
   br label %done
 few:
   store {rows} %rows, ptr %buffer
-  store {vector(lanes)} %near.lo, ptr %offsets
-  br label %next
-next:
-  %rest = phi {mask} [%mask, %few], [%fewer, %one]{lane_loop(lanes)}
-  %from = getelementptr [{dwords} x i32], ptr %buffer, i64 %index
-  %offset.at = getelementptr i32, ptr %offsets, i64 %index
-  %offset = load i32, ptr %offset.at
-  %offset.wide = zext i32 %offset to i64
-  %to = getelementptr i8, ptr %near.base, i64 %offset.wide{_copy(size)}
-  br label %next
-over:
-  br label %done
+  store {vector(lanes)} %near.lo, ptr %places{_each(lanes, name, "few", near_pointer)}
 apart:{addresses(lanes)}{interleave("apart.rows", data, lanes)}
   store {rows} %apart.rows, ptr %buffer
-  %apart.fault = call i1 @lanes_write.w{lanes}(ptr %ctx, {mask} %mask, {wide} %vas, i64 {size}, ptr %buffer)
+  store {wide} %vas, ptr %places{each_probed(lanes, size, "write", "apart")}
+hit:
+  store i64 %lane.host, ptr %from
+  br label %turn
+strange:
+  %apart.fault = call i1 @lanes_write.w{lanes}({transfer}) noinline
   br label %done
+over:{_each(lanes, name, "over", far_pointer)}
 none:
   br label %done
 bad:
   br label %done
 done:
-  %fault.all = phi i1 [false, %none], [true, %bad], [false, %all], [false, %over], [%apart.fault, %apart]
-  ret i1 %fault.all
+  %stored = phi i1 [false, %none], [true, %bad], [false, %all], [false, %few.turn], {apart}
+  ret i1 %stored
 }}"""
     return Function(text)
 
 
-def _copy(size_bytes: int) -> str:
-    kind = f"i{8 * size_bytes}" if size_bytes < 4 else vector(size_bytes // 4)
+def _each(lanes: int, name: str, label: str, pointer: str) -> str:
+    """IR of a loop that stores each active lane's element from %buffer; goes to %done from %<label>.turn.
+
+    ``pointer`` computes %<label>.to, where the element of lane %<label>.index goes.
+    """
+    mask = f"i{lanes}"
+    index = f"zext i32 %{label}.number to i64" if lanes == 32 else f"add i64 %{label}.number, 0"
     return f"""
-  %moved = load {kind}, ptr %from, align 1
-  store {kind} %moved, ptr %to, align 1"""
+  br label %{label}.turn
+{label}.turn:
+  %{label}.rest = phi {mask} [%mask, %{label}], [%{label}.less, %{label}.turn]
+  %{label}.number = call {mask} @llvm.cttz.{mask}({mask} %{label}.rest, i1 true)
+  %{label}.index = {index}
+  %{label}.minus = sub {mask} %{label}.rest, 1
+  %{label}.less = and {mask} %{label}.rest, %{label}.minus
+  %{label}.from = getelementptr [{_dwords(name)} x i32], ptr %buffer, i64 %{label}.index{pointer}{
+        copy(SIZES[name], f"%{label}.from", f"%{label}.to", f"{label}.value")
+    }
+  %{label}.last = icmp eq {mask} %{label}.less, 0
+  br i1 %{label}.last, label %done, label %{label}.turn"""
 
 
 def _scatter_lanes(lanes: int, name: str) -> str:

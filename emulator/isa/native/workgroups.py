@@ -218,8 +218,8 @@ def _resume_group(lanes: int) -> Function:
     end, barrier, poll, start = (int(Outcome[name]) for name in ("END", "BARRIER", "POLL", "YIELD"))
     return Function(
         f"""define i32 @resume_group.w{lanes}(ptr %ctx, ptr %job) {{
-{mxcsr}{_job("plan", "ptr")}{_plan("state_bytes", "i64")}{_job("waves", "i32")}{_job("states", "ptr")}{_job("lds", "i64")}\
-{_job("cursor", "i32")}{_at("alive", "%job", _place(Job, "alive"))}\
+{mxcsr}{_job("plan", "ptr")}{_plan("state_bytes", "i64")}{_job("waves", "i32")}{_job("states", "ptr")}\
+{_job("lds", "i64")}{_job("cursor", "i32")}{_at("alive", "%job", _place(Job, "alive"))}\
 {_store("ctx.lds", "i64 %lds", "%ctx", layout.offset("lds"))}  br label %round
 round:
   %first = phi i32 [%cursor, %0], [0, %round.over], [0, %released]
@@ -353,7 +353,9 @@ other:
   br label %look
 fill:
 {_load("delta", "i64", "%extent", 16)}  %page = lshr i64 %va, {layout.TLB_PAGE_SHIFT}
-  %index = and i64 %page, {layout.TLB_ENTRIES - 1}
+  %page.high = lshr i64 %page, {layout.TLB_FOLD_SHIFT}
+  %folded = xor i64 %page, %page.high
+  %index = and i64 %folded, {layout.TLB_ENTRIES - 1}
   %place = mul i64 %index, {ctypes.sizeof(TlbEntry)}
   %entry = getelementptr i8, ptr %tlb, i64 %place
   store i64 %page, ptr %entry

@@ -29,7 +29,7 @@ from amdrv.emulator.isa.semantics.vector_short import (
 Fields: TypeAlias = Mapping[str, int]
 Halves: TypeAlias = list[Value]
 
-DOT_ACCURACY = "approximate: order and rounding of the sum are not documented"
+DOT_ACCURACY = "approximate: one rounding for each product that is added, in an order that is not documented"
 
 
 def packed_sources(a: Ops, kind: str, fields: Fields, *sources: Value) -> tuple[Halves, Halves]:

@@ -13,7 +13,10 @@ MINUS_MAX_F32 = 0xFF7FFFFF
 
 
 def fract(kind: str) -> Unary:
-    """x - floor(x), held below one: a tiny negative number would otherwise round up to one."""
+    """x - floor(x), held below one: a tiny negative number would otherwise round up to one.
+
+    The limit is in the CDNA3 ISA manual (V_FRACT_F32); RDNA3's pseudo code has only the difference.
+    """
 
     def evaluate(a: Ops, x: Value) -> Value:
         difference, largest = a.sub(x, a.floor(x)), float_bits(a, kind, LARGEST_BELOW_ONE[kind])

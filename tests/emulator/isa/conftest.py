@@ -61,6 +61,11 @@ class PagedMemory:
             raise MemoryViolation(bad, access, "unmapped" if index.reshape(-1)[first] < 0 else "read-only")
         return index + (va & np.uint64(PAGE - 1)).astype(np.int64)
 
+    def extent(self, va: int, access: Access) -> tuple[int, int, int]:
+        first = va & ~(PAGE - 1)
+        index = int(self.translate(np.array([va], np.uint64), access)[0])
+        return first, first + PAGE, index - va
+
     def write(self, va: int, data: bytes) -> None:
         index = self.translate(va + np.arange(len(data), dtype=np.uint64), Access.READ)
         self.arena[index] = np.frombuffer(data, np.uint8)

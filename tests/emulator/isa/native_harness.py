@@ -1,10 +1,10 @@
 """A bench for generated LLVM IR: compile text for this machine (or a lesser one) and call it with NumPy arrays.
 
-    code = compile_ir("define i32 @add(i32 %a, i32 %b) {…}")
-    add = code.function("add", ctypes.c_int32, ctypes.c_int32, ctypes.c_int32)
-    add(1, 2)
+code = compile_ir("define i32 @add(i32 %a, i32 %b) {…}")
+add = code.function("add", ctypes.c_int32, ctypes.c_int32, ctypes.c_int32)
+add(1, 2)
 
-    values = evaluate(32, lambda builder, x, y: [x + y], [x_array, y_array])     # arrays of shape (waves, lanes)
+values = evaluate(32, lambda builder, x, y: [x + y], [x_array, y_array])     # arrays of shape (waves, lanes)
 """
 
 from __future__ import annotations
@@ -199,9 +199,7 @@ class Batch:
         waves = max((array.shape[0] for array in arrays), default=1)
         arguments = [np.ascontiguousarray(np.broadcast_to(array, (waves, array.shape[1]))) for array in arrays]
         arguments = [a.view("u1") if a.dtype == bool else a for a in arguments]
-        results = [
-            np.zeros((waves, self.lanes if vector else 1), DTYPES[kind]) for kind, vector in self._results[name]
-        ]
+        results = [np.zeros((waves, self.lanes if vector else 1), DTYPES[kind]) for kind, vector in self._results[name]]
         pointers = (ctypes.c_void_p * (len(arguments) + len(results)))(*[a.ctypes.data for a in arguments + results])
         self._code.function(name, None, ctypes.c_void_p, ctypes.c_int64)(ctypes.addressof(pointers), waves)
         kinds = [kind for kind, _ in self._results[name]]
@@ -213,7 +211,7 @@ def _calls(text: str) -> set[str]:
 
 
 _LOOP = """
-define void @{name}(ptr noalias %args, i64 %waves) {{
+define void @{name}(ptr noalias %args, i64 %waves) "no-builtins" {{
 entry:
   br label %body
 body:

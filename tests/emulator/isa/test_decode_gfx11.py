@@ -112,6 +112,9 @@ def test_a_literal_is_widened_to_its_operand(literal: int, kind: str, bits: int,
         (242, "u16", 32, 0x3F800000),
         (248, "f64", 64, 0x3FC45F306DC9C882),
         (242, "f32", 256, 0x3F800000),
+        (242, "f16", 256, 0x3C003C00),
+        (241, "bf16", 256, 0xBF00BF00),
+        (193, "i32", 256, 0xFFFFFFFF),
     ],
 )
 def test_an_inline_constant_has_the_bits_of_its_operand(code: int, kind: str, bits: int, value: int) -> None:

@@ -443,7 +443,7 @@ def test_approximated_functions_are_within_one_ulp(name: str, kind: str) -> None
             assert ulps_apart(kind, bits, want) <= 1.0, (value, bits, want)
 
 
-# (function, operand bits, result bits): examples in the RDNA3 ISA manual, notes of V_EXP_F32, V_LOG_F32, V_RCP_F32,
+# (function, operand bits, result bits): examples in the CDNA3 ISA manual, notes of V_EXP_F32, V_LOG_F32, V_RCP_F32,
 # V_RSQ_F32, V_SQRT_F32, V_SIN_F32 and V_COS_F32.
 EXAMPLES = [
     ("exp2", 0xFF800000, 0x00000000),

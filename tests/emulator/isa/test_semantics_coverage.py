@@ -99,7 +99,7 @@ def expected_size(op: OpSpec, name: str, result: np.ndarray) -> int:
 
 
 @pytest.mark.parametrize("flag", ["", "clamp", "omod"])
-@pytest.mark.parametrize("op", ON_GFX1100, ids=lambda op: f"{op.encoding}-{op.mnemonic}")
+@pytest.mark.parametrize("op", COMPUTED, ids=lambda op: f"{op.encoding}-{op.mnemonic}")
 def test_results_have_the_width_and_shape_of_the_destination(op: OpSpec, flag: str) -> None:
     definition = definition_of(op)
     fields = {flag: 1} if flag in op.flags else {}

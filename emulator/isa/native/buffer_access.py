@@ -1,0 +1,324 @@
+"""Library functions for memory through a buffer descriptor.
+
+inline    buffer_where.wN(WHERE, i32 first, i32 last) -> {i64 base, <N x i32> lo, <N x i32> hi, iN, iN}
+              The elements are at base + (hi:lo); the masks say in which lanes the first ``first`` and the first
+              ``last`` bytes of them are in bounds.
+          buffer_within.wN(WHERE) -> {<N x i32> lo, <N x i32> hi}
+              Offsets of the elements in the buffer, linear or swizzled.
+          buffer_fits.wN(WHERE, i32 end) -> iN
+              In which lanes the first ``end`` bytes of the element are in bounds.
+inline    buffer_load.F.wN(ptr ctx, iN mask, WHERE) -> {<N x i32> × dwords, i1 fault}
+              F as for global_load. Zero where out of bounds.
+          buffer_load_parts.F.wN: the same, dword by dword.
+inline    buffer_store.F.wN(ptr ctx, iN mask, WHERE, <N x i32> × dwords) -> i1 fault
+              F as for global_store. Nothing is stored out of bounds.
+          buffer_store_parts.F.wN: the same, dword by dword.
+
+WHERE = i32 d0, d1, d2, d3 (the descriptor), <N x i32> index, <N x i32> offset, i32 scalar, i32 immediate.
+
+A raw buffer, that is without stride, swizzle and structured bounds, takes a short way. The rules are those of
+``emulator.isa.buffer_ops``.
+"""
+
+from __future__ import annotations
+
+from amdrv.emulator.isa.native import vector_load, vector_store
+from amdrv.emulator.isa.native.ir_text import constants, result, result_type, splat, vector
+from amdrv.emulator.isa.native.library import Function
+
+
+def functions(lanes: int) -> list[Function]:
+    """The functions for one wave size."""
+    made = [_where(lanes), _within(lanes), _fits(lanes)]
+    for name, form in vector_load.FORMS.items():
+        made += [_load(lanes, name, form.dwords), *([_load_parts(lanes, name, form.dwords)] if form.dwords > 1 else [])]
+    for name, size in vector_store.SIZES.items():
+        dwords = -(-size // 4)
+        made += [_store(lanes, name, dwords), *([_store_parts(lanes, name, dwords)] if dwords > 1 else [])]
+    return made
+
+
+def where_arguments(lanes: int) -> str:
+    """WHERE as arguments."""
+    words = ", ".join(f"i32 %d{word}" for word in range(4))
+    return f"{words}, {vector(lanes)} %index, {vector(lanes)} %offset, i32 %scalar, i32 %immediate"
+
+
+def place_type(lanes: int) -> str:
+    """What ``buffer_where`` returns."""
+    return f"{{i64, {vector(lanes)}, {vector(lanes)}, i{lanes}, i{lanes}}}"
+
+
+def place(lanes: int, first: str, last: str) -> str:
+    """IR that calls ``buffer_where``: %base, %lo, %hi, %first.fit, %last.fit."""
+    kind = place_type(lanes)
+    parts = "".join(
+        f"\n  %{name} = extractvalue {kind} %place, {number}"
+        for number, name in enumerate(("base", "lo", "hi", "first.fit", "last.fit"))
+    )
+    arguments = f"{where_arguments(lanes)}, i32 {first}, i32 {last}"
+    return f"\n  %place = call {kind} @buffer_where.w{lanes}({arguments}){parts}"
+
+
+def _where(lanes: int) -> Function:
+    mask, kind, flags = f"i{lanes}", vector(lanes), vector(lanes, "i1")
+    returned = place_type(lanes)
+
+    def raw_fit(name: str) -> str:
+        """IR for the lanes where offset <= records - scalar - immediate - %<name>."""
+        return f"""
+  %{name}.wide = zext i32 %{name} to i64
+  %{name}.room = sub i64 %room, %{name}.wide
+  %{name}.some = icmp sge i64 %{name}.room, 0
+  %{name}.limit = trunc i64 %{name}.room to i32{splat(f"{name}.limits", f"%{name}.limit", lanes)}
+  %{name}.in = icmp ule {kind} %offset, %{name}.limits
+  %{name}.bits = bitcast {flags} %{name}.in to {mask}
+  %raw.{name} = select i1 %{name}.some, {mask} %{name}.bits, {mask} 0"""
+
+    def general_fit(name: str) -> str:
+        return f"\n  %any.{name} = call {mask} @buffer_fits.w{lanes}({where_arguments(lanes)}, i32 %{name})"
+
+    values = (("lo", kind, "%offset"), ("hi", kind, "zeroinitializer"))
+    merged = "".join(f"\n  %{n} = phi {t} [{raw}, %raw], [%any.{n}, %general]" for n, t, raw in values)
+    merged += "".join(
+        f"\n  %fit.{n} = phi {mask} [%raw.{n}, %raw], [%any.{n}, %general]" for n in ("first", "last")
+    )
+    merged += """
+  %immediate.out = phi i64 [%immediate.wide, %raw], [0, %general]
+  %base.out = add i64 %base, %immediate.out"""
+    results = (f"i64 %base.out, {kind} %lo, {kind} %hi, {mask} %fit.first, {mask} %fit.last").split(", ")
+    text = "".join(
+        f"\n  %r.{number} = insertvalue {returned} {'poison' if not number else f'%r.{number - 1}'}, {value}, {number}"
+        for number, value in enumerate(results)
+    )
+    within = f"{{{kind}, {kind}}}"
+    return Function(
+        f"""define {returned} @buffer_where.w{lanes}({where_arguments(lanes)}, i32 %first, i32 %last) {{
+  %base.lo = zext i32 %d0 to i64
+  %base.bits = and i32 %d1, 65535
+  %base.hi = zext i32 %base.bits to i64
+  %base.up = shl i64 %base.hi, 32
+  %start = or i64 %base.up, %base.lo
+  %scalar.wide = zext i32 %scalar to i64
+  %base = add i64 %start, %scalar.wide
+  %immediate.wide = zext i32 %immediate to i64
+  %shape = lshr i32 %d1, 16
+  %select.bits = and i32 %d3, {3 << 28}
+  %bounds = xor i32 %select.bits, {3 << 28}
+  %special = or i32 %shape, %bounds
+  %is.raw = icmp eq i32 %special, 0
+  br i1 %is.raw, label %raw, label %general
+raw:
+  %records = zext i32 %d2 to i64
+  %beyond = sub i64 %records, %scalar.wide
+  %room = sub i64 %beyond, %immediate.wide{raw_fit("first")}{raw_fit("last")}
+  br label %done
+general:
+  %found = call {within} @buffer_within.w{lanes}({where_arguments(lanes)})
+  %any.lo = extractvalue {within} %found, 0
+  %any.hi = extractvalue {within} %found, 1{general_fit("first")}{general_fit("last")}
+  br label %done
+done:{merged}{text}
+  ret {returned} %r.4
+}}""",
+        inline=True,
+    )
+
+
+def _wide_parts(lanes: int) -> str:
+    """IR for %index.all and %offset.all, with the lane number and the immediate offset, in 64 bits."""
+    wide = vector(lanes, "i64")
+    return f"""
+  %thread.bit = and i32 %d3, {1 << 23}
+  %add.thread = icmp ne i32 %thread.bit, 0
+  %index.wide = zext {vector(lanes)} %index to {wide}
+  %threads = select i1 %add.thread, {wide} {constants(range(lanes), "i64")}, {wide} zeroinitializer
+  %index.all = add {wide} %index.wide, %threads
+  %offset.wide = zext {vector(lanes)} %offset to {wide}
+  %immediate.wide = zext i32 %immediate to i64{splat("immediates", "%immediate.wide", lanes, "i64")}
+  %offset.all = add {wide} %offset.wide, %immediates
+  %stride.up = lshr i32 %d1, 16
+  %stride.bits = and i32 %stride.up, {0x3FFF}
+  %stride = zext i32 %stride.bits to i64{splat("strides", "%stride", lanes, "i64")}
+  %swizzle = lshr i32 %d1, 30
+  %swizzled = icmp ne i32 %swizzle, 0"""
+
+
+def _within(lanes: int) -> Function:
+    kind, wide = vector(lanes), vector(lanes, "i64")
+    returned = f"{{{kind}, {kind}}}"
+    return Function(f"""define {returned} @buffer_within.w{lanes}({where_arguments(lanes)}) {{{_wide_parts(lanes)}
+  %structs = mul {wide} %strides, %index.all
+  %linear = add {wide} %offset.all, %structs
+  %code.up = lshr i32 %d3, 21
+  %code = and i32 %code.up, 3
+  %index.shift.bits = add i32 %code, 3
+  %index.shift = zext i32 %index.shift.bits to i64{splat("index.shifts", "%index.shift", lanes, "i64")}
+  %element.more = add i32 %swizzle, 1
+  %element.bits = select i1 %swizzled, i32 %element.more, i32 0
+  %element.shift = zext i32 %element.bits to i64{splat("element.shifts", "%element.shift", lanes, "i64")}
+  %index.high = lshr {wide} %index.all, %index.shifts
+  %index.back = shl {wide} %index.high, %index.shifts
+  %index.low = sub {wide} %index.all, %index.back
+  %offset.high = lshr {wide} %offset.all, %element.shifts
+  %offset.back = shl {wide} %offset.high, %element.shifts
+  %offset.low = sub {wide} %offset.all, %offset.back
+  %blocks = mul {wide} %index.high, %strides
+  %rows = add {wide} %blocks, %offset.back
+  %spread = shl {wide} %rows, %index.shifts
+  %columns = shl {wide} %index.low, %element.shifts
+  %row.start = add {wide} %spread, %columns
+  %swizzled.at = add {wide} %row.start, %offset.low
+  %at = select i1 %swizzled, {wide} %swizzled.at, {wide} %linear
+  %lo = trunc {wide} %at to {kind}
+  %up = lshr {wide} %at, splat (i64 32)
+  %hi = trunc {wide} %up to {kind}
+  %r.0 = insertvalue {returned} poison, {kind} %lo, 0
+  %r.1 = insertvalue {returned} %r.0, {kind} %hi, 1
+  ret {returned} %r.1
+}}""")
+
+
+def _fits(lanes: int) -> Function:
+    """By OOB_SELECT: 0 index and offset in the structure; 1 index; 2 anything but an empty buffer; 3 raw, or as 0 when
+    swizzled."""
+    mask, wide, flags = f"i{lanes}", vector(lanes, "i64"), vector(lanes, "i1")
+    return Function(f"""define {mask} @buffer_fits.w{lanes}({where_arguments(lanes)}, i32 %end) {{{_wide_parts(lanes)}
+  %end.wide = zext i32 %end to i64{splat("end.all", "%end.wide", lanes, "i64")}
+  %ends = add {wide} %offset.all, %end.all
+  %records = zext i32 %d2 to i64{splat("records.all", "%records", lanes, "i64")}
+  %index.in = icmp ult {wide} %index.all, %records.all
+  %index.bits = bitcast {flags} %index.in to {mask}
+  %offset.in = icmp ule {wide} %ends, %strides
+  %offset.bits = bitcast {flags} %offset.in to {mask}
+  %no.stride = icmp eq i64 %stride, 0
+  %offset.fit = select i1 %no.stride, {mask} -1, {mask} %offset.bits
+  %structured = and {mask} %index.bits, %offset.fit
+  %scalar.wide = zext i32 %scalar to i64{splat("scalars", "%scalar.wide", lanes, "i64")}
+  %raw.ends = add {wide} %ends, %scalars
+  %raw.in = icmp ule {wide} %raw.ends, %records.all
+  %raw.bits = bitcast {flags} %raw.in to {mask}
+  %empty = icmp eq i64 %records, 0
+  %unchecked = select i1 %empty, {mask} 0, {mask} -1
+  %has.stride = xor i1 %no.stride, true
+  %struct.swizzled = and i1 %swizzled, %has.stride
+  %raw = select i1 %struct.swizzled, {mask} %structured, {mask} %raw.bits
+  %bounds.up = lshr i32 %d3, 28
+  %bounds = and i32 %bounds.up, 3
+  switch i32 %bounds, label %raw.done [ i32 0, label %struct.done i32 1, label %index.done i32 2, label %any.done ]
+struct.done:
+  ret {mask} %structured
+index.done:
+  ret {mask} %index.bits
+any.done:
+  ret {mask} %unchecked
+raw.done:
+  ret {mask} %raw
+}}""")
+
+
+def _arguments(lanes: int, data: int = 0) -> str:
+    values = "".join(f", {vector(lanes)} %data{dword}" for dword in range(data))
+    return f"ptr %ctx, i{lanes} %mask, {where_arguments(lanes)}{values}"
+
+
+def _choose(lanes: int, dwords: int, form_bytes: int) -> str:
+    """IR for %all, the lanes to be served whole; branches to %whole, or to %parts where some fit in part."""
+    mask = f"i{lanes}"
+    head = f"""{place(lanes, str(min(form_bytes, 4)), str(form_bytes))}
+  %all = and {mask} %mask, %last.fit"""
+    if dwords == 1:
+        return head + "\n  br label %whole"
+    return f"""{head}
+  %any = and {mask} %mask, %first.fit
+  %same = icmp eq {mask} %all, %any
+  br i1 %same, label %whole, label %parts"""
+
+
+def _load(lanes: int, name: str, dwords: int) -> Function:
+    kind, returned = vector(lanes), result_type(lanes, dwords)
+    arguments = f"ptr %ctx, i{lanes} %all, i64 %base, {kind} %lo, {kind} %hi"
+    text = f"""define {returned} @buffer_load.{name}.w{lanes}({_arguments(lanes)}) {{\
+{_choose(lanes, dwords, vector_load.FORMS[name].size_bytes)}
+whole:
+  %loaded = call {returned} @global_load.{name}.w{lanes}({arguments})
+  %inside = bitcast i{lanes} %all to {vector(lanes, "i1")}{_kept(lanes, dwords, "loaded")}"""
+    if dwords > 1:
+        text += f"""
+parts:
+  %apart = call {returned} @buffer_load_parts.{name}.w{lanes}({_arguments(lanes)})
+  ret {returned} %apart"""
+    return Function(text + "\n}", inline=True)
+
+
+def _kept(lanes: int, dwords: int, source: str) -> str:
+    """IR that returns what was loaded, with zero out of bounds."""
+    kind, returned = vector(lanes), result_type(lanes, dwords)
+    lines = [f"\n  %fault = extractvalue {returned} %{source}, {dwords}"]
+    for dword in range(dwords):
+        lines.append(f"""
+  %raw{dword} = extractvalue {returned} %{source}, {dword}
+  %v{dword} = select {vector(lanes, "i1")} %inside, {kind} %raw{dword}, {kind} zeroinitializer""")
+    return "".join(lines) + result(lanes, [f"%v{dword}" for dword in range(dwords)], "%fault")
+
+
+def _part(lanes: int, dword: int) -> str:
+    """IR for one dword of the elements: %fit.d, the lanes of the mask where it is in bounds, and %base.d."""
+    return f"""
+  %in.{dword} = call i{lanes} @buffer_fits.w{lanes}({where_arguments(lanes)}, i32 {4 * dword + 4})
+  %fit.{dword} = and i{lanes} %mask, %in.{dword}
+  %base.{dword} = add i64 %base, {4 * dword}"""
+
+
+def _load_parts(lanes: int, name: str, dwords: int) -> Function:
+    kind, returned, single = vector(lanes), result_type(lanes, dwords), result_type(lanes, 1)
+    lines = [place(lanes, "4", str(4 * dwords))]
+    for dword in range(dwords):
+        arguments = f"ptr %ctx, i{lanes} %fit.{dword}, i64 %base.{dword}, {kind} %lo, {kind} %hi"
+        lines.append(f"""{_part(lanes, dword)}
+  %loaded.{dword} = call {single} @global_load.b32.w{lanes}({arguments})
+  %fault.{dword} = extractvalue {single} %loaded.{dword}, 1
+  br i1 %fault.{dword}, label %failed, label %good.{dword}
+good.{dword}:
+  %raw.{dword} = extractvalue {single} %loaded.{dword}, 0
+  %inside.{dword} = bitcast i{lanes} %fit.{dword} to {vector(lanes, "i1")}
+  %v{dword} = select {vector(lanes, "i1")} %inside.{dword}, {kind} %raw.{dword}, {kind} zeroinitializer""")
+    values = [f"%v{dword}" for dword in range(dwords)]
+    zeros = ", ".join([f"{kind} zeroinitializer"] * dwords)
+    return Function(f"""define {returned} @buffer_load_parts.{name}.w{lanes}({_arguments(lanes)}) {{{"".join(lines)}\
+{result(lanes, values, "false")}
+failed:
+  ret {returned} {{{zeros}, i1 true}}
+}}""")
+
+
+def _store(lanes: int, name: str, dwords: int) -> Function:
+    kind = vector(lanes)
+    data = "".join(f", {kind} %data{dword}" for dword in range(dwords))
+    arguments = f"ptr %ctx, i{lanes} %all, i64 %base, {kind} %lo, {kind} %hi{data}"
+    text = f"""define i1 @buffer_store.{name}.w{lanes}({_arguments(lanes, dwords)}) {{\
+{_choose(lanes, dwords, vector_store.SIZES[name])}
+whole:
+  %fault = call i1 @global_store.{name}.w{lanes}({arguments})
+  ret i1 %fault"""
+    if dwords > 1:
+        text += f"""
+parts:
+  %apart = call i1 @buffer_store_parts.{name}.w{lanes}({_arguments(lanes, dwords)})
+  ret i1 %apart"""
+    return Function(text + "\n}", inline=True)
+
+
+def _store_parts(lanes: int, name: str, dwords: int) -> Function:
+    kind, lines = vector(lanes), [place(lanes, "4", str(4 * dwords))]
+    for dword in range(dwords):
+        arguments = f"ptr %ctx, i{lanes} %fit.{dword}, i64 %base.{dword}, {kind} %lo, {kind} %hi, {kind} %data{dword}"
+        lines.append(f"""{_part(lanes, dword)}
+  %fault.{dword} = call i1 @global_store.b32.w{lanes}({arguments})
+  br i1 %fault.{dword}, label %failed, label %good.{dword}
+good.{dword}:""")
+    return Function(f"""define i1 @buffer_store_parts.{name}.w{lanes}({_arguments(lanes, dwords)}) {{{"".join(lines)}
+  ret i1 false
+failed:
+  ret i1 true
+}}""")

@@ -1,0 +1,141 @@
+"""Loads and stores of FLAT, GLOBAL and SCRATCH instructions: the translator's side of ``emulator.isa.memory_ops``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from amdrv.emulator.isa.instruction import Instruction
+from amdrv.emulator.isa.memory_ops import LOADS, STORES, Form
+from amdrv.emulator.isa.native import (
+    flat_memory,
+    lane_transfer,
+    layout,
+    scratch_memory,
+    tlb,
+    vector_load,
+    vector_store,
+)
+from amdrv.emulator.isa.native.builder import Val
+from amdrv.emulator.isa.native.frame import Frame
+from amdrv.emulator.isa.native.ir_text import constants, result_type, vector
+from amdrv.emulator.isa.native.library import Function
+from amdrv.emulator.isa.native.operands import read
+from amdrv.emulator.isa.operands import find
+
+_PARTS = (tlb, lane_transfer, vector_load, vector_store, scratch_memory, flat_memory)
+_MASK64 = (1 << 64) - 1
+# Names of the library's forms by size and sign.
+_LOAD_NAMES = {(form.size_bytes, form.signed): name for name, form in vector_load.FORMS.items()}
+_STORE_NAMES = {size_bytes: name for name, size_bytes in vector_store.SIZES.items()}
+# Compiled code for the host must not keep what it has read before: other waves may have written it since.
+FENCE = 'fence syncscope("singlethread") seq_cst'
+
+
+def functions(lanes: int) -> list[Function]:
+    """The library functions of loads and stores."""
+    return [function for part in _PARTS for function in part.functions(lanes)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Which library functions serve an encoding, and how they find the lanes' addresses."""
+
+    space: str  # "global", "flat" or "scratch"
+    arguments: list[str]
+
+
+def translate(frame: Frame, instruction: Instruction) -> bool:
+    """Write a load or store; False for anything else, atomics among it."""
+    if instruction.encoding not in ("FLAT", "GLOBAL", "SCRATCH"):
+        return False
+    _, verb, name = instruction.mnemonic.split("_", 2)
+    name = name.removeprefix("addtid_")
+    target, data = find(instruction.dst, "vdst"), find(instruction.src, "data")
+    if verb == "load" and name in LOADS and target is not None:
+        if instruction.fields.get("glc"):
+            frame.builder.do(FENCE)
+        _load(frame, LOADS[name], _place(frame, instruction), target.index)
+        return True
+    if verb == "store" and name in STORES and data is not None:
+        _store(frame, STORES[name], _place(frame, instruction), data.index)
+        return True
+    return False
+
+
+def _load(frame: Frame, form: Form, place: _Place, target: int) -> None:
+    builder = frame.builder
+    dwords = -(-form.size_bytes // 4)
+    returned = result_type(frame.lanes, dwords)
+    name = f"{place.space}_load.{_LOAD_NAMES[form.size_bytes, form.signed]}.w{frame.lanes}"
+    found = builder.call(name, returned, place.arguments)
+    frame.fault_if(builder.emit(f"extractvalue {returned} {found}, {dwords}"))
+    for dword in range(dwords):
+        text = builder.emit(f"extractvalue {returned} {found}, {dword}")
+        value = builder.value("u32", text, True)
+        if form.half is not None:
+            value = _merge_half(frame.vgpr(target), value, form.half)
+        frame.set_vgpr(target + dword, value)
+
+
+def _merge_half(old: Val, value: Val, half: int) -> Val:
+    """A register with one half replaced by the low 16 bits of ``value``."""
+    if half:
+        return (old & 0xFFFF) | value << 16
+    return (old & 0xFFFF_0000) | (value & 0xFFFF)
+
+
+def _store(frame: Frame, form: Form, place: _Place, source: int) -> None:
+    builder = frame.builder
+    data = [frame.vgpr(source + dword) for dword in range(-(-form.size_bytes // 4))]
+    if form.half:
+        data = [data[0] >> 16]
+    name = f"{place.space}_store.{_STORE_NAMES[form.size_bytes]}.w{frame.lanes}"
+    frame.fault_if(builder.call(name, "i1", [*place.arguments, *(builder.spread(value).typed for value in data)]))
+
+
+def _place(frame: Frame, instruction: Instruction) -> _Place:
+    mask = f"i{frame.lanes} {frame.exec_bits().text}"
+    if instruction.encoding == "SCRATCH":
+        offset = scratch_offset(frame, instruction)
+        base = frame.state(layout.STATE_SCRATCH, "u64")
+        return _Place("scratch", ["ptr %ctx", mask, base.typed, offset.typed])
+    arguments = ["ptr %ctx", mask, *flat_address(frame, instruction)]
+    if instruction.encoding == "GLOBAL":
+        return _Place("global", arguments)
+    return _Place("flat", [*arguments, frame.state(layout.STATE_SCRATCH, "u64").typed])
+
+
+def _signed(value: int, bits: int) -> int:
+    return value - (1 << bits) if value >> (bits - 1) else value
+
+
+def flat_address(frame: Frame, instruction: Instruction) -> tuple[str, str, str]:
+    """(base, lo, hi) of a FLAT or GLOBAL instruction, typed: the address of a lane is base + (hi:lo)."""
+    builder, kind = frame.builder, vector(frame.lanes)
+    raw = instruction.fields["offset"]
+    # GLOBAL offsets are 13 bits signed; FLAT ones are 12 bits unsigned (ISA manual, "Flat").
+    offset = raw & 0xFFF if instruction.encoding == "FLAT" else _signed(raw, 13)
+    base = builder.constant("u64", offset & _MASK64)
+    addr, saddr = find(instruction.src, "addr"), find(instruction.src, "saddr")
+    if "addtid" in instruction.mnemonic:
+        lo, hi = f"{kind} {constants(range(0, 4 * frame.lanes, 4))}", f"{kind} zeroinitializer"
+    elif addr is None:
+        return base.typed, f"{kind} zeroinitializer", f"{kind} zeroinitializer"
+    else:
+        lo, hi = frame.vgpr(addr.index).typed, f"{kind} zeroinitializer"
+        if saddr is None:
+            hi = (frame.vgpr(addr.index + 1) if addr.bits >= 64 else frame.vgpr(addr.index)).typed
+    if saddr is not None:
+        base = read(frame, saddr, "u64") + base
+    return base.typed, lo, hi
+
+
+def scratch_offset(frame: Frame, instruction: Instruction) -> Val:
+    """The byte offset into each lane's private memory of a SCRATCH instruction, in 32 bits that wrap."""
+    builder = frame.builder
+    total = builder.constant("u32", _signed(instruction.fields["offset"], 13))
+    for name in ("addr", "saddr"):
+        operand = find(instruction.src, name)
+        if operand is not None:
+            total = read(frame, operand, "u32") + total
+    return builder.spread(total)

@@ -99,15 +99,19 @@ class GpuFault(AmdrvError):
         access: str = "",
         client: str = "",
         pc: int | None = None,
+        mnemonic: str = "",
+        lane: int | None = None,
         detail: str = "",
     ) -> None:
         super().__init__(message)
-        self.kind = kind  # "page fault", "illegal instruction", "trap", "bad packet", ...
-        self.address = address
+        self.kind = kind  # "page fault", "misaligned access", "illegal instruction", "trap", "bad packet", ...
+        self.address = address  # of the access where the wave's registers tell it, else of its page
         self.vmid = vmid
         self.access = access  # "read", "write", "execute"
         self.client = client  # the hub client that made the access, for example "TCP"
         self.pc = pc
+        self.mnemonic = mnemonic  # of the instruction at the pc
+        self.lane = lane  # the first one that made such an access
         self.detail = detail
 
 

@@ -23,6 +23,8 @@ from amdrv.facts.pte import PAGE_SHIFT
 from amdrv.registers import decode_fields
 
 PAGE_FAULT = "page fault"
+MEMORY_VIOLATION = "memory violation"
+PAGE_ADDRESS = (1 << 48) - (1 << PAGE_SHIFT)  # what an interrupt tells of an address
 
 # Sources of the command processor that stop a queue.
 CP_FAULTS = {
@@ -40,9 +42,10 @@ CP_FAULTS = {
 SQ_FAULTS = {
     SqError.EDC_FUE: "memory error",
     SqError.ILLEGAL_INSTRUCTION: "illegal instruction",
-    SqError.MEMORY_VIOLATION: "memory violation",
+    SqError.MEMORY_VIOLATION: MEMORY_VIOLATION,
     SqError.EDC_FED: "memory error",
 }
+INSTRUCTION_CLIENTS = frozenset({"SQC (inst)"})  # who reads only to execute
 PERMISSIONS = ("no valid entry", "read not allowed", "write not allowed", "execute not allowed")
 WALK_LEVELS = {1: "the page directory's range", 2: "PDE0", 3: "PDE1", 4: "PDE2", 5: "a translate-further entry"}
 
@@ -54,7 +57,7 @@ class FaultRecord:
     kind: str  # "page fault", "illegal instruction", "bad packet", ...
     address: int | None = None  # of the page, for a page fault
     vmid: int | None = None
-    access: str = ""  # "read" or "write"
+    access: str = ""  # "read", "write" or "execute"
     client: str = ""  # who made the access, for example "TCP"
     detail: str = ""
     raw: bytes = b""  # the interrupt entry
@@ -96,7 +99,7 @@ def from_hub(fault: HubFault) -> FaultRecord:
         PAGE_FAULT,
         address=fault.address,
         vmid=fault.vmid,
-        access="write" if fault.write else "read",
+        access="execute" if fault.client in INSTRUCTION_CLIENTS else "write" if fault.write else "read",
         client=fault.client,
         detail=", ".join((*causes, fault.hub)),
     )
@@ -113,12 +116,17 @@ def merge(entries: Iterable[Interrupt], hub_faults: Iterable[HubFault]) -> list[
         record = from_interrupt(entry)
         if record is None:
             continue
-        told = next((k for k in known if record.kind == PAGE_FAULT and k.address == record.address), None)
+        told = next((k for k in known if record.kind == PAGE_FAULT and _same_page(k.address, record.address)), None)
         if told is not None:
             known.remove(told)
             record = replace(told, raw=record.raw)
         records.append(record)
     return records + known
+
+
+def _same_page(one: int | None, other: int | None) -> bool:
+    """Whether two reports may mean the same page: an interrupt has 48 bits of the address."""
+    return one is not None and other is not None and (one ^ other) & PAGE_ADDRESS == 0
 
 
 def _page_fault(entry: Interrupt, hub: str) -> FaultRecord:

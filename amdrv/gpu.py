@@ -18,6 +18,7 @@ from amdrv.blocks.gfx import (
     compute_mqd,
 )
 from amdrv.blocks.smu import ANY_FREQUENCY, Metrics
+from amdrv.blocks.waves import HaltedWave
 from amdrv.boot.executor import Executor, StepClock, mec_start_address, mode1_reset, observe, scratch
 from amdrv.boot.planner import PlanKind, Wanted, plan
 from amdrv.boot.record import STATE_REGISTER, BootRecord, state_word
@@ -267,17 +268,16 @@ class Gpu:
         self._check_usable()
         return self._hardware.smu.read_metrics()
 
-    def halted_pc(self) -> int | None:
-        """Address of the instruction at which an error halted a wave; None when no wave is halted.
+    def halted_wave(self) -> HaltedWave | None:
+        """A wave that an error halted, with its registers; None when no wave is halted.
 
         Some thousand register accesses when none is: for diagnosis, before ``recover`` ends the wave.
         """
         self._check_usable()
         wave = self._hardware.waves.find_halted(self._hardware.table.gc)
-        if wave is None:
-            return None
-        log.info("%s: %s", self.function.name, wave)
-        return wave.pc
+        if wave is not None:
+            log.info("%s: %s", self.function.name, wave)
+        return wave
 
     # gfx_v11_0_get_gpu_clock_counter
     def read_clock_counter(self) -> int:

@@ -23,6 +23,8 @@ def card(name: str = "emu:gfx1100", *, vram_bytes: int | None = None, bar0_bytes
     from amdrv.emulator.chips import CHIPS
     from amdrv.emulator.shell import Card
 
+    if name.startswith("emu:/"):
+        raise NotFound(f"{name}: that card lives in its server's process; amdrv emulate has options for faults")
     arch, _, number = name.removeprefix("emu:").partition("#")
     if number and not number.isdigit():
         raise InvalidArgument(f"{name}: the part after # is a number")

@@ -24,6 +24,11 @@ class Model:
     def power_on(self) -> None:
         """Forget everything that a reset loses. Registers are back at their reset values already."""
 
+    @property
+    def wave_instructions(self) -> int:
+        """Instructions that waves started by this block have executed since the card was plugged in."""
+        return 0
+
     def doorbell(self, offset: int, width: int, value: int) -> None:
         """A write to BAR2 at byte ``offset`` that was routed to this block; ignored without such a doorbell."""
 
@@ -53,6 +58,13 @@ class Model:
             bank=bank,
             sticky=sticky,
         )
+
+
+class PowerManagement(Model):
+    """The block that gives power to the others and takes it away."""
+
+    def doorbell_rang(self, block: str) -> None:
+        """A doorbell is on its way to a block that has no power."""
 
 
 class BusInterface(Model):

@@ -7,11 +7,16 @@ silent zero.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 
 from amdrv.registers import Register, RegisterMap
+
+log = logging.getLogger(__name__)
+
+ALL_ONES = 0xFFFF_FFFF
 
 
 class ClaimConflict(Exception):
@@ -59,6 +64,8 @@ class RegisterSpace:
         self._moved: dict[int, int] = {}  # address → address of the register that answers there
         self.strict = False  # an access to an unclaimed register raises UnmodelledRegister
         self.unmodelled: Counter[int] = Counter()  # accesses by byte address
+        self.without_power: Counter[int] = Counter()  # accesses to blocks without power, by byte address
+        self._gated: frozenset[str] = frozenset()  # blocks without power
 
     def claim(
         self,
@@ -92,8 +99,23 @@ class RegisterSpace:
         self._moved = {place: moved for place, moved in self._moved.items() if moved != target}
         self._moved[address] = target
 
+    @property
+    def gated(self) -> frozenset[str]:
+        """Blocks without power: reads of their registers return all ones, writes vanish."""
+        return self._gated
+
+    def gate(self, ip: str) -> None:
+        """Take a block's power away; it keeps its values."""
+        self._gated |= {ip}
+
+    def ungate(self, ip: str) -> None:
+        """Give a block its power back."""
+        self._gated -= {ip}
+
     def read(self, address: int) -> int:
         """What a 32-bit read at byte ``address`` returns."""
+        if self._gated and self._lacks_power(address):
+            return ALL_ONES
         slot = self._slots.get(address) or self._slots.get(self._moved.get(address, -1))
         if slot is None:
             self._count_unmodelled(address)
@@ -102,6 +124,8 @@ class RegisterSpace:
 
     def write(self, address: int, value: int) -> None:
         """A 32-bit write at byte ``address``."""
+        if self._gated and self._lacks_power(address):
+            return
         slot = self._slots.get(address) or self._slots.get(self._moved.get(address, -1))
         if slot is None:
             self._count_unmodelled(address)
@@ -126,6 +150,16 @@ class RegisterSpace:
         else:
             slot.banks[bank] = value
 
+    def flip(self, address: int, bit: int) -> None:
+        """Turn one bit of what a register holds around, in every bank; without the effects of a write."""
+        slot = self._slots.get(address)
+        if slot is None:
+            self._unclaimed[address] = self._unclaimed.get(address, 0) ^ 1 << bit
+            return
+        slot.value ^= 1 << bit
+        for bank in slot.banks:
+            slot.banks[bank] ^= 1 << bit
+
     def name_at(self, address: int) -> str:
         """Name of the register at a byte address, or the address itself."""
         register = self._registers.at(address)
@@ -139,10 +173,20 @@ class RegisterSpace:
         """All registers to their reset values; sticky ones only when ``keep_sticky`` is false."""
         self._unclaimed.clear()
         self._moved.clear()
+        self._gated = frozenset()
         for slot in self._slots.values():
             if not (slot.sticky and keep_sticky):
                 slot.value = slot.reset_value
                 slot.banks.clear()
+
+    def _lacks_power(self, address: int) -> bool:
+        register = self._registers.at(address)
+        lacks = register is not None and register.ip in self._gated
+        if lacks:
+            self.without_power[address] += 1
+            if self.without_power[address] == 1:
+                log.warning("%s is accessed while its block has no power", self.name_at(address))
+        return lacks
 
     def _count_unmodelled(self, address: int) -> None:
         self.unmodelled[address] += 1

@@ -8,20 +8,24 @@ that host and GPU run side by side.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from functools import cached_property
 from typing import TypeVar
 
 from amdrv.emulator.arena import Arena
+from amdrv.emulator.caches import GraphicsCaches
 from amdrv.emulator.chips.chip import Chip
 from amdrv.emulator.clock import VirtualClock
 from amdrv.emulator.config_space import ConfigSpace
 from amdrv.emulator.faults import Faults
+from amdrv.emulator.host_path import HostPath
 from amdrv.emulator.isa.dispatch import MemoryViolation, ShaderEngine
-from amdrv.emulator.model import BusInterface, Model
+from amdrv.emulator.model import BusInterface, Model, PowerManagement
 from amdrv.emulator.models import build_models
 from amdrv.emulator.models.vmhub import HubView, VmHub
 from amdrv.emulator.register_space import RegisterSpace
-from amdrv.emulator.trace import Entry, Trace
+from amdrv.emulator.trace import RESET, SpinWatch, Trace
+from amdrv.emulator.window import PAGE_SHIFT, Window
 from amdrv.emulator.worker import ChangeSignal, Worker
 from amdrv.registers import RegisterMap
 
@@ -40,14 +44,25 @@ M = TypeVar("M", bound=Model)
 class Card:
     """One emulated GPU, from power-on to the end of the process."""
 
-    def __init__(self, name: str, chip: Chip, *, vram_bytes: int | None = None, bar0_bytes: int | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        chip: Chip,
+        *,
+        vram_bytes: int | None = None,
+        bar0_bytes: int | None = None,
+        shared_vram: bool = False,
+    ) -> None:
         self.name = name
         self.chip = chip
         self.vram_bytes = chip.vram_bytes if vram_bytes is None else vram_bytes
         self.lock = threading.RLock()
         self.changed = ChangeSignal(self.lock)  # notified when memory, an interrupt or a queue moved
         self.clock = VirtualClock()
-        self.arena = Arena(self.vram_bytes, chip.system_window_bytes)
+        self.arena = Arena(self.vram_bytes, chip.system_window_bytes, shared=True)
+        # Another process that maps VRAM stores into memory itself: its stores cannot be held back.
+        window = Window(self.arena.bytes[: self.vram_bytes], self.arena.vram_descriptor)
+        self.host_path = HostPath(window, self._before_host_changes, self._after_host_changes, transparent=shared_vram)
         self.bars = chip.bars(self.vram_bytes if bar0_bytes is None else bar0_bytes)
         self.config = ConfigSpace(
             vendor=chip.vendor_id,
@@ -60,16 +75,21 @@ class Card:
         )
         self.registers = RegisterMap(chip.bases, chip.versions)
         self.space = RegisterSpace(self.registers)
-        self.trace = Trace(self.space.name_at)
+        self.trace = Trace(self)
+        self.spinning = SpinWatch(self.space.name_at, name)
         self.worker = Worker(self)
         self.interrupts_delivered = 0
+        self.on_interrupt: Callable[[int], None] | None = None  # told the vector of each; must not block
         self.holder: str | None = None  # who has opened the function
-        self.faults = Faults()
+        self.faults = Faults(self)
         self._unavailable_until_ns = 0
+        self.trusted_memory: range | None = None  # bytes of VRAM that only the PSP reaches
         self._models: list[Model] = []
         build_models(self, self._models)
         self._bus_interface = self.model(BusInterface)
         self._mmhub = next(hub for hub in self.models(VmHub) if hub.ip == "MMHUB")
+        self.graphics_hub = next(hub for hub in self.models(VmHub) if hub.ip == "GC")
+        self.caches = GraphicsCaches(self)
         self._power_on(keep_sticky=False)
         # The machine's firmware has long enumerated the bus, and the boot ROM is done, when the first program runs.
         self.config.enumerate_bus()
@@ -104,12 +124,22 @@ class Card:
     def strict(self, value: bool) -> None:
         self.space.strict = value
 
+    @property
+    def relaxed(self) -> bool:
+        """Whether the card is forgiving, for speed: stores through BAR0 reach memory at once, caches are coherent."""
+        return self.caches.relaxed
+
+    @relaxed.setter
+    def relaxed(self, value: bool) -> None:
+        with self.lock:
+            self.host_path.transparent = self.caches.relaxed = value
+
     # -- host side ----------------------------------------------------------------------------------------------------
 
     def read_config(self, offset: int, width: int) -> int:
         """Configuration read."""
         with self.lock:
-            self.clock.charge(CONFIG_NS)
+            self._access(CONFIG_NS)
             value = (1 << 8 * width) - 1 if self.lost else self.config.read(offset, width)
             self._note("config", False, offset, width, value)
             return value
@@ -117,7 +147,7 @@ class Card:
     def write_config(self, offset: int, width: int, value: int) -> None:
         """Configuration write."""
         with self.lock:
-            self.clock.charge(CONFIG_NS)
+            self._access(CONFIG_NS)
             self._note("config", True, offset, width, value)
             if not self.lost:
                 self.config.write(offset, width, value)
@@ -125,7 +155,7 @@ class Card:
     def read_register(self, offset: int) -> int:
         """32-bit read of BAR5."""
         with self.lock:
-            self.clock.charge(READ_NS)
+            self._access(READ_NS)
             value = self.space.read(offset) if self._answers() else ALL_ONES
             self._note("register", False, offset, 4, value)
             return value
@@ -133,7 +163,7 @@ class Card:
     def write_register(self, offset: int, value: int) -> None:
         """32-bit write of BAR5."""
         with self.lock:
-            self.clock.charge(WRITE_NS)
+            self._access(WRITE_NS, register_write=True)
             self._note("register", True, offset, 4, value)
             if self._answers():
                 self.space.write(offset, value)
@@ -141,20 +171,30 @@ class Card:
     def write_doorbell(self, offset: int, width: int, value: int) -> None:
         """Write to BAR2; NBIO routes it to an engine."""
         with self.lock:
-            self.clock.charge(DOORBELL_NS)
+            self._access(DOORBELL_NS)
             self._note("doorbell", True, offset, width, value)
             block = self._bus_interface.route_doorbell(offset) if self._answers() else None
+            if block in self.space.gated:
+                self.model(PowerManagement).doorbell_rang(block)
             for model in self._models:
                 if model.ip == block:
                     model.doorbell(offset, width, value)
+            if self.worker.busy:
+                self.host_path.engines_started()
+
+    def bar0_view(self, offset: int, size_bytes: int) -> memoryview:
+        """Bulk view of BAR0: stores wait in the host data path until a flush."""
+        with self.lock:
+            return self.host_path.view(offset, size_bytes)
 
     def vram_view(self, offset: int, size_bytes: int) -> memoryview:
-        """Bulk view of BAR0."""
+        """Bytes of device memory itself, as the engines see it: for whoever looks at the card from the inside."""
         return self.arena.view(offset, size_bytes)
 
     def relax(self, remaining_s: float) -> None:
         """Let time pass until something may have changed: see PciFunction.relax."""
         with self.lock:
+            self.spinning.other()
             failure, self.worker.failure = self.worker.failure, None
             if failure is not None:
                 raise RuntimeError(f"{self.name}: a model of the emulated card failed") from failure
@@ -166,6 +206,7 @@ class Card:
     def sleep(self, seconds: float) -> None:
         """Virtual time passes."""
         with self.lock:
+            self.spinning.other()
             self.clock.charge(round(seconds * 1e9))
 
     def bus_reset(self, *, function_level: bool) -> None:
@@ -174,6 +215,8 @@ class Card:
         It returns when the function answers again, as the platform's does.
         """
         with self.lock:
+            if self.trace.enabled:
+                self.trace.note(RESET, True, 0, 0, int(function_level))
             saved = self.config.save()
             unavailable_s = self.chip.function_reset_s if function_level else self.chip.bus_reset_s
             self._reset_from_bus(unavailable_s)
@@ -193,6 +236,23 @@ class Card:
         from amdrv.emulator.isa.interpreter import Interpreter
 
         return Interpreter(self.chip.arch, shader_engines=self.chip.shader_array.shader_engines)
+
+    @cached_property
+    def oracle(self) -> ShaderEngine:
+        """What executes dispatches that see memory through caches that differ from it: every access is translated."""
+        from amdrv.emulator.isa.interpreter import Interpreter
+
+        return Interpreter(self.chip.arch, shader_engines=self.chip.shader_array.shader_engines)
+
+    @property
+    def wave_instructions(self) -> int:
+        """Instructions that all waves together have executed since the card was plugged in.
+
+        Every executed instruction of a wave but s_waitcnt*, s_delay_alu, s_nop and s_clause; added when a dispatch
+        ends.
+        """
+        with self.lock:
+            return sum(model.wave_instructions for model in self._models)
 
     def realtime(self) -> int:
         """The card's 48-bit 100 MHz counter: what TSC registers, timestamps and interrupt entries carry."""
@@ -223,10 +283,12 @@ class Card:
             return True
 
     def raise_interrupt(self) -> None:
-        """Send the MSI, when enabled and bus mastering is on."""
+        """Send the MSI, when enabled and bus mastering is on; without MSI, pull the interrupt line."""
         with self.lock:
             if self.config.msi_enabled and self.bus_master:
                 self.interrupts_delivered += 1
+            if self.on_interrupt is not None and (self.bus_master or not self.config.msi_enabled):
+                self.on_interrupt(0)
             self.changed.notify_all()
 
     def notify(self) -> None:
@@ -248,6 +310,13 @@ class Card:
         with self.lock:
             return self.space.unmodelled_by_name()
 
+    def _before_host_changes(self, first_page: int, end_page: int) -> None:
+        self.caches.before_host_changes(first_page, end_page)
+
+    def _after_host_changes(self, first_page: int, end_page: int) -> None:
+        if self.trace.memory is not None:
+            self.trace.memory.flushed(first_page << PAGE_SHIFT, (end_page - first_page) << PAGE_SHIFT)
+
     def _firmware_memory(self) -> HubView:
         return self._mmhub.view(0)
 
@@ -263,18 +332,35 @@ class Card:
         self.worker.stop_all()
         self.clock.drop_events()
         self.arena.lose_vram()
+        self.host_path.lose()
         self._unavailable_until_ns = self.clock.now_ns + round(unavailable_s * 1e9)
         self._power_on(keep_sticky=keep_sticky)
         self.changed.notify_all()
 
     def _power_on(self, *, keep_sticky: bool) -> None:
         self.space.reset(keep_sticky=keep_sticky)
+        self.caches.power_on()
+        self.trusted_memory = None
         for model in self._models:
             model.power_on()
+
+    def cost_ns(self, space: str, *, is_write: bool) -> int:
+        """Virtual time that an access to a space ("config", "register", "doorbell") takes."""
+        cost_ns = {"config": CONFIG_NS, "doorbell": DOORBELL_NS}.get(space, WRITE_NS if is_write else READ_NS)
+        return round(cost_ns * self.faults.link_factor)
+
+    def _access(self, cost_ns: int, *, register_write: bool = False) -> None:
+        """The host is about to make an access: what was to go wrong by then does, and time passes."""
+        self.faults.access(register_write=register_write)
+        self.clock.charge(round(cost_ns * self.faults.link_factor))
 
     def _answers(self) -> bool:
         return not self.lost and self.config.memory_decode and self.clock.now_ns >= self._unavailable_until_ns
 
     def _note(self, space: str, is_write: bool, offset: int, width: int, value: int) -> None:
         if self.trace.enabled:
-            self.trace.add(Entry(self.clock.now_ns, space, is_write, offset, width, value))
+            self.trace.note(space, is_write, offset, width, value)
+        if is_write or space != "register":
+            self.spinning.other()
+        else:
+            self.spinning.read(offset, value)

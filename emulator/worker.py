@@ -2,15 +2,18 @@
 
 A queue's packet processor is a generator that yields whenever it has to wait (a WAIT_REG_MEM that does not hold yet)
 or has done a bounded piece of work; the worker goes round the runnable ones, so that one waiting queue never stops
-another. The thread exists only after the first doorbell and sleeps while nothing is runnable.
+another. A second thread runs what starts no waves: scheduler, copy engines. A thread exists only after the first
+doorbell for it and sleeps while nothing is runnable.
 """
 
 from __future__ import annotations
 
 import enum
+import os
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -45,8 +48,9 @@ class Worker:
     def __init__(self, card: Card) -> None:
         self._card = card
         self._tasks: dict[str, Task] = {}
+        self._beside: set[str] = set()  # names of the tasks in the second thread
         self.failure: BaseException | None = None
-        self._thread: threading.Thread | None = None
+        self._threads: dict[bool, threading.Thread] = {}  # for the tasks beside: True
         self._wake = threading.Condition(card.lock)
         self._busy_since: tuple[int, int] | None = None  # (wall, virtual) nanoseconds when the first task came
         self._busy_ns = 0
@@ -57,15 +61,28 @@ class Worker:
         """Whether any task has not ended."""
         return bool(self._tasks)
 
-    def add(self, name: str, task: Task) -> None:
-        """Add a task under a name that is not running now; called with the card's lock held."""
+    def add(self, name: str, task: Task, *, beside: bool = False) -> None:
+        """Add a task under a name that is not running now; called with the card's lock held.
+
+        Tasks that start no waves run ``beside`` the others, in a thread of their own: a long dispatch must not keep the
+        scheduler from answering, nor a hung one keep it from being reset.
+        """
         self._tasks[name] = task
+        (self._beside.add if beside else self._beside.discard)(name)
         if self._busy_since is None:
+            self._card.host_path.engines_started()
             self._busy_since = (time.monotonic_ns(), self._card.clock.now_ns)
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name=f"{self._card.name} worker", daemon=True)
-            self._thread.start()
-        self._wake.notify()
+        if beside not in self._threads:
+            name = f"{self._card.name} worker{' beside' if beside else ''}"
+            thread = self._threads[beside] = threading.Thread(target=self._run, args=(beside,), name=name, daemon=True)
+            thread.start()
+        self._wake.notify_all()
+
+    def finishing(self, name: str) -> None:
+        """A task is about to tell the host that its work is done: what follows is its own bookkeeping."""
+        with self._card.lock:
+            if len(self._tasks) == (name in self._tasks):
+                self._card.host_path.engines_stopped()
 
     def has(self, name: str) -> bool:
         """Whether a task of that name has not ended."""
@@ -74,12 +91,14 @@ class Worker:
     def remove(self, name: str) -> None:
         """Drop a task. One that is inside a dispatch notices by its cancel flag, not by this."""
         self._tasks.pop(name, None)
+        self._beside.discard(name)
         self._note_idle()
         self._card.changed.notify_all()
 
     def stop_all(self) -> None:
         """Drop every task: the chip was reset."""
         self._tasks.clear()
+        self._beside.clear()
         self._note_idle()
         self._card.changed.notify_all()
 
@@ -114,13 +133,19 @@ class Worker:
             busy_ns = self.busy_ns()
             if not self._tasks:  # passing time may have started another
                 self._busy_ns, self._busy_since = busy_ns, None
+                self._card.host_path.engines_stopped()
 
-    def _run(self) -> None:
+    def _mine(self, beside: bool) -> list[tuple[str, Task]]:
+        """The tasks of one thread."""
+        return [(name, task) for name, task in self._tasks.items() if (name in self._beside) == beside]
+
+    def _run(self, beside: bool) -> None:
+        with suppress(OSError):
+            os.sched_setaffinity(0, os.sched_getaffinity(os.getpid()))  # whatever the thread that rang is bound to
         while True:
             with self._card.lock:
-                while not self._tasks:
+                while not (round_of_tasks := self._mine(beside)):
                     self._wake.wait()
-                round_of_tasks = list(self._tasks.items())
             ran = False
             for name, task in round_of_tasks:
                 ran |= self._step(name, task)
@@ -131,6 +156,8 @@ class Worker:
         with self._card.lock:
             if self._tasks.get(name) is not task:
                 return True
+            if self._card.faults.stalls(name):
+                return False
         try:
             progress = next(task)
         except StopIteration:
@@ -146,5 +173,6 @@ class Worker:
         with self._card.lock:
             if self._tasks.get(name) is task:
                 del self._tasks[name]
+                self._beside.discard(name)
                 self._note_idle()
             self._card.changed.notify_all()

@@ -23,10 +23,11 @@ class Found:
 
 
 def connect(name: str, sysfs: Path = SYSFS) -> PciFunction:
-    """The function behind ``name``; no card is read or written yet.
+    """The function behind ``name``; no card is read or written yet, but for the ids of one behind a socket.
 
-    Raises InvalidArgument for a name of no known form, NotFound for a device that is not there, Refused for a PCI
-    function that is not an AMD GPU.
+    Raises InvalidArgument for a name of no known form, Unsupported for one that asks for the kernel driver, NotFound
+    for a device that is not there, Refused for a PCI function that is not an AMD GPU, DeviceBusy for a card behind a
+    socket that has a client already.
     """
     kind, _, rest = name.partition(":")
     if kind == "emu" and rest and not rest.startswith("/"):
@@ -34,13 +35,17 @@ def connect(name: str, sysfs: Path = SYSFS) -> PciFunction:
         from amdrv.ioctl.emulated import EmulatedFunction
 
         return EmulatedFunction(name, card(name))
-    if kind == "emu":
-        raise Unsupported(f"{name}: cards behind a socket are not supported yet; use emu:gfx1100")
+    if kind == "emu" and rest:
+        from amdrv.ioctl.vfio_user import VfioUserFunction
+
+        return VfioUserFunction(name)
     if kind == "pci":
         from amdrv.ioctl.sysfs import SysfsFunction
 
         return SysfsFunction(name, sysfs)
-    raise InvalidArgument(f"{name!r} is not a device name; try emu:gfx1100 or pci:0000:03:00.0")
+    if kind == "kfd":
+        raise Unsupported(f"{name}: a card that stays with the kernel driver cannot be used; unbind it and open pci:…")
+    raise InvalidArgument(f"{name!r} is not a device name; try emu:gfx1100, emu:/PATH or pci:0000:03:00.0")
 
 
 def discover(sysfs: Path = SYSFS) -> list[Found]:

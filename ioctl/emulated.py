@@ -61,8 +61,9 @@ class EmulatedFunction(PciFunction):
             holder = self.card.holder
             if holder is not None:
                 raise DeviceBusy(self.name, holder)
+            self.card.faults.new_client()
             since = time.strftime("%H:%M:%S")
-            self.card.holder = f"this process (pid {os.getpid()}, {command}, since {since})"
+            self._holder = self.card.holder = f"this process (pid {os.getpid()}, {command}, since {since})"
             self._owner = True
 
     def release(self) -> None:
@@ -71,10 +72,12 @@ class EmulatedFunction(PciFunction):
                 memory.close()
             self._dma.clear()
             if self._owner:
+                if self.card.holder == self._holder:  # not so after the client's death was faked
+                    self.card.holder = None
                 self._owner = False
-                self.card.holder = None
 
     _owner = False
+    _holder = ""
 
     def read_config(self, offset: int, width: int) -> int:
         check_range(self.name, -1, 4096, offset, width, width)
@@ -122,7 +125,7 @@ class EmulatedFunction(PciFunction):
             raise Refused(f"{self.name}: BAR{bar} is not memory")
         # BAR0 is a power of two and may reach beyond the memory behind it.
         check_range(self.name, bar, min(self.bar_size(bar), self.card.vram_bytes), offset, size_bytes)
-        return self.card.vram_view(offset, size_bytes)
+        return self.card.bar0_view(offset, size_bytes)
 
     def alloc_dma(self, size_bytes: int) -> DmaMemory:
         with self.card.lock:

@@ -65,7 +65,32 @@ class Structure:
     skip: str = r".*(reserved|[pP]adding|Spare)\w*$"
 
 
-Item = Defines | Enumeration | Structure
+@dataclass(frozen=True)
+class Frame:
+    """A BitLayout from a C structure of dwords that has bit fields; ``pack`` is what ``#pragma pack`` says.
+
+    Names are made as those of a Structure; elements of an array get ``_0``, ``_1``, … behind its name.
+    """
+
+    name: str
+    header: str
+    c_name: str
+    pack: int
+    skip: str = r".*(reserved|[uU]32_?[aA]ll|_t_all|uint32_all|max_dwords_in_api)\w*$"
+
+
+@dataclass(frozen=True)
+class SdmaPacket:
+    """A BitLayout from the ``SDMA_PKT_<name>_<word>_<field>_{offset,mask,shift}`` lines of one packet.
+
+    Fields that go on in the next dword (``addr_31_0``, ``addr_63_32``) become one.
+    """
+
+    name: str
+    header: str
+
+
+Item = Defines | Enumeration | Structure | Frame | SdmaPacket
 
 PSP = "amdgpu/psp_gfx_if.h"
 PSP_DRIVER = "amdgpu/amdgpu_psp.h"
@@ -73,10 +98,79 @@ DISCOVERY = "include/discovery.h"
 SMU = "pm/swsmu/inc/pmfw_if/smu13_driver_if_v13_0_0.h"
 SMU_MESSAGES = "pm/swsmu/inc/pmfw_if/smu_v13_0_0_ppsmc.h"
 
+SDMA_PACKETS = "amdgpu/sdma_v6_0_0_pkt_open.h"
+SDMA_PACKET_NAMES = (
+    "COPY_LINEAR",
+    "COPY_BROADCAST_LINEAR",
+    "COPY_PHYSICAL_LINEAR",
+    "COPY_LINEAR_SUBWIN",
+    "COPY_LINEAR_SUBWIN_LARGE",
+    "COPY_TILED",
+    "COPY_TILED_SUBWIN",
+    "COPY_STRUCT",
+    "WRITE_UNTILED",
+    "WRITE_INCR",
+    "PTEPDE_COPY",
+    "PTEPDE_COPY_BACKWARDS",
+    "PTEPDE_RMW",
+    "INDIRECT",
+    "SEMAPHORE",
+    "MEM_INCR",
+    "VM_INVALIDATION",
+    "FENCE",
+    "SRBM_WRITE",
+    "PRE_EXE",
+    "COND_EXE",
+    "CONSTANT_FILL",
+    "DATA_FILL_MULTI",
+    "POLL_REGMEM",
+    "POLL_REG_WRITE_MEM",
+    "POLL_DBIT_WRITE_MEM",
+    "POLL_MEM_VERIFY",
+    "ATOMIC",
+    "TIMESTAMP_SET",
+    "TIMESTAMP_GET",
+    "TRAP",
+    "GPUVM_INV",
+    "GCR_REQ",
+    "NOP",
+)
+MES = "include/mes_v11_api_def.h"
+MES_FRAMES = {
+    "SET_HW_RESOURCES": "MESAPI_SET_HW_RESOURCES",
+    "SET_HW_RESOURCES_1": "MESAPI_SET_HW_RESOURCES_1",
+    "SET_SCHEDULING_CONFIG": "MESAPI__SET_SCHEDULING_CONFIG",
+    "ADD_QUEUE": "MESAPI__ADD_QUEUE",
+    "REMOVE_QUEUE": "MESAPI__REMOVE_QUEUE",
+    "PERFORM_YIELD": "MESAPI__PERFORM_YIELD",
+    "CHANGE_GANG_PRIORITY": "MESAPI__CHANGE_GANG_PRIORITY_LEVEL",
+    "SUSPEND": "MESAPI__SUSPEND",
+    "RESUME": "MESAPI__RESUME",
+    "RESET": "MESAPI__RESET",
+    "SET_LOGGING_BUFFER": "MESAPI__SET_LOGGING_BUFFER",
+    "QUERY_MES_STATUS": "MESAPI__QUERY_MES_STATUS",
+    "PROGRAM_GDS": "MESAPI__PROGRAM_GDS",
+    "SET_DEBUG_VMID": "MESAPI__SET_DEBUG_VMID",
+    "MISC": "MESAPI__MISC",
+    "UPDATE_ROOT_PAGE_TABLE": "MESAPI__UPDATE_ROOT_PAGE_TABLE",
+}
+
 MODULES: dict[str, tuple[str, tuple[Item, ...]]] = {
     "pm4_opcodes": (
         "PM4 type-3 opcodes of gfx10 and later.",
         (Defines("Opcode", "IT_OPCODE of a type-3 packet.", "amdgpu/nvd.h", r"PACKET3_(\w+)", r"(0x[0-9a-fA-F]{2})"),),
+    ),
+    "atomics": (
+        "What an atomic packet (PM4 ATOMIC_MEM, SDMA ATOMIC) asks of GL2.",
+        (
+            Enumeration(
+                "AtomicOpcode",
+                "ATOMIC of the packet; _RTN forms give the old value back.",
+                "include/soc21_enum.h",
+                "TC_OP",
+                "TC_OP_ATOMIC_",
+            ),
+        ),
     ),
     "doorbells": (
         "Doorbell assignment of Navi10 and later in 64-bit doorbells: a dword index in BAR2 is twice the number.",
@@ -96,6 +190,43 @@ MODULES: dict[str, tuple[str, tuple[Item, ...]]] = {
         (
             Structure("V11_COMPUTE_MQD", "include/v11_structs.h", "struct v11_compute_mqd", skip=r"reserved_"),
             Structure("V11_SDMA_MQD", "include/v11_structs.h", "struct v11_sdma_mqd", skip=r"reserved_"),
+            Structure("V11_GFX_MQD", "include/v11_structs.h", "struct v11_gfx_mqd", skip=r"reserved_"),
+        ),
+    ),
+    "sdma_v6_0": (
+        "Packets of the SDMA engines of gfx11: opcodes, bodies. COUNT fields hold one less than they count.",
+        (
+            Defines("Opcode", "OP of a packet header.", SDMA_PACKETS, r"SDMA_OP_((?!AQL)\w+)"),
+            Defines("CopySub", "SUB_OP of COPY.", SDMA_PACKETS, r"SDMA_SUBOP_COPY_(\w+)"),
+            Defines("WriteSub", "SUB_OP of WRITE.", SDMA_PACKETS, r"SDMA_SUBOP_WRITE_(\w+)"),
+            Defines("PtepdeSub", "SUB_OP of PTEPDE.", SDMA_PACKETS, r"SDMA_SUBOP_PTEPDE_(\w+)"),
+            Defines("TimestampSub", "SUB_OP of TIMESTAMP.", SDMA_PACKETS, r"SDMA_SUBOP_TIMESTAMP_(\w+)"),
+            Defines(
+                "PollSub",
+                "SUB_OP of POLL_REGMEM; 0 is the plain wait.",
+                SDMA_PACKETS,
+                r"SDMA_SUBOP_(?:POLL_)?((?<=POLL_)\w+|VM_INVALIDATION)",
+            ),
+            Defines("SemaphoreSub", "SUB_OP of SEM.", SDMA_PACKETS, r"SDMA_SUBOP_(MEM_INCR)"),
+            Defines("FillSub", "SUB_OP of CONST_FILL.", SDMA_PACKETS, r"SDMA_SUBOP_(DATA_FILL_MULTI)"),
+            *(SdmaPacket(name, SDMA_PACKETS) for name in SDMA_PACKET_NAMES),
+        ),
+    ),
+    "mes_v11": (
+        "Messages of the micro engine scheduler of gfx11: every one is a frame of 64 dwords.",
+        (
+            Enumeration(
+                "SchedulerOpcode", "opcode of a frame.", MES, "enum MES_SCH_API_OPCODE", "MES_SCH_API_", r".*_MAX$"
+            ),
+            Enumeration("QueueType", "queue_type.", MES, "enum MES_QUEUE_TYPE", "MES_QUEUE_TYPE_", r".*_MAX$"),
+            Enumeration(
+                "MiscOpcode", "opcode inside MISC.", MES, "enum MESAPI_MISC_OPCODE", "MESAPI_MISC__", r".*__MAX$"
+            ),
+            Enumeration(
+                "WaitOperation", "op of WAIT_REG_MEM.", MES, "enum WRM_OPERATION", "WRM_OPERATION__", r".*__MAX$"
+            ),
+            Frame("HEADER", MES, "union MES_API_HEADER", 4),
+            *(Frame(name, MES, f"union {c_name}", 4) for name, c_name in MES_FRAMES.items()),
         ),
     ),
     "psp": (
@@ -200,19 +331,21 @@ class Tree:
 
     def __init__(self, linux: Path) -> None:
         self.root = linux / HEADERS
-        self._declared: dict[tuple[str, bool], cffi.FFI] = {}
+        self._declared: dict[tuple[str, bool, int | None], cffi.FFI] = {}
 
     def text(self, header: str) -> str:
         return (self.root / header).read_text(errors="replace")
 
-    def declared(self, header: str, packed: bool) -> cffi.FFI:
-        key = header, packed
+    def declared(self, header: str, packed: bool, pack: int | None = None) -> cffi.FFI:
+        key = header, packed, pack
         if key not in self._declared:
             ffi = cffi.FFI()
             for declaration in self._declarations(header):
                 # cffi evaluates no sizeof, but the types it is asked for are declared by now.
+                if pack is not None:  # a run of bits may end in padding to more than 32, which cffi does not lay out
+                    declaration = re.sub(r"uint32_t reserved\s*:\s*\d+;\s*(?=\})", "", declaration)
                 sized = re.sub(r"sizeof\(([^)]+)\)", lambda found: str(ffi.sizeof(found[1])), declaration)
-                ffi.cdef(sized, packed=packed)
+                ffi.cdef(sized, packed=packed, pack=pack)
             self._declared[key] = ffi
         return self._declared[key]
 
@@ -307,6 +440,68 @@ def struct_source(tree: Tree, item: Structure) -> Iterator[str]:
     yield f"{closing})"
 
 
+def frame_fields(item: Frame, ctype: Any, base_bits: int = 0, prefix: str = "") -> Iterator[tuple[str, int, int]]:
+    """(name, lowest bit, width) of every member, nested structures and arrays flattened."""
+    for name, field in ctype.fields:
+        full, lo, kind = prefix + name, base_bits + 8 * field.offset, field.type
+        if name and re.match(item.skip, full):
+            continue
+        if field.bitsize >= 0:
+            yield full, lo + field.bitshift, field.bitsize
+        elif kind.kind == "array":
+            size = 8 * cffi.FFI().sizeof(kind.item)
+            yield from ((f"{full}_{index}", lo + index * size, size) for index in range(kind.length))
+        elif kind.kind in ("struct", "union"):
+            yield from frame_fields(item, kind, lo, f"{full}_" if name else prefix)
+        else:
+            yield full, lo, 32 if kind.kind == "enum" else 8 * cffi.FFI().sizeof(kind)
+
+
+def packet_fields(tree: Tree, item: SdmaPacket) -> Iterator[tuple[str, int, int]]:
+    """(name, lowest bit, width) of a packet's fields; halves of one number joined."""
+    text = tree.text(item.header)
+    _, found, rest = text.partition(f"Definitions for SDMA_PKT_{item.name} packet")
+    section = rest.partition("Definitions for SDMA_PKT_")[0]
+    # A field's name begins in lower case, or is the rest after the last word that does not.
+    lines = re.findall(
+        rf"#define SDMA_PKT_{item.name}_[A-Z0-9_]*?_([a-z]\w*)_(offset|mask|shift)\s+(\w+)", section
+    )
+    if not found or not lines:
+        raise SystemExit(f"{item.name}: no such packet")
+    places: dict[str, dict[str, int]] = {}
+    for name, kind, value in lines:
+        places.setdefault(name, {})[kind] = int(value, 0)
+    fields = [(n, 32 * p["offset"] + p["shift"], p["mask"].bit_length()) for n, p in places.items()]
+    while fields:
+        name, lo, width = fields.pop(0)
+        while half := re.fullmatch(r"(.*)_(\d+)_(\d+)", name):
+            following = next((f for f in fields if re.fullmatch(rf"{half[1]}_\d+_{int(half[2]) + 1}", f[0])), None)
+            if following is None or following[1] != lo + width:
+                break
+            fields.remove(following)
+            name, width = f"{half[1]}_{following[0].split('_')[-2]}_{half[3]}", width + following[2]
+        yield re.sub(r"_\d+_0$", "", name), lo, width
+
+
+def layout_source(name: str, c_name: str, dwords: int, fields: list[tuple[str, int, int]]) -> Iterator[str]:
+    entries = (f'"{n}": Field({lo}{f", {width}" if width > 1 else ""}),' for n, lo, width in fields)
+    body = fill(" ".join(entry.replace(" ", "\0") for entry in entries), WIDTH - 8).replace("\0", " ")
+    yield f"# {c_name}"
+    yield f'{name} = BitLayout("{name}", {dwords}, {{'
+    yield textwrap.indent(body, "    ")
+    yield "})"
+
+
+def bits_source(tree: Tree, item: Frame | SdmaPacket) -> Iterator[str]:
+    if isinstance(item, SdmaPacket):
+        fields = list(packet_fields(tree, item))
+        dwords = max((lo + width + 31) // 32 for _, lo, width in fields)
+        return layout_source(item.name, f"SDMA_PKT_{item.name}", dwords, fields)
+    ffi = tree.declared(item.header, False, item.pack)
+    ctype: Any = ffi.typeof(item.c_name)
+    return layout_source(item.name, item.c_name, ffi.sizeof(ctype) // 4, list(frame_fields(item, ctype)))
+
+
 def fill(text: str, width: int) -> str:
     return textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False)
 
@@ -317,8 +512,10 @@ def module_source(tree: Tree, doc: str, items: Iterable[Item], source: str) -> s
     note = fill(f"Generated by tools/generate_facts.py from {source}, {HEADERS}: {headers}.", WIDTH)
     lines = [f'"""{doc}', "", note, '"""', "", "from __future__ import annotations", ""]
     structures = [item for item in items if isinstance(item, Structure)]
-    if len(structures) < len(items):
+    if any(isinstance(item, Defines | Enumeration) for item in items):
         lines += ["import enum", ""]
+    if any(isinstance(item, Frame | SdmaPacket) for item in items):
+        lines += ["from amdrv.registers.fields import BitLayout, Field", ""]
     if structures:
         names = ["StructLayout"]
         body = "\n".join(line for item in structures for line in struct_source(tree, item))
@@ -327,6 +524,8 @@ def module_source(tree: Tree, doc: str, items: Iterable[Item], source: str) -> s
     for item in items:
         if isinstance(item, Structure):
             lines += [*struct_source(tree, item), ""]
+        elif isinstance(item, Frame | SdmaPacket):
+            lines += [*bits_source(tree, item), ""]
         else:
             members = define_members(tree, item) if isinstance(item, Defines) else enum_members(tree, item)
             lines += ["", *enum_source(item.name, item.doc, members), ""]

@@ -126,6 +126,10 @@ def _scalar(op: Op) -> None:
         item.dst = item.name == "sdst"
         if item.bits == 16 and item.type != "f16":  # s_pack and s_sext look at parts of a 32-bit operand
             item.type, item.bits = item.type[0] + "32", 32
+        elif op.mnemonic == "s_cvt_hi_f32_f16" and not item.dst:
+            item.type, item.bits = "b32", 32  # it looks at the upper half
+        elif op.mnemonic == "s_cvt_pk_rtz_f16_f32" and item.dst:
+            item.bits = 32  # both halves
     if op.mnemonic in ("s_fmaak_f32", "s_fmamk_f32"):
         _add_literal(op, "f32")
 

@@ -7,12 +7,17 @@ part of the instance that GRBM_GFX_INDEX selects); gc_11_0_0 SQ_WAVE_* (register
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 from amdrv.discovery import GcInfo
 from amdrv.mmio import Mmio
 
 WAVE_STATUS, WAVE_PC_LO, WAVE_PC_HI = 0x102, 0x108, 0x109
+# soc21_enum.h SQIND_WAVE_*_OFFSET: scalar registers by operand code (ixSQ_WAVE_M0 and EXEC_LO are such), vector ones.
+WAVE_SGPRS, WAVE_VGPRS = 0x200, 0x400
+EXEC_LO, EXEC_HI = 126, 127
 STATUS_HALT, STATUS_VALID, STATUS_FATAL_HALT = 1 << 13, 1 << 16, 1 << 23
 CUS_PER_WGP = 2
 SIMDS_PER_WGP = 4
@@ -21,7 +26,7 @@ WGP_SHIFT = 2  # instance index: WGP, then two bits of SIMD
 
 @dataclass(frozen=True, slots=True)
 class HaltedWave:
-    """Where a wave stands, on the chip and in its program."""
+    """Where a wave stands, on the chip and in its program, and what it holds there until waves are reset."""
 
     engine: int
     array: int
@@ -29,6 +34,20 @@ class HaltedWave:
     simd: int
     wave: int
     pc: int
+    window: Waves = field(repr=False, compare=False)
+
+    def scalar(self, code: int) -> int:
+        """A scalar register by its operand code: an SGPR, VCC (106), M0 (125), EXEC (126)."""
+        return self.window.read(self, WAVE_SGPRS + code)
+
+    def vector(self, register: int, lane: int) -> int:
+        """One lane of a VGPR."""
+        return self.window.read(self, WAVE_VGPRS + register, lane)
+
+    @property
+    def exec_mask(self) -> int:
+        """The lanes that take part, as 64 bits; of a wave32 only the low half means something."""
+        return self.scalar(EXEC_HI) << 32 | self.scalar(EXEC_LO)
 
     def __str__(self) -> str:
         place = f"shader engine {self.engine}, array {self.array}, WGP {self.wgp}, SIMD {self.simd}"
@@ -48,25 +67,37 @@ class Waves:
         Two accesses for each wave slot that is looked at: some thousand when no wave is halted.
         """
         wgps = gc.cus_per_array // CUS_PER_WGP
-        try:
+        with self._broadcast_again():
             for engine, array, wgp, simd in itertools.product(
                 range(gc.shader_engines), range(gc.arrays_per_engine), range(wgps), range(SIMDS_PER_WGP)
             ):
-                instance = wgp << WGP_SHIFT | simd
-                self._mmio.write(
-                    self._regs.GRBM_GFX_INDEX, INSTANCE_INDEX=instance, SA_INDEX=array, SE_INDEX=engine
-                )
+                self._select(engine, array, wgp, simd)
                 for wave in range(gc.max_waves_per_simd):
                     status = self._read(wave, WAVE_STATUS)
                     if status & STATUS_VALID and status & (STATUS_HALT | STATUS_FATAL_HALT):
                         pc = self._read(wave, WAVE_PC_HI) << 32 | self._read(wave, WAVE_PC_LO)
-                        return HaltedWave(engine, array, wgp, simd, wave, pc)
+                        return HaltedWave(engine, array, wgp, simd, wave, pc, self)
             return None
+
+    def read(self, wave: HaltedWave, index: int, lane: int = 0) -> int:
+        """One indirect register of a wave. Leaves register writes broadcast to every engine."""
+        with self._broadcast_again():
+            self._select(wave.engine, wave.array, wave.wgp, wave.simd)
+            return self._read(wave.wave, index, lane)
+
+    def _select(self, engine: int, array: int, wgp: int, simd: int) -> None:
+        instance = wgp << WGP_SHIFT | simd
+        self._mmio.write(self._regs.GRBM_GFX_INDEX, INSTANCE_INDEX=instance, SA_INDEX=array, SE_INDEX=engine)
+
+    @contextmanager
+    def _broadcast_again(self) -> Iterator[None]:
+        try:
+            yield
         finally:
             self._mmio.write(
                 self._regs.GRBM_GFX_INDEX, SE_BROADCAST_WRITES=1, SA_BROADCAST_WRITES=1, INSTANCE_BROADCAST_WRITES=1
             )
 
-    def _read(self, wave: int, index: int) -> int:
-        self._mmio.write(self._regs.SQ_IND_INDEX, WAVE_ID=wave, INDEX=index)
+    def _read(self, wave: int, index: int, lane: int = 0) -> int:
+        self._mmio.write(self._regs.SQ_IND_INDEX, WAVE_ID=wave, WORKITEM_ID=lane, INDEX=index)
         return int(self._mmio.read(self._regs.SQ_IND_DATA))

@@ -136,7 +136,7 @@ def mandelbrot(bench: Workbench, size: tuple[int, int], limit: int) -> tuple[Res
         arguments = (on_steps, width, height, left, top, pixel, limit)
         measured.launches.append(kernel.launch(grid, MANDELBROT_BLOCK, arguments, timed=True))
     steps = on_steps.numpy(np.uint32, (height, width)).astype(np.uint32)
-    deviation = _deviation(steps, _escape_times(width, height, left, top, pixel, limit))
+    deviation = _deviation(steps, escape_times(width, height, left, top, pixel, limit))
     result = Result(
         "mandelbrot", "divergent loops", f"{width} x {height}, {limit} steps", measured, deviation, 0.0,
         "the same roundings",
@@ -154,7 +154,7 @@ def simple_programs(sizes: Sizes) -> list[Callable[[Workbench], Result]]:
     ]
 
 
-def _escape_times(width: int, height: int, left: np.float32, top: np.float32, pixel: np.float32, limit: int) -> Image:
+def escape_times(width: int, height: int, left: np.float32, top: np.float32, pixel: np.float32, limit: int) -> Image:
     """What mandelbrot.ll computes, operation for operation."""
     c_re = (left + np.arange(width, dtype=np.float32) * pixel)[None, :]
     c_im = (top + np.arange(height, dtype=np.float32) * pixel)[:, None]

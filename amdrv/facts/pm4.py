@@ -463,6 +463,36 @@ INVALIDATE_TLBS = PacketLayout(
     },
 )
 
+# nvd.h PACKET3_SEM_*: a 64-bit counter in memory.
+MEM_SEMAPHORE = PacketLayout(
+    Opcode.MEM_SEMAPHORE,
+    2,
+    {
+        "ADDRESS": _at(0, 0, 48),
+        "USE_MAILBOX": _at(1, 16, 1),
+        "SIGNAL_TYPE": _at(1, 20, 1),  # 0: count up, 1: write 1
+        "SELECT": _at(1, 29, 3),  # 6: signal, 7: wait until it is not zero, then count down
+    },
+)
+SEMAPHORE_SIGNAL, SEMAPHORE_WAIT = 6, 7
+# PAL: CP_COND_INDIRECT_BUFFER shares the opcode of INDIRECT_BUFFER and is told by its length.
+COND_INDIRECT_BUFFER = PacketLayout(
+    Opcode.COND_INDIRECT_BUFFER,
+    13,
+    {
+        "MODE": _at(0, 0, 2),  # 1: if then, 2: if then else
+        "FUNCTION": _at(0, 8, 3),
+        "COMPARE_ADDRESS": _at(1, 0, 64),
+        "MASK": _at(3, 0, 64),
+        "REFERENCE": _at(5, 0, 64),
+        "IB1_BASE": _at(7, 0, 64),
+        "IB1_SIZE": _at(9, 0, 20),
+        "IB2_BASE": _at(10, 0, 64),
+        "IB2_SIZE": _at(12, 0, 20),
+    },
+)
+REWIND = PacketLayout(Opcode.REWIND, 1, {"VALID": _at(0, 31, 1)})  # the engine stops here until VALID is set
+
 # Fixed layouts by opcode, for tracing and decoding.
 PACKETS: dict[Opcode, PacketLayout] = {
     layout.opcode: layout
@@ -480,6 +510,8 @@ PACKETS: dict[Opcode, PacketLayout] = {
         COND_EXEC,
         DISPATCH_DIRECT,
         DISPATCH_INDIRECT,
+        MEM_SEMAPHORE,
+        REWIND,
         SET_RESOURCES,
         MAP_QUEUES,
         UNMAP_QUEUES,

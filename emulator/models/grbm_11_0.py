@@ -9,15 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from amdrv.emulator.isa.dispatch import ShaderFault
+from amdrv.emulator.isa.dispatch import ShaderFault, WaveRegisters
 from amdrv.emulator.model import Model
 
 if TYPE_CHECKING:
     from amdrv.emulator.shell import Card
 
 ALL_INACTIVE = 0xFFFF
+SOFT_RESET_SDMA0 = 23  # bit of GRBM_SOFT_RESET; SDMA1 has the next
 # Indirect SQ registers of a wave (gc_11_0_0_offset.h, ixSQ_WAVE_*).
 SQ_WAVE_STATUS, SQ_WAVE_TRAPSTS, SQ_WAVE_PC_LO, SQ_WAVE_PC_HI = 0x102, 0x103, 0x108, 0x109
+# Where its registers begin (soc21_enum.h): scalar ones by operand code, so that M0 is 0x27d and EXEC 0x27e and 0x27f.
+SQIND_SGPRS, SQIND_VGPRS = 0x200, 0x400
 STATUS_VALID, STATUS_HALT = 1 << 16, 1 << 13  # SQ_WAVE_STATUS.VALID, .HALT
 TRAPSTS_MEM_VIOL, TRAPSTS_ILLEGAL_INST = 1 << 8, 1 << 11  # RDNA3 ISA manual, TRAPSTS; the header names the latter
 
@@ -28,6 +31,18 @@ class WaveState(NamedTuple):
     pc: int
     memory_violation: bool
     illegal_instruction: bool
+    registers: WaveRegisters | None  # None: they read as zero
+
+    def register(self, index: int, lane: int) -> int:
+        """An SGPR, or a lane of a VGPR, by its SQ_IND index."""
+        held = self.registers
+        if held is None:
+            return 0
+        if SQIND_SGPRS <= index < SQIND_SGPRS + len(held.scalars):
+            return int(held.scalars[index - SQIND_SGPRS])
+        number = index - SQIND_VGPRS
+        inside = 0 <= number < held.vectors.shape[0] and lane < held.vectors.shape[1]
+        return int(held.vectors[number, lane]) if inside else 0
 
 
 class Grbm(Model):
@@ -38,12 +53,16 @@ class Grbm(Model):
     def __init__(self, card: Card, instance: int = 0) -> None:
         super().__init__(card, instance)
         self._halted: WaveState | None = None
-        self.on_cp_reset: Callable[[], None] = lambda: None  # set by the command processor's model
+        # Set by the models of the engines: what a soft reset of the command processor does, and who may be at work.
+        self.on_cp_reset: list[Callable[[], None]] = []
+        self.on_sdma_reset: dict[int, Callable[[], None]] = {}  # by instance
+        self.busy_parts: list[Callable[[], bool]] = []
+        self.sdma_busy_parts: list[Callable[[], bool]] = []
         self._select = self.claim("GRBM_GFX_CNTL")
-        self.claim("GRBM_GFX_INDEX", reset=0xE000_0000)
+        self._instance = self.claim("GRBM_GFX_INDEX", reset=0xE000_0000)
         self.claim("GRBM_CNTL", reset=0x0000_0018)
         self.claim("GRBM_STATUS", writable=0, on_read=self._status)
-        self.claim("GRBM_STATUS2", writable=0, on_read=lambda: 0)
+        self.claim("GRBM_STATUS2", writable=0, on_read=self._status2)
         self.claim("GRBM_SOFT_RESET", on_write=self._soft_reset)
         self.claim("CP_STAT", writable=0, on_read=self._cp_stat)
         self.claim("SH_MEM_CONFIG", reset=0xC000, bank=self.selected_vmid)
@@ -71,6 +90,15 @@ class Grbm(Model):
         value = self._select.value
         return value >> 2 & 3, value & 3, value >> 8 & 7
 
+    def first_wgp_selected(self) -> bool:
+        """Whether per-instance registers show the first work group processor now; a broadcast reads that one, too."""
+        index = self._instance.register.decode(self._instance.value)
+        return not (
+            (index.SE_INDEX and not index.SE_BROADCAST_WRITES)
+            or (index.SA_INDEX and not index.SA_BROADCAST_WRITES)
+            or (index.INSTANCE_INDEX and not index.INSTANCE_BROADCAST_WRITES)
+        )
+
     def selected_vmid(self) -> int:
         """VMID that banked SH_MEM registers show now."""
         return self._select.value >> 4 & 15
@@ -79,19 +107,32 @@ class Grbm(Model):
         """Keep a faulted wave halted for SQ_IND, as wave 0 of every shader array; None when waves were reset."""
         self._halted = None
         if fault is not None:
-            violation, illegal = fault.kind == "memory violation", fault.kind == "illegal instruction"
-            self._halted = WaveState(fault.pc, violation, illegal)
+            violation = fault.kind in ("memory violation", "misaligned access")
+            self._halted = WaveState(fault.pc, violation, fault.kind == "illegal instruction", fault.registers)
 
     def _status(self) -> int:
-        return self.register("GRBM_STATUS").encode(GUI_ACTIVE=int(self.card.worker.busy), CP_BUSY=self.card.worker.busy)
+        busy = self._cp_busy()
+        return self.register("GRBM_STATUS").encode(GUI_ACTIVE=busy, CP_BUSY=busy)
+
+    def _status2(self) -> int:
+        busy = self._cp_busy()
+        sdma = any(part() for part in self.sdma_busy_parts)
+        return self.register("GRBM_STATUS2").encode(SDMA_BUSY=sdma, CPF_BUSY=busy, CPC_BUSY=busy)
+
+    def _cp_busy(self) -> bool:
+        return any(part() for part in self.busy_parts)
 
     def _cp_stat(self) -> int:
-        return self.register("CP_STAT").encode(CP_BUSY=1) if self.card.worker.busy else 0
+        return self.register("CP_STAT").encode(CP_BUSY=1) if self._cp_busy() else 0
 
     def _soft_reset(self, value: int) -> None:
         request = self.register("GRBM_SOFT_RESET").decode(value)
         if request.SOFT_RESET_CP or request.SOFT_RESET_CPC:
-            self.on_cp_reset()
+            for reset in self.on_cp_reset:
+                reset()
+        for instance, reset in self.on_sdma_reset.items():
+            if value >> (SOFT_RESET_SDMA0 + instance) & 1:
+                reset()
 
     def _wave_register(self) -> int:
         index = self._index.register.decode(self._index.value)
@@ -106,4 +147,4 @@ class Grbm(Model):
             SQ_WAVE_TRAPSTS: traps,
             SQ_WAVE_PC_LO: wave.pc & 0xFFFF_FFFF,
             SQ_WAVE_PC_HI: wave.pc >> 32,
-        }.get(index.INDEX, 0)
+        }.get(index.INDEX, wave.register(index.INDEX, index.WORKITEM_ID))

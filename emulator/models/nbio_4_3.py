@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 MIB_SHIFT = 20
 DWORD_BYTES = 4
+# Ranges hold for every page of doorbells: amdkfd gives each process pages of its own, in which the places that SDMA has
+# in the first are again SDMA's (Linux 6.12 kfd_doorbell.c, kgd2kfd_shared_resources.sdma_doorbell_idx).
+DOORBELL_PAGE_BYTES = 4096
 MM_APERTURE = 0x8000_0000  # MM_INDEX bit 31: the window shows VRAM, not registers
 BIOS_SCRATCH_COUNT = 16
 ASIC_INIT_COMPLETE = 0x200  # BIOS_SCRATCH_7 (Linux 6.12 atombios.h): the boot ROM has posted the card
@@ -85,7 +88,7 @@ class Nbio(BusInterface):
             return None
         if self._ranges is None:
             self._ranges, self._graphics = self._decode_entries()
-        index = offset // DWORD_BYTES
+        index = offset % DOORBELL_PAGE_BYTES // DWORD_BYTES
         for first, end, block in self._ranges:
             if first <= index < end:
                 return block
@@ -150,6 +153,7 @@ class Nbio(BusInterface):
             self.card.space.write(index, value)
         elif offset is not None:
             self.card.arena.view(offset, DWORD_BYTES)[:] = value.to_bytes(DWORD_BYTES, "little")
+            self.card.host_path.engine_wrote(offset, DWORD_BYTES)
 
     # -- HDP flush ----------------------------------------------------------------------------------------------------
 
@@ -170,9 +174,10 @@ class Nbio(BusInterface):
 
     def _flush(self, _value: int) -> None:
         self.hdp_flushes += 1
+        self.card.host_path.flush()
 
     def _engine_flush(self, value: int) -> None:
-        self.hdp_flushes += 1
+        self._flush(value)
         self._flush_done.value = value
 
     def _identity_strap(self) -> int:

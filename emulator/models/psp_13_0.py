@@ -34,7 +34,7 @@ class Psp(Model):
     def __init__(self, card: Card, instance: int = 0) -> None:
         super().__init__(card, instance)
         self._table = build(card.chip)
-        self._trust = Trust()
+        self._trust = Trust(card.faults.rejects)
         self._boot_firmware = self._mailbox(PspMailbox.BOOT_FIRMWARE, writable=0)
         self._alive = self._mailbox(PspMailbox.SOS_ALIVE, writable=0)
         self._version = self._mailbox(PspMailbox.SOS_VERSION, writable=0)

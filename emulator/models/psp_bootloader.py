@@ -72,7 +72,7 @@ class Bootloader:
 
     def command(self, value: int) -> None:
         """A write to the command mailbox."""
-        if not self._running or "MP0" in self._card.faults.unresponsive:
+        if not self._running or self._card.faults.silent("MP0"):
             return
         self._mailbox.value = value  # not ready until done
         address = self._address.value << BOOTLOADER_ADDRESS_SHIFT

@@ -13,6 +13,7 @@ from amdrv.emulator.models.psp_images import Autoloader, FirmwareUser, LoadedIma
 from amdrv.emulator.models.psp_status import RING_STATUS_OF, Status
 from amdrv.emulator.models.psp_trust import NAME_OF_FW_TYPE, Trust
 from amdrv.emulator.models.psp_verify import ImageRejected, Piece
+from amdrv.emulator.models.vmhub import VMIDS, VmHub
 from amdrv.facts.layout import StructLayout
 from amdrv.facts.mailboxes import COMMAND_BUFFER_VERSION, TMR_ALIGNMENT_BYTES, TMR_PHYSICAL_ADDRESS
 from amdrv.facts.psp import (
@@ -162,6 +163,9 @@ class Commands:
             if physical != address - fb_base:
                 raise Refusal(Status.BAD_PARAMETERS, f"physical address {physical:#x} does not belong to {address:#x}")
         self._tmr, self._tmr_next = range(address, address + size_bytes), address
+        self._card.trusted_memory = range(address - fb_base, address - fb_base + size_bytes)
+        for hub in self._card.models(VmHub):  # what clients have cached of it
+            hub.invalidate(range(VMIDS))
         return bytes(RESPONSE.pack())
 
     def _destroy_tmr(self, _arguments: bytes, _image: bytes | None) -> bytes:
@@ -169,6 +173,7 @@ class Commands:
             raise Refusal(Status.BAD_STATE, "no trusted memory is set up")
         self.images = {kind: image for kind, image in self.images.items() if kind in OUTSIDE_TMR}
         self._tmr, self._autoloaded = None, False
+        self._card.trusted_memory = None
         return bytes(RESPONSE.pack())
 
     # -- firmware -----------------------------------------------------------------------------------------------------
@@ -197,8 +202,6 @@ class Commands:
         end = address + (piece.total_bytes + PAGE_BYTES - 1) // PAGE_BYTES * PAGE_BYTES
         if self._tmr is None or end > self._tmr.stop:
             raise Refusal(Status.OUT_OF_MEMORY, f"{name} does not fit into trusted memory any more")
-        if not self._card.write_mc(address, piece.body):
-            raise Refusal(Status.ACCESS_DENIED, f"trusted memory at {address:#x} cannot be written")
         self._tmr_next = end
         return address
 

@@ -131,7 +131,7 @@ class Ring:
         self._begin()
 
     def _silent(self) -> bool:
-        return "MP0" in self._card.faults.unresponsive
+        return self._card.faults.silent("MP0")
 
 
 def _pair(frame: bytes, name: str) -> int:

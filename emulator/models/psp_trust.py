@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from amdrv.emulator.models.psp_verify import Piece, authenticate
+from amdrv.emulator.models.psp_verify import ImageRejected, Piece, Problem, authenticate
 from amdrv.facts.firmware_auth import PIECE_TYPES, ROOT_KEYS, KnownPiece, known_pieces
 
 CONTAINER_TYPE_OF = {kind.name: kind.container_type for kind in PIECE_TYPES}
@@ -14,7 +14,9 @@ NAME_OF_FW_TYPE = {int(kind.gfx_fw_type): kind.name for kind in PIECE_TYPES if k
 class Trust:
     """The PSP's key ring. Names are those of amdrv/facts/firmware_auth.py."""
 
-    def __init__(self) -> None:
+    def __init__(self, rejects: Callable[[str], bool]) -> None:
+        """``rejects`` tells of a piece, by name, that an injected fault makes fail."""
+        self._rejects = rejects
         self._keys: dict[bytes, int] = {}
         self._known: tuple[KnownPiece, ...] | None = None
 
@@ -28,6 +30,8 @@ class Trust:
 
     def authenticate(self, data: bytes, names: Sequence[str]) -> Piece:
         """The piece in ``data`` when it is one of ``names`` and genuine; raises ImageRejected."""
+        if any(self._rejects(name) for name in names):
+            raise ImageRejected(Problem.BAD_SIGNATURE, "an injected fault")
         if self._known is None:
             self._known = known_pieces()
         types = frozenset(CONTAINER_TYPE_OF[name] for name in names)

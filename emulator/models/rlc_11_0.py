@@ -9,16 +9,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from amdrv.emulator.model import Model
+from amdrv.emulator.models.psp_13_0 import Psp
 
 if TYPE_CHECKING:
     from amdrv.emulator.shell import Card
 
 AUTOLOAD_S = 4e-3  # inferred: the kernel polls for at most 100 ms and finds it done after a few
 SAFE_MODE_S = 5e-6
+SCHEDULER_VALID = 0x80  # of RLC_CP_SCHEDULERS
 PLAIN = (
     "RLC_SRM_CNTL",
     "RLC_SPM_MC_CNTL",
-    "RLC_CP_SCHEDULERS",
     "RLC_CGTT_MGCG_OVERRIDE",
     "RLC_CGCG_CGLS_CTRL",
 )
@@ -35,8 +36,19 @@ class Rlc(Model):
         self.claim("RLC_CNTL", reset=1)
         self._safe_mode = self.claim("RLC_SAFE_MODE", on_write=self._request_safe_mode)
         self.claim("RLC_GPM_STAT", writable=0, on_read=lambda: 0x6)  # power and clocks on
+        self._schedulers = self.claim("RLC_CP_SCHEDULERS")
         for name in PLAIN:
             self.claim(name)
+
+    @property
+    def kernel_interface_queue(self) -> tuple[int, int, int] | None:
+        """(ME, pipe, queue) that the driver has named as the kernel interface queue (gfx_v11_0_kiq_setting)."""
+        scheduler = self._schedulers.value
+        return (scheduler >> 5 & 3, scheduler >> 3 & 3, scheduler & 7) if scheduler & SCHEDULER_VALID else None
+
+    def runs(self, fw_type: int) -> bool:
+        """Whether an engine that the autoload starts has been given its image and is up."""
+        return self.booted and self.card.model(Psp).loaded(fw_type) is not None
 
     @property
     def booted(self) -> bool:
@@ -50,8 +62,9 @@ class Rlc(Model):
         def finish() -> None:
             self._bootload.value = status
 
-        self.card.clock.after(AUTOLOAD_S, finish)
+        if not self.card.faults.silent("RLC"):
+            self.card.clock.after(AUTOLOAD_S, finish)
 
     def _request_safe_mode(self, value: int) -> None:
-        if value & 1:  # CMD: the RLC clears it when it has switched
+        if value & 1 and not self.card.faults.silent("RLC"):  # CMD: the RLC clears it when it has switched
             self.card.clock.after(SAFE_MODE_S, lambda: self._safe_mode.store(self._safe_mode.value & ~1))

@@ -10,8 +10,10 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
+from amdrv.emulator.model import PowerManagement
 from amdrv.emulator.models.psp_13_0 import Psp
 from amdrv.emulator.models.psp_images import FirmwareUser, LoadedImage
+from amdrv.emulator.models.smu_gfxoff import BLOCK as GRAPHICS_BLOCK
 from amdrv.emulator.models.smu_messages import Answer, PowerFirmware
 from amdrv.emulator.models.smu_thermal import Sensors, ThermalState, advance, read
 from amdrv.facts.mailboxes import SMU_FIRMWARE_FLAGS_READY, SMU_FIRMWARE_FLAGS_SMN, SMU_REGISTER, SmuMailbox
@@ -39,7 +41,7 @@ class Mailbox(NamedTuple):
     response: Slot
 
 
-class Smu(FirmwareUser):
+class Smu(FirmwareUser, PowerManagement):
     """The system management unit."""
 
     ip = "MP1"
@@ -69,6 +71,11 @@ class Smu(FirmwareUser):
     def firmware_loaded(self, image: LoadedImage) -> None:
         if image.fw_type == FwType.SMU:
             self.card.clock.after(self.card.chip.timings.smu_start, lambda: self._start(image))
+
+    def doorbell_rang(self, block: str) -> None:
+        """A doorbell is on its way to a block: the graphics core gets its power back."""
+        if block == GRAPHICS_BLOCK and self._firmware is not None:
+            self._firmware.graphics_power.wake()
 
     def sensors(self) -> Sensors:
         """Temperatures, power, activity and fan now."""
@@ -113,6 +120,7 @@ class Smu(FirmwareUser):
                 return Result.Failed, argument
             self._firmware = None
             self._flags.value = 0
+            self.card.space.ungate(GRAPHICS_BLOCK)
             self.card.model(Psp).unload(FwType.SMU)
             return Result.OK, argument
         return None
@@ -130,7 +138,7 @@ class Smu(FirmwareUser):
         self._debug.response.value = result
 
     def _serving(self) -> PowerFirmware | None:
-        return None if self.ip in self.card.faults.unresponsive else self._firmware
+        return None if self.card.faults.silent(self.ip) else self._firmware
 
     def _duration_s(self, message: int) -> float:
         timings = self.card.chip.timings

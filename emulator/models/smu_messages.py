@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
+from amdrv.emulator.models.smu_gfxoff import GraphicsPower
 from amdrv.emulator.models.smu_tables import WRITABLE_BYTES, ClockState, default_pptable, metrics
 from amdrv.emulator.models.smu_thermal import Sensors
 from amdrv.facts.smu_v13_0_0 import Clock, Feature, Message, Result, Table
@@ -43,8 +44,6 @@ ACCEPTED = (
     Message.SetSystemVirtualDramAddrHigh,
     Message.SetSystemVirtualDramAddrLow,
     Message.SetWorkloadMask,
-    Message.AllowGfxOff,
-    Message.DisallowGfxOff,
     Message.PowerUpVcn,
     Message.PowerDownVcn,
     Message.PowerUpJpeg,
@@ -95,6 +94,7 @@ class PowerFirmware:
         self._readings = 0
         self._tables: dict[Table, bytes] = {Table.PPTABLE: default_pptable(self._power)}
         self._bounds_mhz = {name: (levels[0], levels[-1]) for name, levels in self._power.clock_levels_mhz.items()}
+        self.graphics_power = GraphicsPower(card, lambda: bool(self.features >> Feature.GFXOFF & 1))
         self._handlers = self._make_handlers()
 
     def handle(self, message: int, argument: int) -> Answer:
@@ -142,6 +142,8 @@ class PowerFirmware:
             Message.GetMaxDpmFreq: lambda argument: self._levels(argument)[-1],
             Message.GetDcModeMaxDpmFreq: lambda argument: self._levels(argument)[-1],
             Message.GetDpmFreqByIndex: self._level,
+            Message.AllowGfxOff: self.graphics_power.allow,
+            Message.DisallowGfxOff: self.graphics_power.disallow,
             Message.GetPptLimit: lambda _: self.power_limit_w,
             Message.SetPptLimit: self._set_power_limit,
         }

@@ -8,6 +8,7 @@ gmc_v11_0.c; reset values: gc_11_0_0_default.h.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ from amdrv.emulator.model import Model
 from amdrv.emulator.models.ih_6_0 import IhModel
 from amdrv.emulator.vm.tlb import Extent, Tlb
 from amdrv.emulator.vm.walk import Context, FaultReason, WalkFault, walk
-from amdrv.facts.pte import GFX11
+from amdrv.facts.pte import GFX11, Mtype
 
 if TYPE_CHECKING:
     from amdrv.emulator.register_space import Slot
@@ -134,6 +135,18 @@ class VmHub(Model):
                 tlb.add(found)
         return found
 
+    def look(self, vmid: int, va: int) -> Extent:
+        """As ``extent``, but nothing is cached by it: for whoever looks at the card from the inside."""
+        found = self._tlbs[vmid].find(va)
+        if found is None:
+            with self.card.lock:
+                return self._fill(vmid, va)
+        return found
+
+    def reached_pages(self, first: int, end: int) -> set[int]:
+        """Of a range of page numbers of the arena, those that any client has reached since the last invalidation."""
+        return set().union(*(tlb.reaches(first, end) for tlb in self._tlbs))
+
     def context(self, vmid: int) -> Context:
         """The page-table registers of one VMID."""
         control = self._register(f"VM_CONTEXT{vmid}_CNTL").decode(self._peek(f"VM_CONTEXT{vmid}_CNTL"))
@@ -151,7 +164,7 @@ class VmHub(Model):
 
     def _fill(self, vmid: int, va: int) -> Extent:
         if vmid == 0 and (aperture := self._system_aperture(va)) is not None:
-            return aperture
+            return self._outside_trusted(aperture, va)
         page = walk(self.context(vmid), self._entries, self._read_entry, va)
         index = self._arena_index(page.in_system, page.address, page.size_bytes)
         if index is None:  # the run is not all there: translate the one 4 KiB page
@@ -159,9 +172,23 @@ class VmHub(Model):
             index = self._arena_index(page.in_system, page.address + first - page.va, 4096)
             if index is None:
                 raise WalkFault(FaultReason.WALKER)
-            return Extent(first, first + 4096, index - first, (page.readable, page.writeable, page.executable))
-        end = page.va + page.size_bytes
-        return Extent(page.va, end, index - page.va, (page.readable, page.writeable, page.executable))
+            end, delta = first + 4096, index - first
+        else:
+            first, end, delta = page.va, page.va + page.size_bytes, index - page.va
+        allowed = (page.readable, page.writeable, page.executable)
+        extent = Extent(first, end, delta, allowed, not page.in_system and page.mtype != Mtype.UC)
+        return self._outside_trusted(extent, va)
+
+    def _outside_trusted(self, extent: Extent, va: int) -> Extent:
+        """The translation, as far as it stays out of trusted memory. Raises WalkFault inside of it."""
+        trusted = self.card.trusted_memory
+        low, high = extent.first + extent.delta, extent.end + extent.delta
+        if trusted is None or high <= trusted.start or trusted.stop <= low:
+            return extent
+        first = va & ~0xFFF
+        if trusted.start <= first + extent.delta < trusted.stop:
+            raise WalkFault(FaultReason.PERMISSION)
+        return replace(extent, first=first, end=first + 4096)
 
     def _system_aperture(self, va: int) -> Extent | None:
         """VMID 0 reaches VRAM by its MC address without translation (SYSTEM_ACCESS_MODE 3)."""
@@ -202,7 +229,7 @@ class VmHub(Model):
             if int(status) == 0:
                 self._status.value = self._status.register.encode(
                     WALKER_ERROR=walker,
-                    PERMISSION_FAULTS=(1 << access) if permission else 0,
+                    PERMISSION_FAULTS=(2 << access) if permission else 0,  # valid, read, write, execute
                     MAPPING_ERROR=mapping,
                     CID=client,
                     RW=int(access is Access.WRITE),
@@ -298,7 +325,7 @@ class HubView:
     """Memory as one VMID sees it through a hub: the ShaderMemory of that VMID."""
 
     def __init__(self, hub: VmHub, vmid: int) -> None:
-        self._hub = hub
+        self.hub = hub
         self.vmid = vmid
         self.arena = hub.card.arena.bytes
 
@@ -321,16 +348,30 @@ class HubView:
                 return result
             extent = self._extent(int(va[pending].min()), access)
 
+    def extent(self, va: int, access: Access) -> tuple[int, int, int]:
+        """(first, end, delta) of the translation that covers ``va``; raises MemoryViolation."""
+        extent = self._extent(va, access)
+        return extent.first, extent.end, extent.delta
+
     def read(self, va: int, size_bytes: int, access: Access = Access.READ) -> bytes:
         """Bytes at ``va``, across pages. Raises MemoryViolation."""
-        return b"".join(bytes(view) for view in self._views(va, size_bytes, access))
+        view = self.hub.card.arena.view
+        return b"".join(bytes(view(index, step)) for index, step in self._pieces(va, size_bytes, access))
 
     def write(self, va: int, data: bytes) -> None:
         """Store bytes at ``va``, across pages. Raises MemoryViolation."""
+        card = self.hub.card
         done = 0
-        for view in self._views(va, len(data), Access.WRITE):
-            view[:] = data[done : done + len(view)]
-            done += len(view)
+        for index, step in self._pieces(va, len(data), Access.WRITE):
+            card.arena.view(index, step)[:] = data[done : done + step]
+            if index < card.vram_bytes:
+                with card.lock:
+                    card.host_path.engine_wrote(index, step)
+            done += step
+
+    def look(self, va: int) -> Extent:
+        """The translation of ``va``, without a trace in the translation cache. Raises WalkFault."""
+        return self.hub.look(self.vmid, va)
 
     def read32(self, va: int) -> int:
         """One dword."""
@@ -340,16 +381,17 @@ class HubView:
         """Two dwords."""
         return int.from_bytes(self.read(va, 8), "little")
 
-    def _views(self, va: int, size_bytes: int, access: Access) -> Iterator[memoryview]:
+    def _pieces(self, va: int, size_bytes: int, access: Access) -> Iterator[tuple[int, int]]:
+        """(arena index, bytes) of each run of a range that lies together."""
         while size_bytes > 0:
             extent = self._extent(va, access)
             step = min(size_bytes, extent.end - va)
-            yield self._hub.card.arena.view(va + extent.delta, step)
+            yield va + extent.delta, step
             va, size_bytes = va + step, size_bytes - step
 
     def _extent(self, va: int, access: Access) -> Extent:
         try:
-            extent = self._hub.extent(self.vmid, va)
+            extent = self.hub.extent(self.vmid, va)
         except WalkFault as fault:
             raise MemoryViolation(va, access, fault.reason.value) from fault
         if not extent.allows(access):

@@ -6,22 +6,20 @@ interrupts), amdkfd kfd_int_process_v11.c (SQ interrupt words), gfxhub_v3_0.c (c
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from amdrv.emulator.isa.dispatch import Access, MemoryViolation, ShaderFault
+from amdrv.emulator.isa.decoder import Decoder
+from amdrv.emulator.isa.dispatch import Access, MemoryViolation, ShaderFault, WaveRegisters
+from amdrv.emulator.isa.fault_registers import reconstruct
+from amdrv.emulator.isa.instruction import UnknownInstruction
 from amdrv.emulator.models.ih_6_0 import IhModel
-from amdrv.emulator.pm4.stream import BadPacket
+from amdrv.emulator.pm4.queue_engine import QueueEngine, QueueId, QueueState
+from amdrv.emulator.pm4.stream import BadPacket, PrivilegedRegister
 from amdrv.emulator.vm.walk import FaultReason
 from amdrv.facts.ih_ids import Client, GfxSource
 
-if TYPE_CHECKING:
-    from amdrv.emulator.models.mec_11_0 import Mec, QueueState
-
-QueueId = tuple[int, int, int]
-
-CLIENT_CPC, CLIENT_TCP, CLIENT_SQC_INSTRUCTION, CLIENT_SQC_DATA = 5, 8, 9, 10  # gfxhub_client_ids
+CLIENT_TCP, CLIENT_SQC_INSTRUCTION, CLIENT_SQC_DATA = 8, 9, 10  # gfxhub_client_ids
 SQ_INTERRUPT_MSG = 239  # amdkfd soc15_int.h: SOC15_INTSRC_SQ_INTERRUPT_MSG
-SQ_ENCODING_ERROR = 2
+SQ_ENCODING_WAVE, SQ_ENCODING_ERROR = 1, 2
+LONGEST_INSTRUCTION_BYTES = 12
 SQ_ERROR_ILLEGAL_INSTRUCTION, SQ_ERROR_MEMORY_VIOLATION = 1, 2
 
 
@@ -31,37 +29,75 @@ def ring_id(queue: QueueId) -> int:
     return me << 2 | pipe | number << 4
 
 
-def send_end_of_pipe(mec: Mec, queue: QueueId, vmid: int, context_id: int) -> None:
+def send_end_of_pipe(engine: QueueEngine, queue: QueueId, vmid: int, context_id: int) -> None:
     """The interrupt of a RELEASE_MEM."""
-    _post(mec, queue, vmid, Client.GRBM_CP, GfxSource.CP_EOP_INTERRUPT, (context_id, 0, 0, 0))
+    post(engine, queue, vmid, Client.GRBM_CP, GfxSource.CP_EOP_INTERRUPT, (context_id, 0, 0, 0))
 
 
-def report_memory_violation(mec: Mec, state: QueueState, vmid: int, violation: MemoryViolation) -> None:
+def report_memory_violation(engine: QueueEngine, state: QueueState, vmid: int, violation: MemoryViolation) -> None:
     """The packet processor itself touched memory that is not there."""
-    with mec.card.lock:
+    with engine.card.lock:
         state.hung = True
-        mec.hub.report_fault(vmid, violation.va, violation.access, FaultReason(violation.reason), CLIENT_CPC)
+        reason = FaultReason(violation.reason)
+        engine.hub.report_fault(vmid, violation.va, violation.access, reason, engine.fault_client)
 
 
-def report_bad_packet(mec: Mec, queue: QueueId, state: QueueState, vmid: int, bad: BadPacket) -> None:
-    """The stream holds garbage."""
-    with mec.card.lock:
+def report_bad_packet(engine: QueueEngine, queue: QueueId, state: QueueState, vmid: int, bad: BadPacket) -> None:
+    """The stream holds garbage, or asks for a register that its queue must not touch."""
+    privileged = isinstance(bad, PrivilegedRegister)
+    source = GfxSource.CP_PRIV_REG_FAULT if privileged else GfxSource.CP_BAD_OPCODE_ERROR
+    with engine.card.lock:
         state.hung = True
-        _post(mec, queue, vmid, Client.GRBM_CP, GfxSource.CP_BAD_OPCODE_ERROR, (bad.word, 0, 0, 0))
+        post(engine, queue, vmid, Client.GRBM_CP, source, (bad.word, 0, 0, 0))
 
 
-def report_shader_fault(mec: Mec, queue: QueueId, state: QueueState, vmid: int, fault: ShaderFault) -> None:
+def report_shader_fault(
+    engine: QueueEngine, queue: QueueId, state: QueueState, vmid: int, fault: ShaderFault
+) -> None:
     """A wave stopped: it stays halted for SQ_IND, and the queue behind it never gets further."""
-    with mec.card.lock:
+    with engine.card.lock:
         state.hung = True
-        mec.grbm.show_halted(fault)
+        if fault.registers is None:
+            fault.registers = _registers(engine, vmid, fault)
+        engine.grbm.show_halted(fault)
         if fault.kind == "memory violation" and fault.va is not None:
             access = fault.access or Access.READ
-            mec.hub.report_fault(vmid, fault.va, access, _reason(fault), _shader_client(fault, access))
-            error = SQ_ERROR_MEMORY_VIOLATION
-        else:
-            error = SQ_ERROR_ILLEGAL_INSTRUCTION
-        _post(mec, queue, vmid, Client.GFX, SQ_INTERRUPT_MSG, (error << 21, SQ_ENCODING_ERROR << 6, 0, 0))
+            engine.hub.report_fault(vmid, fault.va, access, _reason(fault), _shader_client(fault, access))
+        post(engine, queue, vmid, Client.GFX, SQ_INTERRUPT_MSG, (*_sq_interrupt(fault), 0, 0))
+
+
+def _registers(engine: QueueEngine, vmid: int, fault: ShaderFault) -> WaveRegisters | None:
+    """What the wave must have held, where the shader engine does not say; None when that cannot be told."""
+    try:
+        code = engine.hub.view(vmid).read(fault.pc, LONGEST_INSTRUCTION_BYTES)
+        return reconstruct(Decoder(engine.card.chip.arch).decode(code), fault.lane, fault.va)
+    except (MemoryViolation, UnknownInstruction):
+        return None
+
+
+def send_wave_message(engine: QueueEngine, queue: QueueId, vmid: int, data: int) -> None:
+    """The interrupt of s_sendmsg: 24 bits of M0."""
+    context = (data & 0xFF_FFFF, SQ_ENCODING_WAVE << 6, 0, 0)
+    post(engine, queue, vmid, Client.GFX, SQ_INTERRUPT_MSG, context)
+
+
+def post(
+    engine: QueueEngine, queue: QueueId, vmid: int, client: int, source: int, context: tuple[int, int, int, int]
+) -> None:
+    """An interrupt entry that names a queue of the command processor."""
+    with engine.card.lock:
+        engine.card.model(IhModel).post(
+            client_id=client, source_id=source, ring_id=ring_id(queue), vmid=vmid, pasid=None, context=context
+        )
+
+
+def _sq_interrupt(fault: ShaderFault) -> tuple[int, int]:
+    """The two words of the shader's interrupt: an error, or of a trap the message that a trap handler would send."""
+    if fault.kind == "trap":
+        return 0, SQ_ENCODING_WAVE << 6
+    memory = fault.kind in ("memory violation", "misaligned access")
+    error = SQ_ERROR_MEMORY_VIOLATION if memory else SQ_ERROR_ILLEGAL_INSTRUCTION
+    return error << 21, SQ_ENCODING_ERROR << 6
 
 
 def _reason(fault: ShaderFault) -> FaultReason:
@@ -72,10 +108,3 @@ def _shader_client(fault: ShaderFault, access: Access) -> int:
     if access is Access.EXECUTE:
         return CLIENT_SQC_INSTRUCTION
     return CLIENT_SQC_DATA if fault.mnemonic.startswith("s_") else CLIENT_TCP
-
-
-def _post(mec: Mec, queue: QueueId, vmid: int, client: int, source: int, context: tuple[int, int, int, int]) -> None:
-    with mec.card.lock:
-        mec.card.model(IhModel).post(
-            client_id=client, source_id=source, ring_id=ring_id(queue), vmid=vmid, pasid=None, context=context
-        )

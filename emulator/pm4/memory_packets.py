@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from amdrv.emulator.shell import Card
 
 MEMORY_TARGETS = (MemoryTarget.MEMORY_SYNC, MemoryTarget.GL2, MemoryTarget.MEMORY)
+REGISTER_SOURCES = (CopySource.REGISTER, CopySource.PERFCOUNTER)
+UNCONDITIONAL_INTERRUPTS = (InterruptSelect.ONLY, InterruptSelect.AFTER_WRITE_CONFIRM, InterruptSelect.CONTEXT_ID)
 MEMORY_SOURCES = (CopySource.MEMORY, CopySource.GL2)
 
 
@@ -96,21 +98,27 @@ class MemoryUnit:
             self.view.write(address & ~3, (fields["DATA"] & 0xFFFF_FFFF).to_bytes(4, "little"))
         elif select == DataSelect.ALL_64:
             self.view.write(address & ~7, fields["DATA"].to_bytes(8, "little"))
-        elif select == DataSelect.GPU_CLOCK:
+        elif select in (DataSelect.GPU_CLOCK, DataSelect.SYSTEM_CLOCK):  # one 100 MHz counter behind both
             self.view.write(address & ~7, self.card.realtime().to_bytes(8, "little"))
         elif select != DataSelect.NONE:
             raise BadPacket(packet.header, f"RELEASE_MEM data select {select}")
-        if fields["INT_SEL"] in (InterruptSelect.ONLY, InterruptSelect.AFTER_WRITE_CONFIRM):
-            return fields["INT_CTXID"]
-        return None
+        return fields["INT_CTXID"] if self._interrupts(fields) else None
+
+    def _interrupts(self, fields: dict[str, int]) -> bool:
+        select, address, data = fields["INT_SEL"], fields["ADDRESS"], fields["DATA"]
+        if select == InterruptSelect.CONTEXT_ID_IF_32:
+            return self.view.read32(address & ~3) == data & 0xFFFF_FFFF
+        if select == InterruptSelect.CONTEXT_ID_IF_64:
+            return self.view.read64(address & ~7) == data
+        return select in UNCONDITIONAL_INTERRUPTS
 
     def _copy_source(self, packet: Packet, fields: dict[str, int], size: int) -> int:
         select = fields["SRC_SEL"]
         if select == CopySource.IMMEDIATE:
             return fields["SRC"]
-        if select == CopySource.GPU_CLOCK:
+        if select in (CopySource.GPU_CLOCK, CopySource.SYSTEM_CLOCK):
             return self.card.realtime()
-        if select == CopySource.REGISTER:
+        if select in REGISTER_SOURCES:
             register = fields["SRC"] & 0xFFFF_FFFF
             low = self.load_register(register)
             return low | (self.load_register(register + 1) << 32 if size == 8 else 0)

@@ -22,6 +22,10 @@ class BadPacket(Exception):
         self.word = word
 
 
+class PrivilegedRegister(BadPacket):
+    """A packet of an unprivileged queue names a register that is not for it."""
+
+
 class Reader(Protocol):
     """Where bytes come from: a hub's view under the queue's VMID."""
 

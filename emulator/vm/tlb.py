@@ -15,6 +15,7 @@ class Extent:
     end: int  # exclusive
     delta: int
     allowed: tuple[bool, bool, bool]  # by Access: read, write, execute
+    cached: bool = True  # whether stores may stay in the L2
 
     def allows(self, access: Access) -> bool:
         """Whether the page's permission bits admit the access."""
@@ -29,7 +30,7 @@ class Tlb:
 
     def find(self, va: int) -> Extent | None:
         """The cached translation that covers ``va``."""
-        for shift, extents in self._by_size.items():
+        for shift, extents in tuple(self._by_size.items()):  # another thread may add a size meanwhile
             extent = extents.get(va >> shift)
             if extent is not None:
                 return extent
@@ -39,6 +40,15 @@ class Tlb:
         """Cache a translation; its size is a power of two."""
         shift = (extent.end - extent.first).bit_length() - 1
         self._by_size.setdefault(shift, {})[extent.first >> shift] = extent
+
+    def reaches(self, first: int, end: int) -> set[int]:
+        """Of a range of page numbers of the arena (4 KiB pages), those that a cached translation leads to."""
+        found: set[int] = set()
+        for extents in tuple(self._by_size.values()):
+            for extent in list(extents.values()):
+                low, high = extent.first + extent.delta >> 12, extent.end + extent.delta >> 12
+                found.update(range(max(first, low), min(end, high)))
+        return found
 
     def clear(self) -> None:
         """Forget everything."""

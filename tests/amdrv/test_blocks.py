@@ -528,3 +528,25 @@ def test_halted_wave_is_found_wherever_it_stands(function, mmio, registers, halt
 def test_wave_that_is_absent_or_runs_is_not_halted(function, mmio, registers, status: int) -> None:
     stand(function, registers, (0, 0, 0), 0, status, 0x1000)
     assert Waves(mmio).find_halted(INFO) is None
+
+
+def test_a_halted_waves_registers_are_read_where_it_stands(function, mmio, registers) -> None:
+    gc = registers.block("GC")
+    place = (1, 0, 1 << 2 | 3, 2)
+    # soc21_enum.h: SGPRs from 0x200 on, VGPRs from 0x400 on; ixSQ_WAVE_EXEC_LO and _HI are 0x27e and 0x27f
+    held = {(0x108, 0): 0x1000, (0x102, 0): 1 << 16 | 1 << 13, (0x205, 0): 55, (0x403, 7): 37,
+            (0x27E, 0): 0xF0, (0x27F, 0): 0xA}  # fmt: skip
+
+    def data() -> int:
+        select = gc.GRBM_GFX_INDEX.decode(function.registers.get(gc.GRBM_GFX_INDEX.address, 0))
+        index = gc.SQ_IND_INDEX.decode(function.registers[gc.SQ_IND_INDEX.address])
+        if place != (select.SE_INDEX, select.SA_INDEX, select.INSTANCE_INDEX, index.WAVE_ID):
+            return 0
+        return held.get((index.INDEX, index.WORKITEM_ID), 0)
+
+    function.on_read[gc.SQ_IND_DATA.address] = data
+    wave = Waves(mmio).find_halted(INFO)
+    assert wave is not None
+    assert (wave.scalar(5), wave.vector(3, 7), wave.vector(3, 6)) == (55, 37, 0)
+    assert wave.exec_mask == 0xA_0000_00F0
+    assert function.writes(registers["GC", "GRBM_GFX_INDEX"])[-1] == 0xE0000000

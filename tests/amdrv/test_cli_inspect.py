@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 import subprocess
 from pathlib import Path
 from shutil import which
@@ -201,3 +202,16 @@ def test_offsets_and_words_are_those_of_the_image(capsys: pytest.CaptureFixture[
 def test_an_unknown_function_is_refused_with_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["disasm", str(KERNELS / "saxpy.ll"), "--kernel", "nope"]) == 1
     assert "there are saxpy" in capsys.readouterr().err
+
+
+def test_a_bundle_is_opened_for_the_architecture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = (Path(__file__).parents[1] / "runtime" / "data" / "saxpy_v6.hsaco").read_bytes()
+    name = b"hipv4-amdgcn-amd-amdhsa--gfx1100"
+    bundle = tmp_path / "saxpy.hipfb"
+    bundle.write_bytes(
+        struct.pack("<24sQQQQ", b"__CLANG_OFFLOAD_BUNDLE__", 1, 56 + len(name), len(code), len(name)) + name + code
+    )
+    assert main(["disasm", str(bundle)]) == 0
+    assert "<saxpy>:" in capsys.readouterr().out
+    assert main(["disasm", str(bundle), "--arch", "gfx1201"]) == 1
+    assert "offload bundle holds gfx1100" in capsys.readouterr().err

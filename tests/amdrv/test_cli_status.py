@@ -191,3 +191,14 @@ def test_the_doctor_finds_bad_settings(monkeypatch: pytest.MonkeyPatch, capsys: 
 def test_the_doctor_finds_a_card_that_does_not_answer(capsys: pytest.CaptureFixture[str]) -> None:
     emulator.card(CARD).faults.off_the_bus = True
     assert doctor(capsys, 1)[CARD] == "bad"
+
+
+def test_a_device_name_that_means_nothing_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("AMDRV_DEVICE", "bogus")
+    assert main(["status", "--sysfs-root", str(tmp_path)]) == 1
+    assert "'bogus' is not a device name" in capsys.readouterr().err
+    monkeypatch.setenv("AMDRV_DEVICE", "emu:gfx9999")
+    assert main(["status", "--json", "--sysfs-root", str(tmp_path)]) == 1
+    assert capsys.readouterr().out == ""

@@ -81,3 +81,13 @@ def test_interrupt_and_hub_status_of_one_fault_are_one_record() -> None:
 
 def test_hub_status_without_an_interrupt_is_not_lost() -> None:
     assert [r.address for r in merge([], [hub_fault(0x9000)])] == [0x9000]
+
+
+def test_whoever_reads_only_to_execute_did_so() -> None:
+    assert from_hub(hub_fault(0x5000, client="SQC (inst)", write=False)).access == "execute"
+    assert from_hub(hub_fault(0x5000, client="SQC (data)", write=False)).access == "read"
+
+
+def test_a_hub_that_knows_more_of_the_address_than_the_interrupt_tells_of_the_same_fault() -> None:
+    records = merge([interrupt(Client.GFX, 0, 5)], [hub_fault(0x1234_0000_0000_5000)])
+    assert [(r.address, r.client) for r in records] == [(0x1234_0000_0000_5000, "TCP")]

@@ -51,7 +51,7 @@ def test_system_memory_is_reachable_only_while_allocated(arena: Arena) -> None:
 
 @pytest.mark.parametrize("address", [0, SYSTEM_BUS_BASE - 1, SYSTEM_BUS_BASE + SYSTEM_BYTES])
 def test_bus_address_outside_system_memory_faults(arena: Arena, address: int) -> None:
-    with pytest.raises(BusError, match="outside"):
+    with pytest.raises(BusError, match="not mapped"):
         arena.bus_index(address, 1)
 
 
@@ -61,6 +61,19 @@ def test_freed_memory_comes_back_zeroed(arena: Arena) -> None:
     arena.free_system(address, PAGE_BYTES)
     again = arena.allocate_system(PAGE_BYTES)
     assert bytes(arena.view(arena.bus_index(again, 4), 4)) == bytes(4)
+
+
+def test_reserved_memory_has_no_bus_address_and_moves_none(arena: Arena) -> None:
+    index = arena.reserve(PAGE_BYTES + 1)
+    arena.view(index, PAGE_BYTES + 1)[-1:] = b"!"
+    assert arena.allocate_system(PAGE_BYTES) == SYSTEM_BUS_BASE
+    with pytest.raises(BusError):
+        arena.bus_index(SYSTEM_BUS_BASE + index - VRAM_BYTES, 1)
+    with pytest.raises(OutOfMemory):
+        arena.allocate_system(SYSTEM_BYTES - 2 * PAGE_BYTES)
+    with pytest.raises(OutOfMemory):
+        arena.reserve(SYSTEM_BYTES)
+    assert arena.allocate_system(SYSTEM_BYTES - 3 * PAGE_BYTES) == SYSTEM_BUS_BASE + PAGE_BYTES
 
 
 def test_exhausted_window_is_out_of_memory(arena: Arena) -> None:

@@ -181,9 +181,9 @@ def test_one_waiting_queue_does_not_stop_another(bench: Bench) -> None:
     # The two share a ring; the second begins where the first has nothing, so that neither changes the other's packets.
     bench.put(RING + 4 * 20, bench.write_data(0, 9))
     with bench.card.lock:
-        state = bench.mec._queues[(1, 0, 1)]
+        state = bench.mec.queues[(1, 0, 1)]
         state.processor.rptr, state.wptr = 20, 25
-        bench.mec._start((1, 0, 1), state)
+        bench.mec.start((1, 0, 1), state)
     assert bench.wait(lambda: bench.data() == 9)
     assert bench.card.worker.busy
 

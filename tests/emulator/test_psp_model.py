@@ -366,7 +366,7 @@ def test_accepted_image_is_known_by_type_version_and_place(trusted: Host) -> Non
     assert (image.name, image.version, image.size_bytes) == ("RS64_MEC", 0x1F7, len(data))
     address = response["fw_addr_hi"] << 32 | response["fw_addr_lo"]
     assert FB_BASE + TMR <= address < FB_BASE + TMR + TMR_BYTES
-    assert trusted.card.read_mc(address, 64) == data[0x100:0x140]
+    assert trusted.card.read_mc(address, 64) is None  # nobody but the PSP reaches it there
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""The copy engines: their rings and what each packet does to memory."""

@@ -14,10 +14,17 @@ _cards: dict[str, Card] = {}  # the machine's slots: the one thing here that out
 _slots = threading.Lock()
 
 
-def card(name: str = "emu:gfx1100", *, vram_bytes: int | None = None, bar0_bytes: int | None = None) -> Card:
+def card(
+    name: str = "emu:gfx1100",
+    *,
+    vram_bytes: int | None = None,
+    bar0_bytes: int | None = None,
+    interpreted: bool = False,
+) -> Card:
     """The emulated card behind ``name`` ("emu:gfx1100", "emu:gfx1100#1"), plugged in on first use.
 
     ``vram_bytes`` and ``bar0_bytes`` (bytes) shape a card that does not exist yet; BAR0 holds all of VRAM unless told.
+    The shaders of a new card that is ``interpreted`` run in NumPy instead of compiled code: slow, but easy to follow.
     Raises NotFound for a chip that is not emulated, InvalidArgument for a size given to a card that exists otherwise.
     """
     from amdrv.emulator.chips import CHIPS
@@ -35,7 +42,9 @@ def card(name: str = "emu:gfx1100", *, vram_bytes: int | None = None, bar0_bytes
     with _slots:
         existing = _cards.get(key)
         if existing is None:
-            existing = _cards[key] = Card(key, CHIPS[arch], vram_bytes=vram_bytes, bar0_bytes=bar0_bytes)
+            existing = _cards[key] = Card(
+                key, CHIPS[arch], vram_bytes=vram_bytes, bar0_bytes=bar0_bytes, interpreted=interpreted
+            )
         elif vram_bytes is not None and vram_bytes != existing.vram_bytes:
             raise InvalidArgument(f"{key} is plugged in already, with {existing.vram_bytes} bytes of VRAM")
         return existing

@@ -13,6 +13,7 @@ CONFIG_BYTES = 4096
 COMMAND, STATUS = 0x04, 0x06
 COMMAND_MEMORY, COMMAND_MASTER, COMMAND_INTX_DISABLE = 0x2, 0x4, 0x400
 BAR_OFFSETS = tuple(0x10 + 4 * bar for bar in range(6))
+ROM_ADDRESS, ROM_ENABLE = 0x30, 0x1
 CAPABILITY_POINTER = 0x34
 CAP_PM, CAP_EXPRESS, CAP_MSI = 0x50, 0x64, 0xA0  # where Navi boards have them (lspci of RX 7900 cards)
 EXT_VENDOR, EXT_REBAR = 0x100, 0x200
@@ -48,6 +49,7 @@ class ConfigSpace:
         subsystem: tuple[int, int],
         bars: dict[int, BarSpec],
         on_function_reset: Callable[[], None],
+        rom_bytes: int = 0,
     ) -> None:
         self._bytes = bytearray(CONFIG_BYTES)
         self._writable = bytearray(CONFIG_BYTES)
@@ -63,6 +65,8 @@ class ConfigSpace:
         self._put(0x0C, 1, 0, writable=0xFF)
         self._put(0x2C, 2, subsystem[0])
         self._put(0x2E, 2, subsystem[1])
+        if rom_bytes:
+            self._put(ROM_ADDRESS, 4, 0, writable=~(rom_bytes - 1) & 0xFFFF_FFFF | ROM_ENABLE)
         self._put(CAPABILITY_POINTER, 1, CAP_PM)
         self._put(0x3C, 1, 0, writable=0xFF)
         self._put(0x3D, 1, 1)  # INTA#

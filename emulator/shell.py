@@ -12,6 +12,7 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import TypeVar
 
+from amdrv.emulator import vbios
 from amdrv.emulator.arena import Arena
 from amdrv.emulator.caches import GraphicsCaches
 from amdrv.emulator.chips.chip import Chip
@@ -52,14 +53,17 @@ class Card:
         vram_bytes: int | None = None,
         bar0_bytes: int | None = None,
         shared_vram: bool = False,
+        interpreted: bool = False,
     ) -> None:
         self.name = name
+        self.interpreted = interpreted  # shaders are not compiled for the host
         self.chip = chip
         self.vram_bytes = chip.vram_bytes if vram_bytes is None else vram_bytes
         self.lock = threading.RLock()
         self.changed = ChangeSignal(self.lock)  # notified when memory, an interrupt or a queue moved
         self.clock = VirtualClock()
         self.arena = Arena(self.vram_bytes, chip.system_window_bytes, shared=True)
+        self._vram_is_shared = shared_vram
         # Another process that maps VRAM stores into memory itself: its stores cannot be held back.
         window = Window(self.arena.bytes[: self.vram_bytes], self.arena.vram_descriptor)
         self.host_path = HostPath(window, self._before_host_changes, self._after_host_changes, transparent=shared_vram)
@@ -72,7 +76,9 @@ class Card:
             subsystem=chip.subsystem,
             bars=self.bars,
             on_function_reset=self._function_reset,
+            rom_bytes=chip.rom.window_bytes if chip.rom else 0,
         )
+        self.rom = vbios.build(chip)
         self.registers = RegisterMap(chip.bases, chip.versions)
         self.space = RegisterSpace(self.registers)
         self.trace = Trace(self)
@@ -117,11 +123,15 @@ class Card:
 
     @property
     def strict(self) -> bool:
-        """Whether an access to a register that nothing models raises, instead of being counted."""
-        return self.space.strict
+        """Whether a client's omissions show as on silicon: the contrary of ``relaxed``, and so from the beginning.
+
+        Setting it also makes an access to a register that nothing models raise, instead of being counted.
+        """
+        return not self.relaxed
 
     @strict.setter
     def strict(self, value: bool) -> None:
+        self.relaxed = not value
         self.space.strict = value
 
     @property
@@ -132,7 +142,8 @@ class Card:
     @relaxed.setter
     def relaxed(self, value: bool) -> None:
         with self.lock:
-            self.host_path.transparent = self.caches.relaxed = value
+            self.caches.relaxed = value
+            self.host_path.transparent = value or self._vram_is_shared
 
     # -- host side ----------------------------------------------------------------------------------------------------
 
@@ -233,9 +244,10 @@ class Card:
     @cached_property
     def shader_engine(self) -> ShaderEngine:
         """What executes dispatches; made when the first one comes."""
-        from amdrv.emulator.isa.interpreter import Interpreter
+        from amdrv.emulator.isa.engines import create_engine
 
-        return Interpreter(self.chip.arch, shader_engines=self.chip.shader_array.shader_engines)
+        engines = self.chip.shader_array.shader_engines
+        return create_engine(self.chip.arch, shader_engines=engines, interpreted=self.interpreted)
 
     @cached_property
     def oracle(self) -> ShaderEngine:

@@ -114,8 +114,14 @@ class Window:
         copy = self.bytes[part].copy()
         np.copyto(memory, copy, where=copy != (memory if before is None else before))
         # A store that came after the copy is in the pages that are taken away now.
-        late = self.take(first_page, end_page)
-        np.copyto(memory, late, where=late != copy)
+        taken = self.take(first_page, end_page)
+        late = taken != copy
+        if late.any():
+            old = memory[late]
+            memory[late] = taken[late]
+            # A still later store to one of these pages has brought the old bytes around it into the view again.
+            view = self.bytes[part]
+            view[late] = np.where(view[late] == old, taken[late], view[late])
 
     def take(self, first_page: int, end_page: int) -> NDArray[np.uint8]:
         """Take the pages of a range out of the view, with what was written to them: it shows the memory again.

@@ -138,7 +138,7 @@ class Link:
             self._received += self._inbox[:count]
         return self._reply(number, command)
 
-    def _reply(self, number: int, command: int) -> tuple[bytes, list[int]]:
+    def _reply(self, number: int, command: Command) -> tuple[bytes, list[int]]:
         descriptors: list[int] = []
         try:
             while True:
@@ -148,7 +148,12 @@ class Link:
                     refusal = HEADER.pack(identity, kind, HEADER.size, TYPE_REPLY | ERROR, errno.ENOTSUP)
                     self._send(refusal, ())
                     continue
-                if (identity, kind) != (number, command):
+                if identity != number:  # to a request that was given up, as by Ctrl-C
+                    for descriptor in descriptors:
+                        os.close(descriptor)
+                    descriptors.clear()
+                    continue
+                if kind != command:
                     raise self._lost(f"its server answered {kind} to {command}")
                 if flags & ERROR and problem == errno.EIO:
                     raise DeviceLost(f"{self._device}: the card failed at {command.name}; see its server's log")

@@ -95,6 +95,7 @@ Item = Defines | Enumeration | Structure | Frame | SdmaPacket
 PSP = "amdgpu/psp_gfx_if.h"
 PSP_DRIVER = "amdgpu/amdgpu_psp.h"
 DISCOVERY = "include/discovery.h"
+ATOM = "include/atomfirmware.h"
 SMU = "pm/swsmu/inc/pmfw_if/smu13_driver_if_v13_0_0.h"
 SMU_MESSAGES = "pm/swsmu/inc/pmfw_if/smu_v13_0_0_ppsmc.h"
 
@@ -321,6 +322,36 @@ MODULES: dict[str, tuple[str, tuple[Item, ...]]] = {
             Structure("MALL_INFO_V1_0", DISCOVERY, "struct mall_info_v1_0", packed=True, inline=("header",)),
         ),
     ),
+    "atom_tables": (
+        "Layouts of the tables in a video BIOS.",
+        (
+            Structure("TABLE_HEADER", ATOM, "struct atom_common_table_header", packed=True),
+            Structure("ROM_HEADER", ATOM, "struct atom_rom_header_v2_2", True, ("table_header",)),
+            Structure(
+                "MASTER_DATA_TABLE",
+                ATOM,
+                "struct atom_master_data_table_v2_1",
+                True,
+                ("table_header", "listOfdatatables"),
+            ),
+            Structure(
+                "MASTER_COMMAND_TABLE",
+                ATOM,
+                "struct atom_master_command_function_v2_1",
+                True,
+                ("table_header", "listofcmdfunctions"),
+                skip=r"cmd_function\d+",
+            ),
+            Structure("FIRMWARE_INFO_V3_4", ATOM, "struct atom_firmware_info_v3_4", True, ("table_header",)),
+            Structure("SMU_INFO_V3_6", ATOM, "struct atom_smu_info_v3_6", True, ("table_header",)),
+            Structure("GFX_INFO_V3_0", ATOM, "struct atom_gfx_info_v3_0", True, ("table_header",)),
+            Structure("UMC_INFO_V3_3", ATOM, "struct atom_umc_info_v3_3", True, ("table_header",)),
+            Structure("VRAM_MODULE_V3_0", ATOM, "struct atom_vram_module_v3_0", packed=True),
+            Structure(
+                "VRAM_INFO_V3_0", ATOM, "struct atom_vram_info_header_v3_0", True, ("table_header",), ("vram_module",)
+            ),
+        ),
+    ),
 }
 
 IDENTIFIER = re.compile(r"[A-Za-z_]\w*$")
@@ -342,9 +373,10 @@ class Tree:
             ffi = cffi.FFI()
             for declaration in self._declarations(header):
                 # cffi evaluates no sizeof, but the types it is asked for are declared by now.
+                kept = declaration
                 if pack is not None:  # a run of bits may end in padding to more than 32, which cffi does not lay out
-                    declaration = re.sub(r"uint32_t reserved\s*:\s*\d+;\s*(?=\})", "", declaration)
-                sized = re.sub(r"sizeof\(([^)]+)\)", lambda found: str(ffi.sizeof(found[1])), declaration)
+                    kept = re.sub(r"uint32_t reserved\s*:\s*\d+;\s*(?=\})", "", kept)
+                sized = re.sub(r"sizeof\(([^)]+)\)", lambda found: str(ffi.sizeof(found[1])), kept)
                 ffi.cdef(sized, packed=packed, pack=pack)
             self._declared[key] = ffi
         return self._declared[key]
@@ -353,7 +385,7 @@ class Tree:
         """Enums and structures of one header without includes, macros or functions."""
         text = re.sub(r"^\s*#\s*(include|pragma).*$", "", self.text(header), flags=re.MULTILINE)
         text = re.sub(r"DECLARE_FLEX_ARRAY\((\w+), (\w+)\);", r"\1 \2[1];", text)
-        command = ["cc", "-E", "-P", "-D__packed=", "-DLITTLEENDIAN_CPU", "-Dvolatile=", "-"]
+        command = ["cc", "-E", "-P", "-D__packed=", "-D__counted_by(n)=", "-DLITTLEENDIAN_CPU", "-Dvolatile=", "-"]
         text = subprocess.run(command, input=text, capture_output=True, text=True, check=True).stdout
         kept = [part for part in top_level(text) if re.match(r"(typedef\s+)?(enum|struct|union)\b", part)]
         if header.startswith("amdgpu/amdgpu_"):  # structures there need the whole driver; the enums are wanted

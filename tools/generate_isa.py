@@ -21,14 +21,14 @@ from types import ModuleType
 from typing import Any
 
 import isa_probe
-from isa_rules import EXCLUDED, FIELD_NAMES, Op, Operand, apply_rules, operand_of
+from isa_generations import GFX11_ENCODINGS, GFX12_ENCODINGS, Generation, Source
+from isa_rules import EXCLUDED, Op, Operand, apply_rules, operand_of
 
 TABLES = Path(__file__).resolve().parent.parent / "emulator" / "isa" / "tables"
-GENERATIONS = {"gfx11": ("rdna3", "gfx1100", ("gfx1150",))}  # generation -> (wheel's name, LLVM CPU, further CPUs)
-ENCODINGS = (
-    "SOP1", "SOP2", "SOPC", "SOPK", "SOPP", "SMEM", "VOP1", "VOP2", "VOPC", "VOP3", "VOP3SD", "VOP3P", "VOPD", "DS",
-    "FLAT", "GLOBAL", "SCRATCH", "MUBUF", "MTBUF", "VINTERP", "LDSDIR", "MIMG", "EXP",
-)  # fmt: skip
+GENERATIONS = {
+    "gfx11": Generation("rdna3", "gfx1100", ("gfx1150",), GFX11_ENCODINGS),
+    "gfx12": Generation("rdna4", "gfx1201+real-true16", (), GFX12_ENCODINGS, returns="returns"),
+}
 
 
 def wheel_version(wheel: Path) -> str:
@@ -40,9 +40,10 @@ def wheel_version(wheel: Path) -> str:
     raise SystemExit(f"{wheel}: neither a tinygrad wheel nor a folder with one unpacked")
 
 
-def encoding_line(name: str, cls: Any, kinds: ModuleType) -> str:
+def encoding_line(source: Source, cls: Any, kinds: ModuleType) -> str:
     """``encoding NAME dwords= mask= value= field=hi:lo …`` of one encoding class."""
-    mask = value = high = 0
+    mask, value = source.mask, source.value
+    high = 0
     fields: dict[str, str] = {}
     for owner in reversed(cls.__mro__):
         for field, spec in vars(owner).items():
@@ -53,26 +54,32 @@ def encoding_line(name: str, cls: Any, kinds: ModuleType) -> str:
                 mask |= spec.mask << spec.lo
                 value |= spec.default << spec.lo
             else:
-                fields[FIELD_NAMES.get(field, field)] = f"{spec.hi}:{spec.lo}"
+                fields[source.renamed(field)] = f"{spec.hi}:{spec.lo}"
+    fields |= source.fields
     parts = " ".join(f"{field}={bits}" for field, bits in fields.items())
-    return f"encoding {name} dwords={high // 32 + 1} mask={mask:08x} value={value:08x} {parts}"
+    return f"encoding {source.name} dwords={high // 32 + 1} mask={mask:08x} value={value:08x} {parts}"
 
 
-def read_ops(name: str, enums: ModuleType, operands: dict[Any, dict[str, Any]]) -> Iterator[Op]:
+def read_ops(
+    source: Source, generation: Generation, enums: ModuleType, operands: dict[Any, dict[str, Any]]
+) -> Iterator[Op]:
     """The opcodes of one encoding, with operands as the wheel gives them and the rules applied."""
-    for member in getattr(enums, f"{name}Op"):
+    for member in getattr(enums, f"{source.wheel_name}Op"):
         mnemonic = re.sub(r"_e(32|64)$", "", member.name.lower())
-        if (name, mnemonic) in EXCLUDED:
+        if (source.name, mnemonic) in EXCLUDED or not re.match(source.mnemonics, mnemonic):
             continue
         given: list[Operand] = []
         for field, (fmt, bits, kind) in operands.get(member, {}).items():
-            given.append(operand_of(name, field, fmt.name, bits, kind.name))
-        yield apply_rules(Op(name, member.value, mnemonic, given))
+            operand = operand_of(source.name, source.renamed(field), fmt.name, bits, kind.name)
+            operand.cls = source.classes.get(operand.name, operand.cls)
+            given.append(operand)
+        yield apply_rules(Op(source.name, member.value, mnemonic, given), generation.returns)
 
 
 def build(wheel: Path, generation: str) -> str:
     """The whole table as text."""
-    wheel_name, cpu, further = GENERATIONS[generation]
+    facts = GENERATIONS[generation]
+    wheel_name, cpu = facts.wheel_name, facts.cpu
     sys.path.insert(0, str(wheel))
     package = "tinygrad.runtime.autogen.amd"
     enums = importlib.import_module(f"{package}.{wheel_name}.enum")
@@ -80,17 +87,17 @@ def build(wheel: Path, generation: str) -> str:
     operands = importlib.import_module(f"{package}.{wheel_name}.operands").OPERANDS
     kinds = importlib.import_module("tinygrad.renderer.amd.dsl")
 
-    encodings = [encoding_line(name, getattr(classes, name), kinds) for name in ENCODINGS]
-    ops = [op for name in ENCODINGS for op in read_ops(name, enums, operands)]
+    encodings = [encoding_line(source, getattr(classes, source.wheel_name), kinds) for source in facts.encodings]
+    ops = [op for source in facts.encodings for op in read_ops(source, facts, enums, operands)]
     layouts = isa_probe.parse_layouts(encodings)
-    isa_probe.annotate(ops, layouts, cpu, further)
+    isa_probe.annotate(ops, layouts, cpu, facts.further)
     lines = [
         f"# Opcode table of {generation}, written by tools/generate_isa.py; see emulator/isa/table.py for the format.",
         f"# Facts: PyPI wheel tinygrad {wheel_version(wheel)}, tinygrad/runtime/autogen/amd/{wheel_name}/"
         "{enum,ins,operands}.py (from AMD's machine-readable ISA XML).",
         f"# Mnemonics and modifiers: {isa_probe.version()}, -mcpu={cpu}.",
         *encodings,
-        *isa_probe.name_lines(enums, layouts, cpu),
+        *isa_probe.name_lines(ops, layouts, cpu),
         *(op.line() for op in ops),
     ]
     return "\n".join(lines) + "\n"

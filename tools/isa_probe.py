@@ -7,7 +7,6 @@ import re
 import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from types import ModuleType
 from typing import TypeAlias
 
 from isa_rules import Op
@@ -60,6 +59,7 @@ def version() -> str:
 def disassemble(samples: Sequence[Sequence[int]], cpu: str) -> list[str]:
     """LLVM's text of the first instruction of each sample of dwords; empty where it does not decode.
 
+    ``cpu`` is a processor, or a processor and a feature that it does not have by default ("gfx1201+real-true16").
     Every sample is one atomic block, followed by an s_nop that carries the low half of its number and a
     s_sleep that carries the high half, so that texts can be told apart whatever LLVM made of the sample.
     """
@@ -70,8 +70,9 @@ def disassemble(samples: Sequence[Sequence[int]], cpu: str) -> list[str]:
         mark = low.to_bytes(4, "little") + high.to_bytes(4, "little")
         lines.append("[" + ",".join(f"0x{byte:02x}" for byte in words) + "]")
         lines.append("[" + ",".join(f"0x{byte:02x}" for byte in mark) + "]")
+    processor, plus, feature = cpu.partition("+")
     run = subprocess.run(
-        [MC, "-triple=amdgcn", f"-mcpu={cpu}", "--disassemble"],
+        [MC, "-triple=amdgcn", f"-mcpu={processor}", f"-mattr={plus}{feature}", "--disassemble"],
         input="\n".join(lines), capture_output=True, text=True, check=False,
     )  # fmt: skip
     texts: list[str] = []
@@ -108,19 +109,20 @@ def _fill(op: Op, layout: Layout, choice: tuple[int, ...]) -> dict[str, int]:
         values[name] = plain | 0x100 if op.encoding == "VINTERP" and operand.cls == "v" else plain
     for name in ("saddr", "soffset"):
         if name in layout.fields:
-            values[name] = 0x7C if name == "saddr" or op.encoding == "SMEM" else 0x80
+            wide = layout.fields[name][1] > 7  # a field of seven bits has no constants, but "null"
+            values[name] = 0x80 if wide and op.encoding != "SMEM" and name != "saddr" else 0x7C
     if "opsel_hi" in layout.fields:
         values["opsel_hi"], values["opsel_hi2"] = 3, 1
     if "sve" in layout.fields and op.encoding == "SCRATCH":
         values["sve"] = 1
     if op.encoding == "VOPD":
         values |= {"opx": 8, "opy": op.opcode, "vdstx": 1, "srcx0": 0x101, "vdsty": 2}
-    if op.encoding == "DS" and re.search(r"_gws_|_ordered_|_gs_reg_", op.mnemonic):
+    if "gds" in layout.fields and re.search(r"_gws_|_ordered_|_gs_reg_", op.mnemonic):
         values["gds"] = 1  # these work on the global data share only
     if "dim" in layout.fields:
         values["dmask"] = 1
-        if "_bvh" in op.mnemonic:
-            values |= {"dmask": 15, "unrm": 1, "r128": 1}  # fixed bits of the ray instructions
+        if "_bvh" in op.mnemonic:  # fixed bits of the ray instructions
+            values |= {"dmask": 15} | {name: 1 for name in ("unrm", "r128") if name in layout.fields}
     return values
 
 
@@ -199,12 +201,12 @@ def _modifiers(ops: list[Op], base: Base, layouts: dict[str, Layout], cpu: str) 
             op.flags.append(name if name in ("clamp", "omod", "dpp", "dpp8") else f"{name}={mask}")
 
 
-def name_lines(enums: ModuleType, layouts: dict[str, Layout], cpu: str) -> Iterator[str]:
+def name_lines(ops: Sequence[Op], layouts: dict[str, Layout], cpu: str) -> Iterator[str]:
     """``name KIND NUMBER TEXT`` lines: hardware registers, messages, buffer formats; as LLVM writes them."""
-    getreg = int(enums.SOPKOp.S_GETREG_B32.value)
-    send = int(enums.SOPPOp.S_SENDMSG.value)
-    load = int(enums.MTBUFOp.TBUFFER_LOAD_FORMAT_X.value)
-    buffer = {"op": load, "srsrc": 2, "soffset": 128}
+    named = {(op.encoding, op.mnemonic): op for op in ops}
+    getreg, send = named["SOPK", "s_getreg_b32"].opcode, named["SOPP", "s_sendmsg"].opcode
+    load = named["MTBUF", "tbuffer_load_format_x"]
+    buffer = _fill(load, layouts["MTBUF"], (0, 0, 0)) | {"srsrc": 8}
     questions = (
         ("hwreg", [layouts["SOPK"].encode({"op": getreg, "simm16": 31 << 11 | number}) for number in range(64)]),
         ("msg", [layouts["SOPP"].encode({"op": send, "simm16": number}) for number in range(256)]),

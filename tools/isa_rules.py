@@ -10,9 +10,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-# The wheel's field names -> the ISA manual's.
-FIELD_NAMES = {"clmp": "clamp"}
-
 # Listed in the wheel but not instructions of that encoding: ADDTID operations exist in the GLOBAL segment only.
 EXCLUDED = {
     ("FLAT", "global_load_addtid_b32"),
@@ -69,7 +66,7 @@ class Op:
 def operand_of(encoding: str, name: str, fmt: str, bits: int, kind: str) -> Operand:
     """One operand as the wheel describes it: field name, data format, size in bits, operand class."""
     base = re.sub(r"^FMT_(NUM_)?", "", fmt)
-    if match := re.match(r"(?:PK\d*|WMMA_AB|WMMA_DC)_([A-Z]+\d+)$", base):
+    if match := re.match(r"(?:PK\d*|WMMA_(?:AB|DC)(?:_\d+X\d+)?)_([A-Z]+\d+)$", base):
         kind_type = match.group(1).lower()
     elif base == "M64":
         kind_type = "mask"
@@ -79,11 +76,15 @@ def operand_of(encoding: str, name: str, fmt: str, bits: int, kind: str) -> Oper
         kind_type = f"b{bits}"
     if bits == 24:  # the instruction looks at 24 bits of a 32-bit register
         kind_type, bits = kind_type[0] + "32", 32
+    if bits == 8 and encoding not in MEMORY:  # a byte that op_sel picks
+        kind_type, bits = "b32", 32
     if encoding in MEMORY and (bits < 32 or base.startswith("PK")):  # a narrow access still names a whole register
         kind_type, bits = "b32", 32
     cls = FIELD_CLASSES.get(name, "n")
     if name == "vdst" and kind in ("OPR_SREG", "OPR_SDST"):
         cls = "s"
+    elif name == "sdata" and kind == "OPR_SIMM5":
+        cls = "i"
     elif kind == "OPR_SENDMSG_RTN":
         cls = "m"
     elif name == "soffset" and encoding in ("MUBUF", "MTBUF"):
@@ -97,8 +98,11 @@ ORDER = (
 )  # fmt: skip
 
 
-def apply_rules(op: Op) -> Op:
-    """Order the operands, mark destinations, add what the wheel leaves out."""
+def apply_rules(op: Op, returns: str) -> Op:
+    """Order the operands, mark destinations, add what the wheel leaves out.
+
+    ``returns`` is the field that makes an atomic return the old value.
+    """
     rule = {
         "SOPK": _sopk, "SMEM": _smem, "VOP1": _vector, "VOP2": _vector, "VOPC": _vector, "VOP3": _vector,
         "VOP3SD": _vector, "VOP3P": _vector, "VOPD": _vector, "VINTERP": _vector,
@@ -108,6 +112,8 @@ def apply_rules(op: Op) -> Op:
     op.operands = [item for item in op.operands if item.name in ORDER]
     op.operands.sort(key=lambda item: ORDER.index(item.name))
     rule(op)
+    for item in op.operands:
+        item.flag = returns if item.flag == "glc" else item.flag
     op.operands.sort(key=lambda item: not item.dst)
     return op
 
@@ -121,7 +127,16 @@ def _by_name(op: Op, name: str) -> Operand | None:
     return next((item for item in op.operands if item.name == name), None)
 
 
+# Barriers are named by a constant or by M0; the description leaves these operands out.
+BARRIERS = {
+    "s_get_barrier_state": ("sdst", "ssrc0"),
+    "s_barrier_init": ("ssrc0",),
+    "s_barrier_join": ("ssrc0",),
+}
+
+
 def _scalar(op: Op) -> None:
+    op.operands += [Operand(name, FIELD_CLASSES[name], "b32", 32) for name in BARRIERS.get(op.mnemonic, ())]
     for item in op.operands:
         item.dst = item.name == "sdst"
         if item.bits == 16 and item.type != "f16":  # s_pack and s_sext look at parts of a 32-bit operand
@@ -172,6 +187,8 @@ def _vector(op: Op) -> None:
         if item.name in rename and op.encoding in ("VOP3", "VOP3P", "VOP3SD"):
             item.field = rename[item.name]
         item.name = rename.get(item.name, item.name)
+        if op.mnemonic.startswith("v_s_"):  # a transcendental of the vector unit for scalar registers
+            item.cls, item.bits = "s" if item.dst else "c", int(item.type[1:])
         if op.encoding == "VINTERP":
             item.cls = "v"  # its source fields have nine bits, but only vector registers can be named
     if op.mnemonic == "v_pk_fmac_f16" and op.encoding == "VOP2":
@@ -221,8 +238,11 @@ def _fix_types(op: Op) -> None:
 
 
 def _ds(op: Op) -> None:
+    width = int(op.mnemonic[-2:]) if "2addr" in op.mnemonic else 0
     for item in op.operands:
         item.dst = item.name == "vdst"
+        if item.dst and width:  # two elements come back
+            item.type, item.bits = f"b{2 * width}", 2 * width
 
 
 def _flat(op: Op) -> None:

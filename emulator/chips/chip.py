@@ -88,6 +88,25 @@ class PowerAndClocks:
 
 
 @dataclass(frozen=True, slots=True)
+class BoardRom:
+    """What the board's video BIOS says beyond what the chip's data says already."""
+
+    part_number: str
+    asic: str
+    bus: str
+    memory: str
+    name: str
+    date: str  # "MM/DD/YY HH:MM"
+    version: str
+    firmware_revision: int
+    window_bytes: int  # expansion ROM BAR
+    memory_type: int  # Linux 6.12 atomfirmware.h: enum atom_dgpu_vram_type
+    memory_channels: int
+    memory_channel_width_log2: int  # bits
+    memory_vendor: int  # JEDEC's GDDR number of the maker
+
+
+@dataclass(frozen=True, slots=True)
 class Chip:
     """One GPU model."""
 
@@ -110,6 +129,7 @@ class Chip:
     power: PowerAndClocks
     function_reset_s: float
     bus_reset_s: float
+    rom: BoardRom | None = None  # None: a board without a video BIOS
 
     @property
     def bases(self) -> dict[str, dict[int, tuple[int, ...]]]:

@@ -7,7 +7,7 @@ Navi48: a real table), which agree in every segment that the driver uses.
 
 from __future__ import annotations
 
-from amdrv.emulator.chips.chip import Chip, IpInstance, PowerAndClocks, ShaderArray, Timings
+from amdrv.emulator.chips.chip import BoardRom, Chip, IpInstance, PowerAndClocks, ShaderArray, Timings
 from amdrv.facts.hw_ids import HwId
 from amdrv.facts.smu_v13_0_0 import Clock, Feature
 
@@ -107,6 +107,24 @@ POWER = PowerAndClocks(
     pcie_lanes=16,
 )
 
+# Synthetic, and says so by its names. The window is what lspci shows of Navi31 boards; 384 bits of GDDR6 are 24
+# channels.
+ROM = BoardRom(
+    part_number="AMDRV-NAVI31-000",
+    asic="NAVI31",
+    bus="PCI_EXPRESS",
+    memory="GDDR6",
+    name="Navi31 emulated by amdrv",
+    date="01/01/26 00:00",
+    version="022.001.000.000.000000",
+    firmware_revision=0x16010000,
+    window_bytes=128 * 1024,
+    memory_type=0x70,
+    memory_channels=24,
+    memory_channel_width_log2=4,
+    memory_vendor=1,
+)
+
 NAVI31 = Chip(
     arch="gfx1100",
     marketing_name="Radeon RX 7900 XTX",
@@ -146,4 +164,5 @@ NAVI31 = Chip(
     power=POWER,
     function_reset_s=0.1,
     bus_reset_s=0.1,
+    rom=ROM,
 )

@@ -73,25 +73,26 @@ def operand_dtype(operand: Operand) -> np.dtype[Any]:
     return {"f": _FLOATS, "i": _SIGNED}.get(letter, _UNSIGNED)[bits]
 
 
-def _is_matrix(operand: Operand) -> bool:
-    """Whether a definition wants the operand as a stack of registers."""
-    return operand.bits > 64 or (operand.type == "iu4" and operand.bits > 32)
+def _is_matrix(operand: Operand, instruction: Instruction) -> bool:
+    """Whether a definition wants the operand as a stack of registers: all of a matrix instruction's but its index."""
+    return operand.bits > 64 or (_ignores_exec(instruction) and operand.type != "b32")
 
 
 def _in_wave_shape(instruction: Instruction, place: Place) -> Instruction:
-    """C and D of a matrix instruction take half as many registers in wave64 as the opcode table says (wave32)."""
-    if place.lanes == 32 or not _ignores_exec(instruction):
-        return instruction
-    target, addend = instruction.dst[0], instruction.src[2]
-    return replace(
-        instruction,
-        dst=(replace(target, bits=target.bits // 2),),
-        src=(*instruction.src[:2], replace(addend, bits=addend.bits // 2)),
-    )
+    """Matrices take fewer registers in wave64 than the opcode table says (wave32), but never less than one."""
+    halved = () if place.lanes == 32 else place.generation.halved_in_wave64(instruction.mnemonic)
+
+    def fitted(operands: tuple[Operand, ...]) -> tuple[Operand, ...]:
+        return tuple(
+            replace(operand, bits=max(operand.bits // 2, 32)) if operand.name in halved else operand
+            for operand in operands
+        )
+
+    return replace(instruction, dst=fitted(instruction.dst), src=fitted(instruction.src)) if halved else instruction
 
 
 def _ignores_exec(instruction: Instruction) -> bool:
-    return instruction.mnemonic.startswith("v_wmma")
+    return instruction.mnemonic.startswith(("v_wmma", "v_swmmac"))
 
 
 def _fetch_stacked(operand: Operand, place: Place) -> Fetch:
@@ -128,7 +129,7 @@ def build_source(operand: Operand, instruction: Instruction, place: Place) -> Fe
         if operand.kind == Kind.VGPR:
             raise ValueError(f"{operand.name} is a lane mask and cannot be a vector register")
         return fetch_mask(operand, place)
-    if _is_matrix(operand):
+    if _is_matrix(operand, instruction):
         return _fetch_stacked(operand, place)
     dtype = operand_dtype(operand)
     source = fetch(operand, dtype, place)
@@ -148,7 +149,7 @@ def build_read(name: str, instruction: Instruction, place: Place) -> Fetch:
         return lambda group: unpack_lanes(group.views[key])
     if name == "old":
         operand = instruction.dst[0]
-        if _is_matrix(operand):
+        if _is_matrix(operand, instruction):
             return _fetch_stacked(operand, place)
         return fetch(operand, operand_dtype(operand), place)
     if name == "lane":
@@ -255,7 +256,7 @@ class _ScalarByWidth:
 
 def _vector_by_width(operand: Operand, instruction: Instruction, place: Place) -> MaskedStore:
     """A VGPR destination whose width is that of the result."""
-    if _is_matrix(operand):
+    if _is_matrix(operand, instruction):
         return _store_stacked(vector_keys(operand, place), _ignores_exec(instruction))
     by_size: dict[int, MaskedStore] = {
         2: _store_16(operand.index, operand.half or 0),
@@ -295,7 +296,7 @@ def build_store(name: str, instruction: Instruction, place: Place) -> MaskedStor
         return _store_mask(operand, place)
     if operand.kind == Kind.VGPR:
         return _vector_by_width(operand, instruction, place)
-    if not instruction.encoding.startswith("SOP"):
+    if not instruction.encoding.startswith("SOP") and not instruction.mnemonic.startswith("v_s_"):
         raise ValueError(f"{operand.name} must be a vector register")
     return _ScalarByWidth(operand)
 

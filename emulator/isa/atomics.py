@@ -50,6 +50,35 @@ def _conditional_exchange(memory: Array, data: Array, other: Array) -> Array:
     return result
 
 
+def _extremum_number(better: Callable[[Array, Array], Array], memory: Array, data: Array) -> Array:
+    """minimumNumber and maximumNumber (RDNA4 pseudo code of DS_MIN_NUM_F32): -0 below +0, a number before a NaN."""
+    word = np.dtype(f"i{memory.itemsize}")
+    quiet = word.type(1 << {4: 22, 8: 51}[memory.itemsize])
+    absent, missing = np.isnan(memory), np.isnan(data)
+    order_memory, order_data = (np.where(x.view(word) < 0, -2, -1) for x in (memory, data))
+    equal = (memory == data) & (memory == 0)
+    chosen = _where(better(data, memory) | equal & better(order_data, order_memory), data, memory)
+    chosen = _where(missing, memory, _where(absent, data, chosen))
+    return _where(missing & absent, (np.ascontiguousarray(data).view(word) | quiet).view(memory.dtype), chosen)
+
+
+def _add_pairs(kind: str) -> Callable[[Array, Array, Array], Array]:
+    """Two f16 or bf16 sums in a dword, each rounded to nearest even."""
+
+    def apply(memory: Array, data: Array, other: Array) -> Array:
+        old, new = (np.ascontiguousarray(array).view(np.uint16) for array in (memory, data))
+        if kind == "f16":
+            return (old.view(np.float16) + new.view(np.float16)).view(np.uint32)
+        wide = [(half.astype(np.uint32) << np.uint32(16)).view(np.float32) for half in (old, new)]
+        total = wide[0] + wide[1]
+        bits = total.view(np.uint32)
+        rounded = bits + np.uint32(0x7FFF) + (bits >> np.uint32(16) & np.uint32(1))
+        kept = _where(np.isnan(total), bits | np.uint32(0x400000), rounded) >> np.uint32(16)
+        return kept.astype(np.uint16).view(np.uint32)
+
+    return apply
+
+
 ATOMICS: dict[str, AtomicOp] = {
     "swap": AtomicOp("u", lambda m, d, c: d),
     "cmpswap": AtomicOp("u", lambda m, d, c: _where(m == c, d, m), sources=2),
@@ -58,6 +87,8 @@ ATOMICS: dict[str, AtomicOp] = {
     "sub": AtomicOp("u", lambda m, d, c: m - d, np.add, negate=True),
     "rsub": AtomicOp("u", lambda m, d, c: d - m),
     "csub": AtomicOp("u", lambda m, d, c: _where(m < d, np.zeros_like(m), m - d)),
+    "sub_clamp": AtomicOp("u", lambda m, d, c: _where(m < d, np.zeros_like(m), m - d)),
+    "cond_sub": AtomicOp("u", lambda m, d, c: _where(m >= d, m - d, m)),
     "min_i": AtomicOp("i", lambda m, d, c: _where(d < m, d, m), np.minimum),
     "min_u": AtomicOp("u", lambda m, d, c: _where(d < m, d, m), np.minimum),
     "max_i": AtomicOp("i", lambda m, d, c: _where(d >= m, d, m), np.maximum),
@@ -72,6 +103,10 @@ ATOMICS: dict[str, AtomicOp] = {
     "condxchg32": AtomicOp("u", _conditional_exchange),
     "min_f": AtomicOp("f", lambda m, d, c: _where(d < m, d, m)),
     "max_f": AtomicOp("f", lambda m, d, c: _where(d > m, d, m)),
+    "min_num_f": AtomicOp("f", lambda m, d, c: _extremum_number(np.less, m, d)),
+    "max_num_f": AtomicOp("f", lambda m, d, c: _extremum_number(np.greater, m, d)),
+    "pk_add_f16": AtomicOp("u", _add_pairs("f16")),
+    "pk_add_bf16": AtomicOp("u", _add_pairs("bf16")),
     "add_f": AtomicOp("f", lambda m, d, c: m + d, np.add),  # np.add.accumulate adds strictly in order
 }
 

@@ -19,6 +19,7 @@ from amdrv.emulator.isa.control import FREE, Terminator, fall_through, prepare_s
 from amdrv.emulator.isa.crosslane import prepare_crosslane
 from amdrv.emulator.isa.decoder import Decoder
 from amdrv.emulator.isa.dispatch import Access, MemoryViolation, ShaderFault, ShaderMemory
+from amdrv.emulator.isa.generation import generation_for
 from amdrv.emulator.isa.instruction import Instruction, Kind, UnknownInstruction
 from amdrv.emulator.isa.lds_ops import prepare_append, prepare_crossbar
 from amdrv.emulator.isa.memory_ops import prepare_ds, prepare_flat
@@ -33,7 +34,8 @@ LONGEST_BYTES = 16
 MAX_INSTRUCTIONS = 64
 # Instructions by which a wave may be waiting for another: a loop with one of these gives way sooner.
 POLLING_WEIGHT = 64
-_POLLING = ("_atomic_", "buffer_gl0_inv", "s_dcache_inv", "s_sleep")
+SCOPE_DEVICE = 2
+_POLLING = ("_atomic_", "buffer_gl0_inv", "global_inv", "s_dcache_inv", "s_sleep")
 
 
 @dataclass(slots=True)
@@ -87,6 +89,7 @@ class CodeCache:
         self._memory = memory
         self._lanes, self._vgprs = lanes, vgprs
         self._decoder = decoder
+        self._generation = generation_for(decoder.arch)
         self._leaders: set[int] = set()
         self._found: dict[tuple[int, int], Block] = {}  # by (pc, mode): what this dispatch has fetched already
         self._algebras: dict[int, NumpyAlgebra] = {}
@@ -145,8 +148,8 @@ class CodeCache:
         while terminator is None:
             try:
                 instruction = self._decode(code, at, at - pc)
-                place = Place(at, at + instruction.size_bytes, self._lanes, self._vgprs, mode)
-                terminator = prepare_terminator(instruction, place)
+                place = Place(at, at + instruction.size_bytes, self._lanes, self._vgprs, mode, self._generation)
+                terminator = self._prepare_terminator(instruction, place)
                 op = nothing if terminator is not None else self._prepare_op(instruction, place)
             except ShaderFault:
                 # A fault happens when execution arrives at it, not when the instructions before it are prepared.
@@ -172,6 +175,13 @@ class CodeCache:
         except UnknownInstruction as error:
             raise ShaderFault("illegal instruction", str(error), pc=pc) from error
 
+    @staticmethod
+    def _prepare_terminator(instruction: Instruction, place: Place) -> Terminator | None:
+        try:
+            return prepare_terminator(instruction, place)
+        except ValueError as error:
+            raise _illegal(instruction, place.pc, str(error)) from error
+
     def _prepare_op(self, instruction: Instruction, place: Place) -> Op:
         """The operation of an instruction that goes on; raises ShaderFault when there is none."""
         simple = prepare_simple(instruction, place)
@@ -193,11 +203,11 @@ class CodeCache:
     def _prepare_value(instruction: Instruction, place: Place, algebra: NumpyAlgebra) -> Op | None:
         """An instruction that has a definition; None for others, ValueError for a bad operand."""
         if instruction.dual is not None:
-            first, second = (lookup(half.mnemonic) for half in instruction.dual)
+            first, second = (lookup(half.mnemonic, place.generation.name) for half in instruction.dual)
             if place.lanes != 32:
                 raise ValueError("dual instructions exist for wave32 only")  # RDNA3 ISA manual, "Dual issue VALU"
             return prepare_dual((first, second), instruction, place, algebra) if first and second else None
-        definition = lookup(instruction.mnemonic)
+        definition = lookup(instruction.mnemonic, place.generation.name)
         return prepare_alu(definition, instruction, place, algebra) if definition is not None else None
 
 
@@ -212,8 +222,10 @@ def _vgprs_of(instruction: Instruction, place: Place) -> int:
 
 
 def _polls(instruction: Instruction) -> bool:
-    if instruction.fields.get("glc") and "_load_" in instruction.mnemonic:
-        return True
+    if "_load_" in instruction.mnemonic:  # of what other workgroups can see
+        fields = instruction.fields
+        if fields.get("glc") or fields.get("scope", 0) >= SCOPE_DEVICE:
+            return True
     return any(part in instruction.mnemonic for part in _POLLING)
 
 

@@ -13,7 +13,9 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from amdrv.emulator.isa.instruction import Instruction
+from amdrv.emulator.isa import barriers
+from amdrv.emulator.isa.generation import GFX11
+from amdrv.emulator.isa.instruction import Instruction, Kind
 from amdrv.emulator.isa.operands import Op, Place, constant, fetch, nothing, store_scalar
 from amdrv.emulator.isa.spaces import LaneFault
 from amdrv.emulator.isa.wave import EXEC32, EXEC64, EXEC_HI, M0_KEY, U32, U64, VCC32, VCC64, Group, view_key
@@ -24,6 +26,8 @@ class Event(enum.Enum):
 
     END = enum.auto()
     BARRIER = enum.auto()
+    SIGNAL = enum.auto()  # at a split barrier, which may let others go on
+    WAIT = enum.auto()  # at a split barrier
     YIELD = enum.auto()  # s_sleep: let others run
     REFETCH = enum.auto()  # s_icache_inv
 
@@ -42,6 +46,11 @@ class Fork:
 # Sets the group's pc, or says why it can't go on as it is.
 Terminator: TypeAlias = Callable[[Group], "Event | Fork | None"]
 
+# What s_waitcnt and s_waitcnt_depctr are from gfx12 on.
+_SPLIT_COUNTERS = (
+    "s_wait_alu", "s_wait_loadcnt", "s_wait_storecnt", "s_wait_samplecnt", "s_wait_bvhcnt", "s_wait_expcnt",
+    "s_wait_dscnt", "s_wait_kmcnt", "s_wait_loadcnt_dscnt", "s_wait_storecnt_dscnt",
+)  # fmt: skip
 IGNORED = frozenset(
     (
         "s_nop",
@@ -53,6 +62,7 @@ IGNORED = frozenset(
         "s_waitcnt_vmcnt",
         "s_waitcnt_expcnt",
         "s_waitcnt_lgkmcnt",
+        *_SPLIT_COUNTERS,
         "s_wait_idle",
         "s_wait_event",
         "s_set_inst_prefetch_distance",
@@ -68,16 +78,22 @@ IGNORED = frozenset(
         "v_pipeflush",
         "buffer_gl0_inv",
         "buffer_gl1_inv",
+        "global_inv",
+        "global_wb",
+        "global_wbinv",
+        "s_barrier_leave",  # of a named barrier
     )
 )
 # Not counted as executed instructions.
-FREE = frozenset(name for name in IGNORED if name.startswith(("s_nop", "s_clause", "s_delay_alu", "s_waitcnt")))
+FREE = frozenset(
+    name for name in IGNORED if name.startswith(("s_nop", "s_clause", "s_delay_alu", "s_waitcnt", *_SPLIT_COUNTERS))
+)
 
 MSG_INTERRUPT = 1
 MSG_RTN_GET_REALTIME = 131
 MODE_REGISTER = 1
-# User code may set FP_ROUND, FP_DENORM, DX10_CLAMP, IEEE and FP16_OVFL of MODE.
-MODE_WRITABLE = 0x0080_03FF
+# User code of gfx11 may set FP_ROUND, FP_DENORM, DX10_CLAMP, IEEE and FP16_OVFL of MODE.
+MODE_WRITABLE = GFX11.mode_writable
 _EXEC_HI = view_key(False, EXEC_HI, U32)
 
 
@@ -277,7 +293,7 @@ def _setreg(instruction: Instruction, place: Place) -> Terminator:
     if register != MODE_REGISTER:
         return fall_through(place.next_pc)  # the others are read-only for user code
     source = fetch(instruction.src[0], U32, place)
-    writable = field << shift & MODE_WRITABLE
+    writable = field << shift & place.generation.mode_writable
 
     def set_mode(group: Group) -> Fork | None:
         values = np.broadcast_to(source(group), (group.count, 1))[:, 0].astype(np.int64)
@@ -289,6 +305,38 @@ def _setreg(instruction: Instruction, place: Place) -> Terminator:
         return Fork([(place.next_pc, mode) for mode in kinds.tolist()], way_of)
 
     return set_mode
+
+
+def _barrier(instruction: Instruction) -> int:
+    """The number of the barrier that is meant; raises ValueError for one that nobody has."""
+    source = instruction.src[0] if instruction.src else None
+    if source is not None and source.kind != Kind.CONSTANT:
+        raise ValueError("M0 names a named barrier, and a workgroup has none")
+    code = source.value if source is not None else instruction.fields["simm16"]
+    number = (code & 0xFFFF) - ((code & 0x8000) << 1)
+    if number > 0:
+        raise ValueError(f"there is no named barrier {number}: a workgroup has none")
+    return number
+
+
+def _signal(instruction: Instruction, place: Place) -> Terminator:
+    counts = _barrier(instruction) == barriers.WORKGROUP  # the trap handler's is privileged, and 0 is no barrier
+    tells_first = instruction.mnemonic.endswith("isfirst")
+
+    def signal(group: Group) -> Event | None:
+        group.pc = place.next_pc
+        first = group.machine.barriers.signal(group.start, group.stop) if counts else np.zeros(group.count, np.bool_)
+        if tells_first:
+            group.scc[...] = first[:, None]
+        return Event.SIGNAL if counts else None
+
+    return signal
+
+
+def _wait(instruction: Instruction, place: Place) -> Terminator:
+    if _barrier(instruction) == barriers.WORKGROUP:
+        return _event(Event.WAIT)(instruction, place)
+    raise ValueError("a wait that never ends: no wave may signal at that barrier")
 
 
 TERMINATORS: dict[str, Callable[[Instruction, Place], Terminator]] = {
@@ -311,7 +359,11 @@ TERMINATORS: dict[str, Callable[[Instruction, Place], Terminator]] = {
     "s_endpgm_saved": _event(Event.END),
     "s_endpgm_ordered_ps_done": _event(Event.END),
     "s_barrier": _event(Event.BARRIER),
+    "s_barrier_signal": _signal,
+    "s_barrier_signal_isfirst": _signal,
+    "s_barrier_wait": _wait,
     "s_sleep": _event(Event.YIELD),
+    "s_sleep_var": _event(Event.YIELD),
     "s_icache_inv": _event(Event.REFETCH),
     "s_trap": _trap,
     "s_sethalt": _halt,
@@ -365,33 +417,54 @@ def _status(group: Group, place: Place) -> NDArray[Any]:
     return status
 
 
+def _status_12(group: Group, place: Place) -> NDArray[Any]:
+    """STATUS of gfx12: SCC and SCRATCH_EN are in STATE_PRIV, WAVE64 is new."""
+    moved = np.uint32(1 | 1 << 29)
+    wave64 = np.uint32(1 << 29 if place.lanes == 64 else 0)
+    status: NDArray[Any] = _status(group, place) & ~moved | wave64
+    return status
+
+
+def _state_private(group: Group) -> NDArray[Any]:
+    scratch = np.uint32(1 << 18 if group.machine.launch.scratch_wave_bytes else 0)
+    complete = group.state.barrier_complete[group.start : group.stop, None].astype(np.uint32)
+    value: NDArray[Any] = group.scc.astype(np.uint32) << 9 | complete << 2 | scratch
+    return value
+
+
 def _hardware_register(register: int, group: Group, place: Place) -> NDArray[Any]:
     """The value of a hardware register in each wave; those that are not modelled read zero."""
     machine, state = group.machine, group.state
     waves = slice(group.start, group.stop)
     dispatch = machine.launch.dispatch
-    match register:
-        case 1:
-            return constant(group.mode, U32)
-        case 2:
+    match place.generation.hardware_registers.get(register):
+        case "mode":
+            return constant(group.mode & place.generation.mode_shown, U32)
+        case "status":
             return _status(group, place)
-        case 5:
+        case "status_12":
+            return _status_12(group, place)
+        case "state_priv":
+            return _state_private(group)
+        case "gpr_alloc":
             return constant(machine.launch.vgprs // (8 if place.lanes == 32 else 4) - 1 << 12, U32)
-        case 6:
+        case "lds_alloc":
             return constant(machine.launch.lds_bytes // 512 << 12, U32)
-        case 15:
+        case "sh_mem_bases":
             return constant(dispatch.shared_base >> 48 << 16 | dispatch.private_base >> 48, U32)
-        case 20 | 21:
+        case "scratch_lo" | "scratch_hi":
             words: NDArray[Any] = state.scratch_base[waves].view(np.uint32)
             return words[:, register - 20 : register - 19]
-        case 23:  # HW_ID1: WAVE_ID 4:0, SIMD_ID 9:8, WGP_ID 13:10, SA_ID 16, SE_ID 20:18
+        case "hw_id1":  # HW_ID1: WAVE_ID 4:0, SIMD_ID 9:8, WGP_ID 13:10, SA_ID 16, SE_ID 20:18
             slot, number = state.slot[waves, None], state.number[waves, None]
             engine = (slot & 7) << 10 | (slot >> 3 & 1) << 16 | (slot >> 4) % 6 << 18
             return (number >> 2 & 15 | (number & 3) << 8 | engine).astype(np.uint32)
-        case 24:  # HW_ID2: WG_ID 20:16
+        case "hw_id2":  # HW_ID2: WG_ID 20:16
             return ((state.slot[waves, None] & 31) << 16).astype(np.uint32)
-        case 29:
-            return constant(machine.cycles & 0xF_FFFF, U32)
+        case "cycles":
+            return constant(machine.cycles & place.generation.cycles_mask, U32)
+        case "cycles_hi":
+            return constant(machine.cycles >> 32 & 0xFFFF_FFFF, U32)
     return constant(0, U32)
 
 
@@ -405,12 +478,22 @@ def _getreg(instruction: Instruction, place: Place) -> Op:
     return read
 
 
+def _barrier_state(instruction: Instruction, place: Place) -> Op:
+    """S_GET_BARRIER_STATE; a barrier that a workgroup does not have is invalid."""
+    store = store_scalar(instruction.dst[0], U32)
+    source = instruction.src[0]
+    if source.kind != Kind.CONSTANT or source.value != barriers.WORKGROUP & 0xFFFF_FFFF:
+        return lambda group: store(group, constant(0, U32))
+    return lambda group: store(group, group.machine.barriers.report(group.start, group.stop))
+
+
 SIMPLE: dict[str, Callable[[Instruction, Place], Op]] = {
     "s_getpc_b64": _getpc,
     "s_sendmsg": _sendmsg,
     "s_sendmsg_rtn_b32": _sendmsg_return,
     "s_sendmsg_rtn_b64": _sendmsg_return,
     "s_getreg_b32": _getreg,
+    "s_get_barrier_state": _barrier_state,
 }
 
 

@@ -102,6 +102,26 @@ def _permlane16(instruction: Instruction, place: Place) -> Op:
     return permute
 
 
+def _permlane16_var(instruction: Instruction, place: Place) -> Op:
+    """As ``_permlane16``, each lane's selector in its own register; op_sel has the same meaning."""
+    value, selector = _source(instruction, 0, place), _source(instruction, 1, place)
+    key = view_key(True, instruction.dst[0].index, U32)
+    opsel = instruction.fields.get("opsel", 0)
+    other_row = 16 if "permlanex16" in instruction.mnemonic else 0
+    row_start = ((np.arange(place.lanes) & ~15) ^ other_row)[None, :]
+
+    def permute(group: Group) -> None:
+        picked = _every_lane(selector(group), group, place.lanes).astype(np.int64) & 15 | row_start
+        row = np.take_along_axis(_every_lane(value(group), group, place.lanes), picked, 1)
+        active = group.lane_mask()
+        if active is not None and not opsel & 1:
+            present = np.take_along_axis(active, picked, 1)
+            row = np.where(present, row, np.uint32(0) if opsel & 2 else group.views[key])
+        group.write_vector(key, row)
+
+    return permute
+
+
 def _permlane64(instruction: Instruction, place: Place) -> Op:
     if place.lanes == 32:
         return nothing
@@ -194,6 +214,8 @@ PREPARE: dict[str, Prepare] = {
     "v_writelane_b32": _writelane,
     "v_permlane16_b32": _permlane16,
     "v_permlanex16_b32": _permlane16,
+    "v_permlane16_var_b32": _permlane16_var,
+    "v_permlanex16_var_b32": _permlane16_var,
     "v_permlane64_b32": _permlane64,
     "v_movrels_b32": _relative_vector(True, False, False),
     "v_movreld_b32": _relative_vector(False, True, False),

@@ -7,9 +7,24 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from amdrv.emulator.isa.decoder import Decoder
+from amdrv.emulator.isa.generation import generation_for
 from amdrv.emulator.isa.instruction import Instruction, Kind, Operand, UnknownInstruction
-from amdrv.emulator.isa.print_graphics import export_text, image_text, lds_direct_text
-from amdrv.emulator.isa.print_modifiers import OUTPUT_MODIFIERS, bit_list, cache_policy, dpp_text, swizzle
+from amdrv.emulator.isa.print_graphics import (
+    export_text,
+    image_text,
+    lds_direct_text,
+    sampled_image_text,
+    unsampled_image_text,
+)
+from amdrv.emulator.isa.print_modifiers import (
+    OUTPUT_MODIFIERS,
+    bit_list,
+    byte_select,
+    cache_policy,
+    dpp_text,
+    sparse_key,
+    swizzle,
+)
 from amdrv.emulator.isa.print_operand import constant_text, operand_text, with_modifiers
 from amdrv.emulator.isa.print_scalar import (
     code_version,
@@ -24,13 +39,13 @@ from amdrv.emulator.isa.table import IsaTable, OpSpec, generation_of, load_table
 _DECIMAL_BRANCH = ("s_branch", "s_cbranch_")
 _NO_IMMEDIATE = frozenset((
     "s_wait_idle", "s_code_end", "s_endpgm_saved", "s_endpgm_ordered_ps_done", "s_wakeup", "s_ttracedata",
-    "s_icache_inv", "s_barrier",
+    "s_icache_inv", "s_barrier", "s_barrier_leave",
 ))  # fmt: skip
 _SHOWN_AS_HALF_FLOAT = frozenset(("v_cmp_class_f16", "v_cmpx_class_f16", "v_ldexp_f16"))  # their integer source too
 _DEFAULT_FORMAT = 1  # BUF_FMT_8_UNORM goes without saying
 _SMALL_DECIMAL = frozenset((  # LLVM shows these as a number up to 64, in hexadecimal above
     "s_nop", "s_setkill", "s_sethalt", "s_sleep", "s_trap", "s_denorm_mode", "s_setprio", "s_incperflevel",
-    "s_decperflevel",
+    "s_decperflevel", "s_barrier_wait",
 ))  # fmt: skip
 
 
@@ -43,7 +58,10 @@ def _in_short_and_long_form(generation: str) -> frozenset[str]:
     return frozenset(op.mnemonic for op in long if op.mnemonic in short and "unlisted" not in op.flags)
 
 
-_GRAPHICS = {"MIMG": image_text, "EXP": export_text, "LDSDIR": lds_direct_text}
+_GRAPHICS = {
+    "MIMG": image_text, "VIMAGE": unsampled_image_text, "VSAMPLE": sampled_image_text,
+    "EXP": export_text, "LDSDIR": lds_direct_text,
+}  # fmt: skip
 
 
 class Printer:
@@ -51,6 +69,7 @@ class Printer:
 
     def __init__(self, arch: str = "gfx1100", wave32: bool = True) -> None:
         self._table: IsaTable = load_table(generation_of(arch))
+        self._generation = generation_for(arch)
         self._wave_bits = 32 if wave32 else 64
         self._two_forms = _in_short_and_long_form(generation_of(arch))
         self._formats: dict[str, Callable[[Instruction, OpSpec], str]] = {
@@ -72,9 +91,11 @@ class Printer:
 
     def _plain(self, operand: Operand, instruction: Instruction, halves: bool = True) -> str:
         literal = instruction.fields.get("literal", 0)
+        if instruction.encoding == "SOPC" and operand.literal and operand.type == "f16":
+            return hex(literal & 0xFFFF)
         splat = instruction.mnemonic == "v_pk_fmac_f16"
-        if self._wave_bits == 64 and operand.name in ("vdst", "src2") and instruction.mnemonic.startswith("v_wmma"):
-            operand = replace(operand, bits=operand.bits // 2)  # 256 elements of C and D over 64 lanes, not 32
+        if self._wave_bits == 64 and operand.name in self._generation.halved_in_wave64(instruction.mnemonic):
+            operand = replace(operand, bits=operand.bits // 2)  # a matrix over 64 lanes, not 32
         if operand.bits == 16 and instruction.mnemonic in _SHOWN_AS_HALF_FLOAT:
             operand = replace(operand, type="f16")
         return with_modifiers(operand, operand_text(operand, self._wave_bits, literal, halves, splat))
@@ -105,7 +126,7 @@ class Printer:
             return f"{name} {wait_counters(immediate)}"
         if name == "s_delay_alu":
             return f"{name} {delay(immediate)}"
-        if name == "s_waitcnt_depctr":
+        if name in ("s_waitcnt_depctr", "s_wait_alu"):
             return f"{name} {dependency_counters(immediate)}"
         if name in ("s_sendmsg", "s_sendmsghalt"):
             return f"{name} {message(immediate, self._table.names['msg'])}"
@@ -131,14 +152,17 @@ class Printer:
         parts = [self._plain(item, instruction) for item in (*instruction.dst, *instruction.src)]
         if not parts:
             return instruction.mnemonic
+        offset = self._generation.offset(instruction)
+        shown = hex(offset)
+        if "prefetch" in instruction.mnemonic:  # how much to fetch stands last
+            return self._join(instruction.mnemonic, [*parts[1:-1], shown, parts[-1], str(instruction.src[0].value)])
         if not instruction.dst:
             parts[0] = constant_text(instruction.src[0].value)  # what s_atc_probe asks for
-        offset = instruction.fields["offset"]
-        shown = hex(offset - (1 << 21) if offset >> 20 else offset)
         tail = ""
-        if offset and parts[-1] == "null":
+        shows_zero = not self._generation.smem_hides_zero_offset
+        if (offset or shows_zero) and parts[-1] == "null":
             parts[-1] = shown
-        elif offset:
+        elif offset or shows_zero:
             tail = f" offset:{shown}"
         return self._join(instruction.mnemonic, parts, tail + cache_policy(instruction))
 
@@ -152,13 +176,11 @@ class Printer:
             tail = f" offset:{offset}" if offset else ""
             if op.mnemonic == "ds_swizzle_b32":
                 tail = swizzle(offset)
-        return self._join(op.mnemonic, parts, tail + (" gds" if fields["gds"] else ""))
+        return self._join(op.mnemonic, parts, tail + (" gds" if fields.get("gds") else ""))
 
     def _flat(self, instruction: Instruction, op: OpSpec) -> str:
         parts = [self._plain(item, instruction) for item in (*instruction.dst, *instruction.src)]
-        offset = instruction.fields["offset"]
-        if instruction.encoding != "FLAT" and offset >> 12:
-            offset -= 1 << 13
+        offset = self._generation.offset(instruction)
         tail = f" offset:{offset}" if offset else ""
         return self._join(op.mnemonic, parts, tail + cache_policy(instruction))
 
@@ -204,6 +226,7 @@ class Printer:
             halves = False
         parts = [self._plain(item, instruction, halves) for item in operands]
         tail = self._selectors(instruction, op)
+        tail += byte_select(instruction)
         if fields.get("clamp") and "clamp" in op.flags:
             tail = f" clamp{tail}" if instruction.encoding == "VINTERP" else f"{tail} clamp"
         if fields.get("omod") and "omod" in op.flags:
@@ -228,17 +251,15 @@ class Printer:
         """op_sel, op_sel_hi, neg_lo, neg_hi where they differ from their defaults."""
         fields = instruction.fields
         sources = len(instruction.src)
+        if op.mnemonic.startswith("v_swmmac"):
+            return sparse_key(instruction) + self._negations(instruction, op)
         if instruction.encoding == "VOP3P":
             every = (1 << sources) - 1
             text = bit_list("op_sel", fields["opsel"], sources) if fields["opsel"] & every else ""
             default = 0 if op.mnemonic.startswith("v_fma_mix") else every
             if fields["opsel_hi"] & every != default and "opsel" in op.flags:
                 text += bit_list("op_sel_hi", fields["opsel_hi"], sources)
-            if not op.mnemonic.startswith("v_fma_mix"):
-                for name, key in (("neg_lo", "neg"), ("neg_hi", "neg_hi")):
-                    if fields[key] & op.flags.get(key, 0):
-                        text += bit_list(name, fields[key], sources)
-            return text
+            return text if op.mnemonic.startswith("v_fma_mix") else text + self._negations(instruction, op)
         valid = op.flags.get("opsel", 0)
         selected = fields.get("opsel", 0)
         count = op.flags.get("opseln", 0)
@@ -251,6 +272,14 @@ class Printer:
         if count == sources + 1:
             selected = selected & (1 << sources) - 1 | (selected >> 3 & 1) << sources
         return bit_list("op_sel", selected, count)
+
+    @staticmethod
+    def _negations(instruction: Instruction, op: OpSpec) -> str:
+        text = ""
+        for name, key in (("neg_lo", "neg"), ("neg_hi", "neg_hi")):
+            if instruction.fields[key] & op.flags.get(key, 0):
+                text += bit_list(name, instruction.fields[key], len(instruction.src))
+        return text
 
 
 def disassemble(

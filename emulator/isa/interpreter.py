@@ -1,16 +1,18 @@
-"""The RDNA3 interpreter: a shader engine that executes one instruction for many waves at a time with NumPy.
+"""The interpreter: a shader engine that executes one instruction for many waves at a time with NumPy.
 
 It is the oracle of the emulated card: every instruction is executed as its definition says, every access is checked.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 from amdrv.emulator.isa.code import Block, CodeCache, Key
 from amdrv.emulator.isa.control import Event, Fork
 from amdrv.emulator.isa.decoder import Decoder
 from amdrv.emulator.isa.dispatch import Dispatch, DispatchStats, ShaderFault, ShaderMemory, WaveRegisters
+from amdrv.emulator.isa.generation import generation_for
 from amdrv.emulator.isa.launch import create_waves, decode
 from amdrv.emulator.isa.machine import Lds, Machine
 from amdrv.emulator.isa.memory_path import MemoryPath
@@ -21,6 +23,7 @@ from amdrv.emulator.isa.wave import Group
 
 # Lanes that execute in lock step: enough to hide the overhead, few enough for register rows to stay in the cache.
 RESIDENT_LANES = 16384
+IDLE_S = 0.001  # between two looks at ``cancelled`` when nothing can run
 # Scheduling weight between two looks at ``cancelled``: a few milliseconds.
 SLICE = 512
 
@@ -34,6 +37,7 @@ class Interpreter:
 
     def __init__(self, arch: str = "gfx1100", *, shader_engines: int = 6, resident_lanes: int = RESIDENT_LANES) -> None:
         self._decoder = Decoder(arch)
+        self._generation = generation_for(arch)
         self._shader_engines = shader_engines
         self._resident_lanes = resident_lanes
         self._blocks: dict[Key, Block] = {}
@@ -52,7 +56,7 @@ class Interpreter:
         interrupt: Callable[[int], None],
     ) -> DispatchStats:
         """Run every wave to its end, or until ``cancelled``; see ShaderEngine.run. Raises ShaderFault."""
-        launch = decode(dispatch, self._shader_engines)
+        launch = decode(dispatch, self._shader_engines, self._generation)
         stats = DispatchStats()
         path = MemoryPath(memory)
         code = CodeCache(self._blocks, memory, launch.lanes, launch.vgprs, self._decoder)
@@ -83,10 +87,18 @@ def _run_batch(machine: Machine, code: CodeCache, schedule: Schedule, cancelled:
             schedule.end(group)
         elif event is Event.BARRIER:
             schedule.arrive(group)
+        elif event is Event.SIGNAL:
+            schedule.signalled()
+        elif event is Event.WAIT:
+            schedule.wait(group)
         elif event is Event.YIELD:
             group.spent = SHARE
         else:
             code.forget()
+    if schedule.groups:  # waves wait at a barrier at which nobody will signal: as on silicon, that has no end
+        while not cancelled():
+            time.sleep(IDLE_S)
+        return False
     return True
 
 

@@ -1,8 +1,8 @@
 """From the COMPUTE_* registers of a dispatch to waves with their initial register values.
 
 Register fields: Linux 6.12 gc_11_0_0_sh_mask.h. Which SGPRs and VGPRs are set up, and the units of the fields: LLVM
-AMDGPUUsage "Kernel Descriptor" and "Initial Kernel Execution State" for GFX11 (architected flat scratch: no SGPR has
-the scratch offset; packed work-item ids in VGPR0).
+AMDGPUUsage "Kernel Descriptor" and "Initial Kernel Execution State" for GFX11 and GFX12 (architected flat scratch: no
+SGPR has the scratch offset; packed work-item ids in VGPR0).
 """
 
 from __future__ import annotations
@@ -14,14 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from amdrv.emulator.isa.dispatch import Dispatch, ShaderFault
+from amdrv.emulator.isa.generation import GFX11, Generation
 from amdrv.emulator.isa.wave import EXEC_LO, WaveState
 
 MAX_WORKGROUP_THREADS = 1024
 MAX_WORKGROUP_LDS = 65536
 MAX_VGPRS = 256
 LDS_UNIT_BYTES = 512  # RSRC2.LDS_SIZE: 128 dwords
-SCRATCH_UNIT_BYTES = 256  # TMPRING_SIZE.WAVESIZE on gfx11: 64 dwords
+SCRATCH_UNIT_BYTES = 256  # TMPRING_SIZE.WAVESIZE: 64 dwords
 INITIATOR_CS_W32_EN = 1 << 15
+# Workgroup ids X, and Y and Z, and the wave's number in 29:25 (LLVM 22 AMDGPUUsage, "Initial Kernel Execution State").
+TTMP9, TTMP7, TTMP8 = 117, 115, 116
 
 
 def _field(value: int, low: int, high: int) -> int:
@@ -43,6 +46,7 @@ class Launch:
     work_item_id_dimensions: int
     scratch_wave_bytes: int  # 0: the dispatch has no scratch
     scratch_slots: int
+    generation: Generation = GFX11
 
     def group_sizes(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
         """Work-items in each dimension of the workgroups with these ids, int64[groups, 3]; the last may be partial."""
@@ -75,11 +79,11 @@ class Launch:
             yield first, min(limit, self.workgroups - first)
 
 
-def decode(dispatch: Dispatch, shader_engines: int) -> Launch:
+def decode(dispatch: Dispatch, shader_engines: int, generation: Generation = GFX11) -> Launch:
     """Read the fields of a dispatch's registers.
 
-    ``shader_engines`` multiplies TMPRING_SIZE.WAVES, which on gfx11 counts the waves of one shader engine (as Mesa and
-    ROCr set it). Raises ShaderFault("illegal dispatch") for what the
+    ``shader_engines`` multiplies TMPRING_SIZE.WAVES, which counts the waves of one shader engine (as Mesa and ROCr set
+    it). Raises ShaderFault("illegal dispatch") for what the
     hardware could never place.
     """
     lanes = 32 if dispatch.initiator & INITIATOR_CS_W32_EN else 64
@@ -88,25 +92,31 @@ def decode(dispatch: Dispatch, shader_engines: int) -> Launch:
     unit, granule = (8, 24) if lanes == 32 else (4, 12)
     encoded_vgprs = (_field(rsrc1, 0, 5) + 1) * unit
     scratch = _field(rsrc2, 0, 0) != 0
+    wave_units = _field(dispatch.tmpring_size, 12, 11 + generation.tmpring_wavesize_bits)
     launch = Launch(
         dispatch=dispatch,
         lanes=lanes,
         vgprs=min(MAX_VGPRS, -(-encoded_vgprs // granule) * granule),
-        # FLOAT_MODE is MODE[7:0]; DX10_CLAMP, IEEE and FP16_OVFL have their own bits.
-        mode=_field(rsrc1, 12, 19)
-        | _field(rsrc1, 21, 21) << 8
-        | _field(rsrc1, 23, 23) << 9
-        | _field(rsrc1, 26, 26) << 23,
+        mode=_mode(rsrc1, generation),
         lds_bytes=_field(rsrc2, 15, 23) * LDS_UNIT_BYTES,
         user_sgprs=_field(rsrc2, 1, 5),
         workgroup_id_enable=(bool(rsrc2 & 1 << 7), bool(rsrc2 & 1 << 8), bool(rsrc2 & 1 << 9)),
         workgroup_info_enable=bool(rsrc2 & 1 << 10),
         work_item_id_dimensions=_field(rsrc2, 11, 12) + 1,
-        scratch_wave_bytes=_field(dispatch.tmpring_size, 12, 26) * SCRATCH_UNIT_BYTES if scratch else 0,
+        scratch_wave_bytes=wave_units * SCRATCH_UNIT_BYTES if scratch else 0,
         scratch_slots=_field(dispatch.tmpring_size, 0, 11) * shader_engines,
+        generation=generation,
     )
     _check(launch, encoded_vgprs)
     return launch
+
+
+def _mode(rsrc1: int, generation: Generation) -> int:
+    """Initial MODE register: FLOAT_MODE is MODE[7:0], other bits of it have bits of their own."""
+    mode = _field(rsrc1, 12, 19) | generation.mode_always
+    for source, target in generation.mode_from_rsrc1:
+        mode |= target if rsrc1 >> source & 1 else 0
+    return mode
 
 
 def _check(launch: Launch, encoded_vgprs: int) -> None:
@@ -178,6 +188,12 @@ def _set_scalar_registers(launch: Launch, state: WaveState, waves_of: NDArray[np
     for index, value in enumerate(launch.dispatch.user_data[: launch.user_sgprs]):
         write(index, value)
     index = launch.user_sgprs
+    if launch.generation.workgroup_ids_in_ttmps:
+        x, y, z = (state.workgroup[:, axis] * launch.workgroup_id_enable[axis] for axis in range(3))
+        write(TTMP9, x)
+        write(TTMP7, y & 0xFFFF | z << 16)
+        write(TTMP8, state.number << 25)
+        return
     for dimension, enabled in enumerate(launch.workgroup_id_enable):
         if enabled:
             write(index, state.workgroup[:, dimension])

@@ -13,8 +13,6 @@ from amdrv.emulator.isa.operands import Op, Place, fetch, find, vector_keys
 from amdrv.emulator.isa.spaces import LDS
 from amdrv.emulator.isa.wave import M0_KEY, U32, Array, Group
 
-HALF = 32  # the crossbar joins 32 lanes; the halves of a wave64 pass through it one after the other
-
 
 def swizzle_sources(offset: int, lanes: int) -> list[int]:
     """The lane that each lane reads in ds_swizzle_b32 with this 16-bit offset."""
@@ -37,7 +35,10 @@ def swizzle_sources(offset: int, lanes: int) -> list[int]:
 
 
 def prepare_crossbar(instruction: Instruction, place: Place) -> Op | None:
-    """ds_swizzle_b32, ds_permute_b32 and ds_bpermute_b32; None for others."""
+    """ds_swizzle_b32, ds_permute_b32 and ds_bpermute_b32; None for others.
+
+    The crossbar of gfx11 joins 32 lanes: the halves of a wave64 pass through it one after the other.
+    """
     fields = instruction.fields
     offset = fields["offset0"] | fields["offset1"] << 8
     addr, target = find(instruction.src, "addr"), find(instruction.dst, "vdst")
@@ -58,16 +59,18 @@ def prepare_crossbar(instruction: Instruction, place: Place) -> Op | None:
     if data is None:
         return None
     source = fetch(data, U32, place)
-    own_half = (np.arange(place.lanes) & HALF)[None, :]
+    reach = min(place.lanes, place.generation.crossbar_lanes)
+    own_part = (np.arange(place.lanes) & ~(reach - 1))[None, :]
+    fetch_inactive = instruction.mnemonic == "ds_bpermute_fi_b32"
 
     def partner(group: Group) -> Array:
-        return (address(group) + np.uint32(offset) >> np.uint32(2) & np.uint32(31)).astype(np.int64) | own_half
+        return (address(group) + np.uint32(offset) >> np.uint32(2) & np.uint32(reach - 1)).astype(np.int64) | own_part
 
     def bpermute(group: Group) -> None:
         picked = partner(group)
         row = np.take_along_axis(source(group), picked, 1)
         active = group.lane_mask()
-        if active is not None:
+        if active is not None and not fetch_inactive:
             row = np.where(np.take_along_axis(active, picked, 1), row, np.uint32(0))
         group.write_vector(target_key, row)
 
@@ -78,7 +81,8 @@ def prepare_crossbar(instruction: Instruction, place: Place) -> Op | None:
         row.reshape(-1)[group.pick(partner(group) + wave, lanes)] = group.pick(source(group), lanes)
         group.write_vector(target_key, row)
 
-    return {"ds_bpermute_b32": bpermute, "ds_permute_b32": permute}.get(instruction.mnemonic)
+    makers = {"ds_bpermute_b32": bpermute, "ds_bpermute_fi_b32": bpermute, "ds_permute_b32": permute}
+    return makers.get(instruction.mnemonic)
 
 
 def prepare_append(instruction: Instruction, place: Place) -> Op | None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from amdrv.emulator.isa.barriers import Barriers
 from amdrv.emulator.isa.launch import Launch
 from amdrv.emulator.isa.memory_path import MemoryPath
 from amdrv.emulator.isa.wave import WaveState
@@ -42,4 +43,5 @@ class Machine:
     lds: Lds
     realtime: Callable[[], int]
     interrupt: Callable[[int], None]
+    barriers: Barriers = field(init=False)  # set by the schedule, which counts the waves
     cycles: int = 0  # wave-instructions so far: what SHADER_CYCLES counts here

@@ -69,10 +69,13 @@ STORES = {
 }
 
 _ATOMIC_TYPES = {"b32": 4, "u32": 4, "i32": 4, "f32": 4, "b64": 8, "u64": 8, "i64": 8, "f64": 8}
+_PAIRS = {"pk_add_f16": 4, "pk_add_bf16": 4}  # two elements in a dword
 
 
 def atomic_form(name: str) -> tuple[AtomicOp, int] | None:
     """(operation, bytes) of "add_u32", "cmpswap_b64", "max_f32", …; None for what is no such thing."""
+    if name in _PAIRS:
+        return ATOMICS[name], _PAIRS[name]
     verb, _, kind = name.rpartition("_")
     size_bytes = _ATOMIC_TYPES.get(kind)
     if size_bytes is None:
@@ -183,15 +186,11 @@ def build_atomic(
     return atomic
 
 
-def _signed(value: int, bits: int) -> int:
-    return value - (1 << bits) if value >> (bits - 1) else value
-
-
 def _flat_address(instruction: Instruction, place: Place) -> Address:
     vector, scalar = find(instruction.src, "addr"), find(instruction.src, "saddr")
-    offset = instruction.fields["offset"]
-    # GLOBAL and SCRATCH offsets are 13 bits signed; FLAT ones are 12 bits unsigned (ISA manual, "Flat").
-    offset = offset & 0xFFF if instruction.encoding == "FLAT" else _signed(offset, 13)
+    offset = place.generation.offset(instruction)
+    if instruction.encoding not in place.generation.signed_offset_bits:
+        offset &= 0xFFF  # FLAT of gfx11 has 12 bits, unsigned (ISA manual, "Flat")
     if instruction.encoding == "SCRATCH":
         return _scratch_address(vector, scalar, offset, place)
     bias = np.uint64(offset & 0xFFFF_FFFF_FFFF_FFFF)
@@ -239,10 +238,40 @@ def prepare_flat(instruction: Instruction, place: Place) -> Op | None:
         return build_load(LOADS[name], space, address, target, place)
     if verb == "store" and name in STORES and data is not None:
         return build_store(STORES[name], space, address, data, place)
+    if name == "block":
+        return build_block(space, address, (data, target), place)
     form = atomic_form(name) if verb == "atomic" else None
     if form is None or data is None:
         return None
     return build_flat_atomic(form, space, address, (data, target), place)
+
+
+def build_block(
+    space: Space, address: Address, registers: tuple[Operand | None, Operand | None], place: Place
+) -> Op | None:
+    """GLOBAL_LOAD_BLOCK and GLOBAL_STORE_BLOCK: up to 32 registers, those that M0 selects; holes keep their place."""
+    data, target = registers
+    operand = data if data is not None else target
+    if operand is None:
+        return None
+    rows = vector_keys(operand, place)
+    form = Form(4)
+
+    def move(group: Group) -> None:
+        lanes = group.active_lanes()
+        selections = group.views[M0_KEY][:, 0]
+        for number, key in enumerate(rows):
+            chosen = lanes[(selections >> np.uint32(number) & np.uint32(1))[lanes // place.lanes] != 0]
+            if not len(chosen):
+                continue
+            row = group.views[key].reshape(-1)
+            at = np.broadcast_to(address(group), (group.count, place.lanes)).reshape(-1)[chosen] + np.uint64(4 * number)
+            if data is not None:
+                space.store(group, chosen, at, [row[chosen]], form.size_bytes)
+            else:
+                row[chosen] = space.load(group, chosen, at, form.size_bytes)[0]
+
+    return move
 
 
 def build_flat_atomic(

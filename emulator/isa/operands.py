@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from amdrv.emulator.isa.generation import GFX11, Generation
 from amdrv.emulator.isa.instruction import Instruction, Kind, Operand, SpecialReg
 from amdrv.emulator.isa.wave import EXEC_LO, NULL, U16, U32, U64, Array, Group, unpack_lanes, view_key
 
@@ -33,6 +34,7 @@ class Place:
     lanes: int
     vgprs: int
     mode: int
+    generation: Generation = GFX11
 
 
 def nothing(group: Group) -> None:

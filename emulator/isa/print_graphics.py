@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 
 from amdrv.emulator.isa.instruction import Instruction
+from amdrv.emulator.isa.print_modifiers import cache_policy
 from amdrv.emulator.isa.print_operand import register_range, scalar_register
 
 # Image dimensions by their code: (name, coordinates, gradients).
@@ -113,17 +114,83 @@ def _ray_text(instruction: Instruction) -> str:
     return f"{instruction.mnemonic} {data}, {address}, {scalar_register(fields['srsrc'] * 4, 128)}{tail}"
 
 
+def unsampled_image_text(instruction: Instruction) -> str:
+    """``image_load v[0:3], [v4, v5], s[0:7] dmask:0xf dim:SQ_RSRC_IMG_2D`` (VIMAGE)."""
+    fields = instruction.fields
+    if "bvh" in instruction.mnemonic:
+        return _ray_text_12(instruction)
+    parts = [
+        register_range("v", fields["vdata"], 32 * image_data_dwords(instruction)),
+        _address_12(instruction, image_address_dwords(instruction), 5),
+        scalar_register(fields["srsrc"], 256),
+    ]
+    return f"{instruction.mnemonic} {', '.join(parts)}{_image_tail(instruction)}"
+
+
+def sampled_image_text(instruction: Instruction) -> str:
+    """``image_sample v[0:3], [v4, v5], s[0:7], s[8:11] dmask:0xf dim:SQ_RSRC_IMG_2D`` (VSAMPLE)."""
+    fields = instruction.fields
+    parts = [
+        register_range("v", fields["vdata"], 32 * image_data_dwords(instruction)),
+        _address_12(instruction, image_address_dwords(instruction), 4),
+        scalar_register(fields["srsrc"], 256),
+    ]
+    if instruction.mnemonic != "image_msaa_load":
+        parts.append(scalar_register(fields["ssamp"], 128))
+    return f"{instruction.mnemonic} {', '.join(parts)}{_image_tail(instruction)}"
+
+
+def _image_tail(instruction: Instruction) -> str:
+    fields = instruction.fields
+    tail = f" dmask:{fields['dmask']:#x}" if fields["dmask"] else ""
+    tail += f" dim:SQ_RSRC_IMG_{DIMENSIONS[fields['dim']][0]}"
+    tail += " unorm" if fields.get("unrm") else ""
+    tail += cache_policy(instruction)
+    return tail + "".join(f" {name}" for name in ("r128", "a16", "tfe", "lwe", "d16") if fields.get(name))
+
+
+def _address_12(instruction: Instruction, count: int, listed: int) -> str:
+    """Address registers, all named but for the last of the list, which stands for what is left."""
+    registers = [instruction.fields[f"vaddr{number}"] for number in range(listed)]
+    if count <= 1:
+        return f"v{registers[0]}"
+    names = [f"v{number}" for number in registers[:count]]
+    if count > listed:
+        names[-1] = register_range("v", registers[-1], 32 * (count - listed + 1))
+    return f"[{', '.join(names)}]"
+
+
+# Registers of each address of a ray instruction, without and with a16.
+_RAY_ADDRESSES = {
+    "image_bvh_intersect_ray": ((1, 1, 3, 3, 3), (1, 1, 3, 3)),
+    "image_bvh64_intersect_ray": ((2, 1, 3, 3, 3), (2, 1, 3, 3)),
+    "image_bvh_dual_intersect_ray": ((2, 2, 3, 3, 2), (2, 2, 3, 3, 2)),
+    "image_bvh8_intersect_ray": ((2, 2, 3, 3, 1), (2, 2, 3, 3, 1)),
+}
+
+
+def _ray_text_12(instruction: Instruction) -> str:
+    fields = instruction.fields
+    counts = _RAY_ADDRESSES[instruction.mnemonic][fields["a16"]]
+    names = [register_range("v", fields[f"vaddr{n}"], 32 * count) for n, count in enumerate(counts)]
+    wide = instruction.mnemonic in ("image_bvh_dual_intersect_ray", "image_bvh8_intersect_ray")
+    data = register_range("v", fields["vdata"], 320 if wide else 128)
+    parts = [data, f"[{', '.join(names)}]", scalar_register(fields["srsrc"], 128)]
+    return f"{instruction.mnemonic} {', '.join(parts)}{' a16' if fields['a16'] else ''}"
+
+
 def export_text(instruction: Instruction) -> str:
     """``exp mrt0 v0, v1, off, off done row_en``."""
     fields = instruction.fields
     target = EXPORT_TARGETS.get(fields["target"], f"invalid_target_{fields['target']}")
     parts = [f"v{fields[f'vsrc{index}']}" if fields["en"] >> index & 1 else "off" for index in range(4)]
     tail = (" done" if fields["done"] else "") + (" row_en" if fields["row"] else "")
-    return f"exp {target} {', '.join(parts)}{tail}"
+    return f"{instruction.mnemonic} {target} {', '.join(parts)}{tail}"
 
 
 def lds_direct_text(instruction: Instruction) -> str:
     """``lds_param_load v0, attr0.x wait_vdst:15``."""
     fields = instruction.fields
     attribute = f", attr{fields['attr']}.{'xyzw'[fields['attr_chan']]}" if "param" in instruction.mnemonic else ""
-    return f"{instruction.mnemonic} v{fields['vdst']}{attribute} wait_vdst:{fields['wait_vdst']}"
+    waits = "".join(f" {name}:{value}" for name, value in fields.items() if name.startswith("wait_"))
+    return f"{instruction.mnemonic} v{fields['vdst']}{attribute}{waits}"

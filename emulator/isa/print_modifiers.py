@@ -46,8 +46,55 @@ def dpp_control(control: int) -> str:
 
 
 def cache_policy(instruction: Instruction) -> str:
-    """`` glc slc dlc``."""
-    return "".join(f" {bit}" for bit in ("glc", "slc", "dlc") if instruction.fields.get(bit))
+    """`` glc slc dlc``, or `` th:TH_LOAD_NT scope:SCOPE_DEV`` of generations that have a hint and a scope instead."""
+    fields = instruction.fields
+    if "scope" not in fields:
+        return "".join(f" {bit}" for bit in ("glc", "slc", "dlc") if fields.get(bit))
+    hint = f" th:{_temporal_hint(instruction)}" if fields["th"] else ""
+    return hint + (f" scope:{SCOPES[fields['scope']]}" if fields["scope"] else "")
+
+
+SCOPES = ("SCOPE_CU", "SCOPE_SE", "SCOPE_DEV", "SCOPE_SYS")
+_DEVICE, _SYSTEM = 2, 3
+# Temporal hints of loads and stores by number; the third depends on the scope, the last is of stores only.
+_HINTS = ("", "NT", "HT", "", "NT_RT", "RT_NT", "NT_HT", "NT_WB")
+_RETURN, _NON_TEMPORAL, _CASCADE = 1, 2, 4  # of atomics
+
+
+def _temporal_hint(instruction: Instruction) -> str:
+    hint, scope = instruction.fields["th"], instruction.fields["scope"]
+    if "atomic" in instruction.mnemonic:
+        if hint & _CASCADE:
+            name = "CASCADE_" + ("NT" if hint & _NON_TEMPORAL else "RT") if scope >= _DEVICE else ""
+        else:
+            name = "_".join(["NT"] * bool(hint & _NON_TEMPORAL) + ["RETURN"] * bool(hint & _RETURN))
+        return f"TH_ATOMIC_{name or hex(hint)}"
+    store = "store" in instruction.mnemonic
+    if hint == 3:
+        name = "BYPASS" if scope == _SYSTEM else "WB" if store else "LU"
+    elif hint == 7 and not store:
+        return hex(hint)
+    else:
+        name = _HINTS[hint]
+    return f"TH_{'STORE' if store else 'LOAD'}_{name}"
+
+
+def byte_select(instruction: Instruction) -> str:
+    """`` byte_sel:1`` of conversions that read or write one byte of a register; op_sel holds it."""
+    selected = instruction.fields.get("opsel", 0)
+    if instruction.mnemonic in ("v_cvt_f32_fp8", "v_cvt_f32_bf8"):
+        selected = selected >> 1 & 1 | (selected & 1) << 1  # the two bits are the other way round
+    elif instruction.mnemonic in ("v_cvt_sr_fp8_f32", "v_cvt_sr_bf8_f32"):
+        selected >>= 2
+    else:
+        return ""
+    return f" byte_sel:{selected}" if selected else ""
+
+
+def sparse_key(instruction: Instruction) -> str:
+    """`` index_key:1`` of a sparse matrix instruction: which part of the index register it uses."""
+    key = instruction.fields.get("opsel", 0) & 3
+    return f" index_key:{key}" if key and instruction.mnemonic.startswith("v_swmmac") else ""
 
 
 def swizzle(offset: int) -> str:

@@ -35,7 +35,11 @@ def code_version(immediate: int) -> str:
     if immediate & 0x1F00:
         return hex(immediate)
     number = immediate & 0xFF
-    return "|".join([VERSIONS.get(number, str(number)), *(name for bit, name in VERSION_BITS if immediate >> bit & 1)])
+    text = VERSIONS.get(number, str(number))
+    for bit, name in VERSION_BITS:
+        if immediate >> bit & 1:
+            text = f"({text})|{name}" if "|" in text else f"{text}|{name}"
+    return text
 
 
 def wait_counters(immediate: int) -> str:

@@ -16,10 +16,24 @@ END_OF_CODE = "no instruction: marks memory behind the end of a program"
 # AMD's machine-readable description numbers them; nothing describes what they do, and no assembler knows them.
 UNLISTED = "reserved: known to neither the RDNA3 ISA manual nor LLVM 22"
 
-_BY_ENCODING = {"MIMG": IMAGE, "EXP": EXPORT, "VINTERP": INTERPOLATION, "LDSDIR": PARAMETERS}
+NAMED_BARRIER = "named barriers: a workgroup has its own barrier only"
+DYNAMIC_REGISTERS = "dynamic VGPRs: no dispatch of the emulated card is given any"
+STREAMOUT = "ordered streamout count: not of compute work"
+
+_BY_ENCODING = {
+    "MIMG": IMAGE,
+    "VIMAGE": IMAGE,
+    "VSAMPLE": IMAGE,
+    "EXP": EXPORT,
+    "VINTERP": INTERPOLATION,
+    "LDSDIR": PARAMETERS,
+}
 _BY_MNEMONIC = (
     (re.compile(r"image_bvh|ds_bvh_stack"), RAY_TRACING),
     (re.compile(r"ds_(add|sub)_gs_reg"), GEOMETRY),
+    (re.compile(r"s_barrier_(init|join)"), NAMED_BARRIER),
+    (re.compile(r"s_alloc_vgpr"), DYNAMIC_REGISTERS),
+    (re.compile(r"global_atomic_ordered_add"), STREAMOUT),
     (re.compile(r"ds_gws_|ds_ordered_count"), GLOBAL_RESOURCE),
     (re.compile(r"s_rfe_b64"), TRAP_RETURN),
     (re.compile(r"s_code_end"), END_OF_CODE),

@@ -10,24 +10,30 @@ from amdrv.emulator.isa.operands import Op, Place, Store, fetch, find, nothing
 from amdrv.emulator.isa.spaces import LaneFault
 from amdrv.emulator.isa.wave import EXEC_HI, NULL, U32, U64, Array, Group, view_key
 
-SIZES = {"b32": 1, "b64": 2, "b128": 4, "b256": 8, "b512": 16}
-_INVALIDATIONS = ("s_gl1_inv", "s_dcache_inv", "s_atc_probe", "s_atc_probe_buffer")
+SIZES = {"b32": 1, "b64": 2, "b96": 3, "b128": 4, "b256": 8, "b512": 16}
+# Parts of a dword: (bytes, whether the sign is extended).
+PARTS = {"u8": (1, False), "i8": (1, True), "u16": (2, False), "i16": (2, True)}
+_INVALIDATIONS = (
+    "s_gl1_inv", "s_dcache_inv", "s_atc_probe", "s_atc_probe_buffer",
+    "s_prefetch_inst", "s_prefetch_inst_pc_rel", "s_prefetch_data", "s_prefetch_data_pc_rel", "s_buffer_prefetch_data",
+)  # fmt: skip
 
 
 def prepare_smem(instruction: Instruction, place: Place) -> Op | None:
     """The operation of a scalar memory instruction; None when it is none.
 
-    Addresses are rounded down to a dword. s_buffer_load takes the base from 48 bits of the descriptor and gives zero
-    for dwords beyond num_records (ISA manual, "Scalar memory").
+    Addresses of whole dwords are rounded down to one. s_buffer_load takes the base from 48 bits of the descriptor and
+    gives zero for dwords beyond num_records (ISA manual, "Scalar memory").
     """
     if instruction.mnemonic in _INVALIDATIONS:
         return nothing  # vector and scalar caches are not modelled: memory is always coherent
-    count = SIZES.get(instruction.mnemonic.rpartition("_")[2])
+    kind = instruction.mnemonic.rpartition("_")[2]
+    part = PARTS.get(kind)
+    count = 1 if part else SIZES.get(kind)
     base, soffset = find(instruction.src, "sbase"), find(instruction.src, "soffset")
     if count is None or base is None:
         return None
-    raw = instruction.fields["offset"]
-    immediate = raw - (1 << 21) if raw >> 20 else raw
+    immediate = place.generation.offset(instruction)
     offset = fetch(soffset, U32, place) if soffset is not None and soffset.index != NULL else None
     buffer = instruction.mnemonic.startswith("s_buffer")
     base64 = fetch(base, U64, place)
@@ -45,8 +51,11 @@ def prepare_smem(instruction: Instruction, place: Place) -> Op | None:
             stride = group.views[stride_key][:, 0] >> np.uint32(16) & np.uint32(0x3FFF)
             records = group.views[records_key][:, 0].astype(np.uint64)
             limit = np.where(stride == 0, records, records * stride)
-        at = at & ~np.uint64(3)
-        write(group, _read(group, start & ~np.uint64(3), at, count, limit))
+        if part:
+            size_bytes, signed = part
+            write(group, _read_part(group, start + at, at, size_bytes, signed, limit))
+        else:
+            write(group, _read(group, start & ~np.uint64(3), at & ~np.uint64(3), count, limit))
 
     return load
 
@@ -70,6 +79,23 @@ def _read(group: Group, start: Array, at: Array, count: int, limit: Array | None
     except AddressFault as fault:
         lane = int(waves[fault.position]) * group.state.lanes
         raise LaneFault("memory violation", str(fault), lane, fault.va, fault.access) from fault
+
+
+def _read_part(group: Group, address: Array, at: Array, size_bytes: int, signed: bool, limit: Array | None) -> Array:
+    """uint32[waves, 1] of a byte or two, extended; beyond ``limit`` they are zero."""
+    result = np.zeros((group.count, 1), np.uint32)
+    waves = np.arange(group.count) if limit is None else np.flatnonzero(at + np.uint64(size_bytes) <= limit)
+    if not len(waves):
+        return result
+    try:
+        result[waves, 0] = group.machine.memory.load(address[waves] & ~np.uint64(size_bytes - 1), size_bytes)[0]
+    except AddressFault as fault:
+        lane = int(waves[fault.position]) * group.state.lanes
+        raise LaneFault("memory violation", str(fault), lane, fault.va, fault.access) from fault
+    if signed:
+        shift = np.uint32(32 - 8 * size_bytes)
+        result = ((result << shift).view(np.int32) >> shift.astype(np.int32)).view(np.uint32)
+    return result
 
 
 def _writer(target: Operand, count: int) -> Store:

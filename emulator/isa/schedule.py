@@ -7,11 +7,13 @@ share gives way until everyone else has, so that waves spinning on memory cannot
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from amdrv.emulator.isa.barriers import Barriers
 from amdrv.emulator.isa.control import Fork
 from amdrv.emulator.isa.machine import Machine
 from amdrv.emulator.isa.wave import Group
@@ -39,6 +41,7 @@ class Schedule:
         waves = machine.state.waves
         self._segments: list[Group | _Ended] = [Group(machine, 0, waves, pc, mode)] if waves else []
         self._live = np.bincount(machine.state.slot, minlength=workgroups)  # waves that have not ended, by workgroup
+        machine.barriers = Barriers(machine.state, self._live)
         self._arrived = np.zeros(workgroups, np.int64)  # waves at the barrier, by workgroup
 
     @property
@@ -165,25 +168,56 @@ class Schedule:
         self.meet(group)
         self._release()
 
+    def signalled(self) -> None:
+        """Waves have signalled at a split barrier: those that wait there may go on."""
+        if self._machine.barriers.complete():
+            self._release_waiting()
+
+    def wait(self, group: Group) -> None:
+        """A group waits at a split barrier; those of its waves for which it is complete go on."""
+        complete = self._machine.state.barrier_complete[group.start : group.stop]
+        if not complete.all():
+            group.blocked = True
+            self.meet(group)
+        elif group.count:
+            complete[...] = False
+            return
+        self._release_waiting()
+
+    def _release_waiting(self) -> None:
+        flags = self._machine.state.barrier_complete
+        free = self._unblock(lambda group: flags[group.start : group.stop])
+        for group in free:
+            flags[group.start : group.stop] = False
+        self._go_on(free)
+
     def end(self, group: Group) -> None:
         """A group's waves have run to their end."""
         self._live -= np.bincount(self._machine.state.slot[group.start : group.stop], minlength=len(self._live))
         self._segments[self._place(group)] = _Ended(group.start, group.stop)
         self._release()
+        self.signalled()
 
     def _release(self) -> None:
         complete = (self._arrived == self._live) & (self._arrived > 0)
         if not complete.any():
             return
         self._arrived[complete] = 0
+        self._go_on(self._unblock(lambda group: complete[self._machine.state.slot[group.start : group.stop]]))
+
+    def _unblock(self, released: Callable[[Group], NDArray[np.bool_]]) -> list[Group]:
+        """The blocked groups of which all waves are ``released``, the others divided so that there are such."""
         free: list[Group] = []
         for group in [group for group in self.groups if group.blocked]:
-            released = complete[self._machine.state.slot[group.start : group.stop]]
-            if released.all():
+            flags = released(group)
+            if flags.all():
                 free.append(group)
-            elif released.any():
+            elif flags.any():
                 same = (group.pc, group.mode)
-                free.append(self._divide(group, released.astype(np.int64), [same, same])[1])
+                free.append(self._divide(group, flags.astype(np.int64), [same, same])[1])
+        return free
+
+    def _go_on(self, free: list[Group]) -> None:
         for group in free:
             group.blocked = False
         for group in free:

@@ -43,6 +43,9 @@ GENERATION_OF = {
     "gfx1151": "gfx11",
     "gfx1152": "gfx11",
     "gfx1153": "gfx11",
+    "gfx12": "gfx12",
+    "gfx1200": "gfx12",
+    "gfx1201": "gfx12",
 }
 
 

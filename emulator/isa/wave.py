@@ -67,6 +67,7 @@ class WaveState:
         self.number: NDArray[np.int64] = np.zeros(waves, np.int64)
         self.lds_base: NDArray[np.int64] = np.zeros((waves, 1), np.int64)
         self.scratch_base: NDArray[np.uint64] = np.zeros((waves, 1), np.uint64)
+        self.barrier_complete: Flags = np.zeros(waves, np.bool_)  # the next wait at a split barrier goes on
 
     def rearrange(self, to: NDArray[np.int64], source: NDArray[np.int64]) -> None:
         """Wave ``source[i]`` moves to position ``to[i]``; both hold the same set of positions."""
@@ -74,7 +75,8 @@ class WaveState:
         rows = self.vgpr[: self.used].view(np.dtype((np.void, 4 * self.lanes)))[:, :, 0]
         rows[:, to] = rows[:, source]
         self.sgpr[:, to] = self.sgpr[:, source]
-        for row in (self.scc, self.slot, self.workgroup, self.number, self.lds_base, self.scratch_base):
+        identity = (self.slot, self.workgroup, self.number, self.lds_base, self.scratch_base)
+        for row in (self.scc, self.barrier_complete, *identity):
             row[to] = row[source]
 
     def row(self, key: int, start: int, stop: int) -> Array:

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from amdrv.emulator.shell import Card
 
 PIPES, QUEUES_PER_PIPE = 2, 8
-MQD_FIRST_HQD, MQD_LAST_HQD = V11_GFX_MQD.dword("cp_mqd_base_addr"), V11_GFX_MQD.dword("cp_gfx_hqd_wptr_hi")
 BANKED_PREFIXES = ("CP_GFX_HQD_", "CP_GFX_MQD_")
 BANKED = ("CP_RB_DOORBELL_CONTROL", "CP_RB_WPTR_POLL_ADDR_LO", "CP_RB_WPTR_POLL_ADDR_HI")
 PLAIN = (
@@ -42,8 +41,6 @@ PLAIN = (
     "CP_RB_VMID",
     "CP_MAX_CONTEXT",
     "CP_DEVICE_ID",
-    "CP_INT_CNTL_RING0",
-    "CP_INT_CNTL_RING1",
     "CP_RB_STATUS",
 )
 OLD_RING = ("BASE", "BASE_HI", "CNTL", "RPTR_ADDR", "RPTR_ADDR_HI", "WPTR", "WPTR_HI", "ACTIVE")
@@ -81,7 +78,11 @@ class CpGfx(QueueEngine):
             self.claim(f"CP_RB{pipe}_RPTR", writable=0)
         for name in PLAIN:
             self.claim(name)
+        self._interrupts = [self.claim(f"CP_INT_CNTL_RING{pipe}") for pipe in range(PIPES)]
         self._doorbell_control = self.register("CP_RB_DOORBELL_CONTROL")
+        block = card.registers.block("GC", instance)
+        banked = (*BANKED_PREFIXES, *BANKED)  # what a descriptor says goes into the register of the same name
+        self._loaded = [n for n in V11_GFX_MQD.members if n.upper().startswith(banked) and n.upper() in block]
         self._old_rings: set[QueueId] = set()  # those without a descriptor
 
     def power_on(self) -> None:
@@ -118,6 +119,11 @@ class CpGfx(QueueEngine):
         control = self._doorbell_control.decode(self.card.space.load_bank(self._doorbell_control.address, queue))
         return control.DOORBELL_OFFSET if control.DOORBELL_EN else None
 
+    def interrupts(self, queue: QueueId, enable: str) -> bool:
+        """By CP_INT_CNTL_RINGn."""
+        slot = self._interrupts[queue[1]]
+        return bool(slot.register.fields[enable].get(slot.value))
+
     def ring_setup(self, queue: QueueId) -> RingSetup:
         """From CP_GFX_HQD, or from CP_RB for a ring without a descriptor."""
         old = queue in self._old_rings
@@ -151,10 +157,8 @@ class CpGfx(QueueEngine):
                 self.queues[queue].cancelled = True
                 self.disconnect(queue)
             self._old_rings.discard(queue)
-            first = self.register("CP_GFX_MQD_BASE_ADDR").address
-            for index in range(MQD_FIRST_HQD, MQD_LAST_HQD + 1):
-                value = int.from_bytes(mqd[4 * index : 4 * index + 4], "little")
-                self.card.space.store_bank(first + 4 * (index - MQD_FIRST_HQD), queue, value)
+            for name in self._loaded:
+                self._set(queue, name.upper(), V11_GFX_MQD.get(mqd, name))
             self._set(queue, "CP_GFX_MQD_BASE_ADDR", mapping.mqd_va & 0xFFFF_FFFF)
             self._set(queue, "CP_GFX_MQD_BASE_ADDR_HI", mapping.mqd_va >> 32)
             control = self._doorbell_control.encode(DOORBELL_OFFSET=mapping.doorbell, DOORBELL_EN=1)

@@ -46,6 +46,7 @@ SCHEDULER_PIPES = 2
 MQD_HEADER = 0xC031_0800
 DEQUEUE_DRAIN, DEQUEUE_RESET_WAVES = 1, 2
 MQD_FIRST_HQD, MQD_LAST_HQD = V11_COMPUTE_MQD.dword("cp_mqd_base_addr_lo"), V11_COMPUTE_MQD.dword("cp_hqd_pq_wptr_hi")
+EOP_ENTRY_DWORDS = 8
 UNMAP_LATENCY_S = 1.0  # until SET_RESOURCES says otherwise
 HQD_RESET = {
     "CP_HQD_PERSISTENT_STATE": 0x0BE0_5501,
@@ -62,10 +63,6 @@ PLAIN = (
     "CP_CPC_DEBUG",
     "CPC_INT_STATUS",
     "CP_INT_CNTL",
-    "CP_ME1_PIPE0_INT_CNTL",
-    "CP_ME1_PIPE1_INT_CNTL",
-    "CP_ME1_PIPE2_INT_CNTL",
-    "CP_ME1_PIPE3_INT_CNTL",
     "TCP_CNTL",
 )
 
@@ -102,7 +99,11 @@ class Mec(QueueEngine):
                     on_write=hooks.get(name),
                 )
         self.claim("SPI_COMPUTE_QUEUE_RESET", on_write=self._queue_reset_written)
-        self.claim("CPC_INT_CNTL", bank=lambda: self.grbm.selected_queue()[:2])
+        # CPC_INT_CNTL shows that of the selected pipe: amdkfd sets it so, amdgpu by each pipe's own name.
+        self.claim("CPC_INT_CNTL", on_read=self._selected_interrupts, on_write=self._select_interrupts)
+        self._interrupts = {
+            (COMPUTE_ME, pipe): self.claim(f"CP_ME1_PIPE{pipe}_INT_CNTL") for pipe in range(PIPES)
+        }
         for name in PLAIN:
             self.claim(name)
         self._doorbell_control = self.register("CP_HQD_PQ_DOORBELL_CONTROL")
@@ -239,6 +240,43 @@ class Mec(QueueEngine):
         """End the waves of one VMID, or all, that are running; their queues go on."""
         for state in self.queues.values():
             state.killed |= vmid in (None, state.wave_vmid)
+
+    # -- end of pipe --------------------------------------------------------------------------------------------------
+
+    def end_of_pipe(self, queue: QueueId, view: HubView, words: tuple[int, ...]) -> None:
+        """An entry of the queue's EOP buffer, eight dwords (kfd_mqd_manager_v11.c), consumed at once.
+
+        What is in an entry is not documented: here it is the packet. A buffer that is not mapped faults.
+        """
+        base = self.hqd_pair(queue, "CP_HQD_EOP_BASE_ADDR", "CP_HQD_EOP_BASE_ADDR_HI") << 8
+        if not base:
+            return
+        size = 2 << (self.hqd(queue, "CP_HQD_EOP_CONTROL") & 0x3F)
+        pointer = self.register("CP_HQD_EOP_WPTR").decode(self.hqd(queue, "CP_HQD_EOP_WPTR"))
+        entry = b"".join(word.to_bytes(4, "little") for word in words[:EOP_ENTRY_DWORDS])
+        view.write(base + 4 * (pointer.WPTR % size), entry)
+        following = (pointer.WPTR + EOP_ENTRY_DWORDS) % size
+        with self.card.lock:
+            self.set_hqd(queue, "CP_HQD_EOP_WPTR", int(pointer.replace(WPTR=following, EOP_EMPTY=1)))
+            read = self.register("CP_HQD_EOP_RPTR").decode(self.hqd(queue, "CP_HQD_EOP_RPTR"))
+            self.set_hqd(queue, "CP_HQD_EOP_RPTR", int(read.replace(RPTR=following)))
+            self.set_hqd(queue, "CP_HQD_EOP_EVENTS", (self.hqd(queue, "CP_HQD_EOP_EVENTS") + 1) & 0xFFF)
+
+    # -- interrupts ---------------------------------------------------------------------------------------------------
+
+    def interrupts(self, queue: QueueId, enable: str) -> bool:
+        """By CP_ME1_PIPEn_INT_CNTL; the scheduler's pipes have no such register that a driver sets."""
+        slot = self._interrupts.get(queue[:2])
+        return slot is None or bool(slot.register.fields[enable].get(slot.value))
+
+    def _selected_interrupts(self) -> int:
+        slot = self._interrupts.get(self.grbm.selected_queue()[:2])
+        return 0 if slot is None else slot.value
+
+    def _select_interrupts(self, value: int) -> None:
+        slot = self._interrupts.get(self.grbm.selected_queue()[:2])
+        if slot is not None:
+            slot.value = value
 
     # -- activation ---------------------------------------------------------------------------------------------------
 

@@ -39,6 +39,21 @@ PLAIN = (
     "BIF_BX_PF0_DOORBELL_SELFRING_GPA_APER_BASE_HIGH",
     "BIF_BX_PF0_DOORBELL_SELFRING_GPA_APER_CNTL",
     "RCC_DEV0_EPF2_STRAP2",
+    # Link power management and clock gating: nbio_v4_3_program_aspm, nbio_v4_3_update_medium_grain_clock_gating.
+    "CPM_CONTROL",
+    "PCIE_CNTL2",
+    "PCIE_LC_CNTL",
+    "PCIE_LC_CNTL3",
+    "PCIE_LC_CNTL4",
+    "PCIE_LC_CNTL7",
+    "PCIE_LC_RXRECOVER_RXSTANDBY_CNTL",
+    "PSWUSP0_PCIE_LC_CNTL2",
+    "RCC_EP_DEV0_0_EP_PCIE_TX_LTR_CNTL",
+    "RCC_STRAP0_RCC_BIF_STRAP2",
+    "RCC_STRAP0_RCC_BIF_STRAP3",
+    "RCC_STRAP0_RCC_BIF_STRAP5",
+    "BIF_CFG_DEV0_EPF0_DEVICE_CNTL2",
+    "BIF_CFG_DEV0_EPF0_PCIE_LTR_CAP",
 )
 
 

@@ -25,6 +25,15 @@ log = logging.getLogger(__name__)
 DWORD_BYTES = 4
 CONTROL_MASK = 0x000F_0000
 RING_ALIGNMENT_BYTES = 0x1000
+# Taken without an effect that shows. GBR_IH_SET succeeds in the Vega 10 load (0x80000 is answered with 0x80080000).
+HARMLESS = frozenset(
+    {
+        ControlCommand.CAN_INIT_RINGS,
+        ControlCommand.ENABLE_INT,
+        ControlCommand.DISABLE_INT,
+        ControlCommand.GBR_IH_SET,
+    }
+)
 
 
 class RingRegisters(NamedTuple):
@@ -80,7 +89,7 @@ class Ring:
             self._size_dwords = 0
         elif command == ControlCommand.MODE1_RST:
             self._mode1_reset()
-        elif command not in (ControlCommand.CAN_INIT_RINGS, ControlCommand.ENABLE_INT, ControlCommand.DISABLE_INT):
+        elif command not in HARMLESS:
             status = Status.NOT_SUPPORTED
         self._registers.control.value = READY | command | status & 0xFFFF
 

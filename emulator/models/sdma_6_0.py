@@ -288,6 +288,8 @@ class Sdma(QueueEngine):
             "RB_CNTL": partial(self._control_written, queue),
             "RB_WPTR": partial(self._wptr_written, queue),
             "RB_WPTR_HI": partial(self._wptr_written, queue),
+            "RB_RPTR": partial(self._rptr_written, queue),
+            "RB_RPTR_HI": partial(self._rptr_written, queue),
         }
         reads: dict[str, Callable[[], int]] = {
             "RB_RPTR": partial(self._rptr, queue, 0),
@@ -315,6 +317,12 @@ class Sdma(QueueEngine):
         if state is not None:
             state.wptr = self._pair(queue[2], "RB_WPTR")
             self.start(queue, state)
+
+    def _rptr_written(self, queue: QueueId, _value: int) -> None:
+        """A driver that sets up a queue anew while it is on, but idle, starts from here."""
+        state = self.queues.get(queue)
+        if state is not None and not self.card.worker.has(state.task):
+            state.processor.rptr = self._pair(queue[2], "RB_RPTR")
 
     def _rptr(self, queue: QueueId, shift: int) -> int:
         state = self.queues.get(queue)

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from amdrv.emulator.pm4.queue_engine import QueueEngine
+
 if TYPE_CHECKING:
     from amdrv.emulator.clock import Event
     from amdrv.emulator.shell import Card
@@ -47,6 +49,11 @@ class GraphicsPower:
         if self._allowed:
             self._wait()
 
+    def _hung(self) -> bool:
+        """Whether a queue stopped in the middle of something: the core is not idle then."""
+        engines = self._card.models(QueueEngine)
+        return any(state.hung for engine in engines for state in engine.queues.values())
+
     def _wait(self) -> None:
         if self._due is not None:
             self._due.cancelled = True
@@ -56,7 +63,7 @@ class GraphicsPower:
         self._due = None
         if not self._allowed or not self._feature_runs():
             return
-        if self._card.worker.busy:
+        if self._card.worker.busy or self._hung():
             self._wait()
         elif not self._card.relaxed:
             self._card.space.gate(BLOCK)

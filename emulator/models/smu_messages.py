@@ -10,7 +10,14 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from amdrv.emulator.models.smu_gfxoff import GraphicsPower
-from amdrv.emulator.models.smu_tables import WRITABLE_BYTES, ClockState, default_pptable, metrics
+from amdrv.emulator.models.smu_tables import (
+    WRITABLE_BYTES,
+    ClockState,
+    combined_pptable,
+    default_overdrive,
+    default_pptable,
+    metrics,
+)
 from amdrv.emulator.models.smu_thermal import Sensors
 from amdrv.facts.smu_v13_0_0 import Clock, Feature, Message, Result, Table
 
@@ -92,7 +99,11 @@ class PowerFirmware:
         self.power_limit_w = self._power.board_power_w
         self._table_address = 0
         self._readings = 0
-        self._tables: dict[Table, bytes] = {Table.PPTABLE: default_pptable(self._power)}
+        self._tables: dict[Table, bytes] = {
+            Table.PPTABLE: default_pptable(self._power),
+            Table.COMBO_PPTABLE: combined_pptable(self._power),
+            Table.OVERDRIVE: default_overdrive(self._power),
+        }
         self._bounds_mhz = {name: (levels[0], levels[-1]) for name, levels in self._power.clock_levels_mhz.items()}
         self.graphics_power = GraphicsPower(card, lambda: bool(self.features >> Feature.GFXOFF & 1))
         self._handlers = self._make_handlers()

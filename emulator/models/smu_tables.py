@@ -30,6 +30,38 @@ PPTABLE = StructLayout(
         "FanMaximumRpm": Member(1330, 2),
     },
 )
+# smu_13_0_0_powerplay_table (smu_v13_0_0_pptable.h): the board's part of it, with PPTable_t behind.
+POWERPLAY = StructLayout(
+    "POWERPLAY",
+    832,
+    {
+        "structuresize": Member(0, 2),
+        "format_revision": Member(2, 1),
+        "table_revision": Member(4, 1),
+        "table_size": Member(6, 2),
+        "format_id": Member(16, 2),
+        "platform_caps": Member(18),
+        "thermal_controller_type": Member(22, 1),
+        "software_shutdown_temp": Member(29, 2),
+    },
+)
+# OverDriveTable_t: what a user may change, with the board's values.
+OVERDRIVE = StructLayout(
+    "OVERDRIVE",
+    140,
+    {
+        "GfxclkFmin": Member(20, 2, signed=True),
+        "GfxclkFmax": Member(22, 2, signed=True),
+        "UclkFmin": Member(24, 2),
+        "UclkFmax": Member(26, 2),
+        "FanZeroRpmEnable": Member(52, 1),
+        "FanZeroRpmStopTemp": Member(53, 1),
+        "MaxOpTemp": Member(55, 1),
+    },
+)
+CAP_POWERPLAY = 0x1  # and not BACO: the card has no power state below D0
+THERMAL_CONTROLLER_NAVI21 = 28
+SHUTDOWN_C = 115  # inferred: above every limit
 TEMPERATURE_LIMITS_C = {Temperature.EDGE: 100, Temperature.HOTSPOT: 110, Temperature.MEM: 108}
 # What a driver may hand over. The contents are kept, so that reading back shows them, and have no other effect.
 WRITABLE_BYTES: dict[Table, int] = {
@@ -37,7 +69,7 @@ WRITABLE_BYTES: dict[Table, int] = {
     Table.WATERMARKS: 16,
     Table.DRIVER_SMU_CONFIG: 80,
     Table.ACTIVITY_MONITOR_COEFF: 124,
-    Table.OVERDRIVE: 140,
+    Table.OVERDRIVE: OVERDRIVE.size_bytes,
 }
 PLANE_MV = {Plane.GFX: (720, 1100), Plane.SOC: (780, 900), Plane.VMEMP: (680, 850), Plane.VDDIO_MEM: (1250, 1350)}
 
@@ -67,6 +99,38 @@ def default_pptable(power: PowerAndClocks) -> bytes:
             FreqTableUclk=levels[Clock.UCLK.name],
             FreqTableFclk=levels[Clock.FCLK.name],
             FanMaximumRpm=power.fan_max_rpm,
+        )
+    )
+
+
+def combined_pptable(power: PowerAndClocks) -> bytes:
+    """The board's part and the table that it came with: what TABLE_COMBO_PPTABLE gives."""
+    table = default_pptable(power)
+    head = POWERPLAY.pack(
+        structuresize=POWERPLAY.size_bytes + len(table),
+        format_revision=15,
+        table_revision=2,
+        table_size=POWERPLAY.size_bytes,
+        format_id=0x80,
+        platform_caps=CAP_POWERPLAY,
+        thermal_controller_type=THERMAL_CONTROLLER_NAVI21,
+        software_shutdown_temp=SHUTDOWN_C,
+    )
+    return bytes(head) + table
+
+
+def default_overdrive(power: PowerAndClocks) -> bytes:
+    """The overdrive settings that the board came with: nothing overdriven."""
+    graphics, memory = power.clock_levels_mhz[Clock.GFXCLK.name], power.clock_levels_mhz[Clock.UCLK.name]
+    return bytes(
+        OVERDRIVE.pack(
+            GfxclkFmin=graphics[0],
+            GfxclkFmax=graphics[-1],
+            UclkFmin=memory[0],
+            UclkFmax=memory[-1],
+            FanZeroRpmEnable=1,
+            FanZeroRpmStopTemp=power.fan_stop_temperature_c,
+            MaxOpTemp=TEMPERATURE_LIMITS_C[Temperature.HOTSPOT],
         )
     )
 

@@ -26,5 +26,14 @@ class Smuio(Model):
         self.claim("GOLDEN_TSC_COUNT_LOWER", writable=0, on_read=card.realtime)
         self.claim("IP_DISCOVERY_VERSION", writable=0, reset=2)  # Linux 6.12: 4 means the chips with a RAS boot status
         self.claim("SMUIO_MCM_CONFIG", writable=0)
+        self.claim("CGTT_ROM_CLK_CTRL0")  # clock gating of the ROM controller: smuio_v13_0_update_rom_clock_gating
         for n in range(SCRATCH_COUNT):
             self.claim(f"SCRATCH_REGISTER{n}")
+        # The board's serial ROM, a dword a read: Linux 6.12 soc15.c: soc15_read_bios_from_rom.
+        self._rom_index = self.claim("ROM_INDEX", writable=0x1FF_FFFC)
+        self.claim("ROM_DATA", writable=0, on_read=self._read_rom)
+
+    def _read_rom(self) -> int:
+        place = self._rom_index.value
+        self._rom_index.value = place + 4 & self._rom_index.writable
+        return int.from_bytes(self.card.rom[place : place + 4].ljust(4, b"\xff"), "little")

@@ -30,8 +30,10 @@ def ring_id(queue: QueueId) -> int:
 
 
 def send_end_of_pipe(engine: QueueEngine, queue: QueueId, vmid: int, context_id: int) -> None:
-    """The interrupt of a RELEASE_MEM."""
-    post(engine, queue, vmid, Client.GRBM_CP, GfxSource.CP_EOP_INTERRUPT, (context_id, 0, 0, 0))
+    """The interrupt of a RELEASE_MEM, when its pipe has them on."""
+    with engine.card.lock:
+        if engine.interrupts(queue, "TIME_STAMP_INT_ENABLE"):
+            post(engine, queue, vmid, Client.GRBM_CP, GfxSource.CP_EOP_INTERRUPT, (context_id, 0, 0, 0))
 
 
 def report_memory_violation(engine: QueueEngine, state: QueueState, vmid: int, violation: MemoryViolation) -> None:
@@ -48,7 +50,8 @@ def report_bad_packet(engine: QueueEngine, queue: QueueId, state: QueueState, vm
     source = GfxSource.CP_PRIV_REG_FAULT if privileged else GfxSource.CP_BAD_OPCODE_ERROR
     with engine.card.lock:
         state.hung = True
-        post(engine, queue, vmid, Client.GRBM_CP, source, (bad.word, 0, 0, 0))
+        if engine.interrupts(queue, "PRIV_REG_INT_ENABLE" if privileged else "OPCODE_ERROR_INT_ENABLE"):
+            post(engine, queue, vmid, Client.GRBM_CP, source, (bad.word, 0, 0, 0))
 
 
 def report_shader_fault(

@@ -87,6 +87,7 @@ def memory(processor: QueueProcessor, packet: Packet, state: QueueState) -> None
         if len(processor.streams) == 1 and processor.streams[0][1] >= state.wptr:
             processor.card.worker.finishing(state.task)
         _maintain_caches(processor, RELEASE_MEM.decode(packet.body))
+        processor.engine.end_of_pipe(processor.queue, processor.view, (packet.header, *packet.body))
     interrupt = MEMORY_PACKETS[packet.opcode](processor.memory, packet)
     if interrupt is not None:
         send_end_of_pipe(processor.engine, processor.queue, processor.vmid, interrupt)
@@ -104,6 +105,9 @@ def wait_reg_mem(processor: QueueProcessor, packet: Packet, state: QueueState) -
     if fields["OPERATION"] == 1:
         processor.store_register(address & 0xFFFF_FFFF, reference & 0xFFFF_FFFF)
         address >>= 32
+        # What was written is more than what is waited for: the kernel sends a whole invalidation request, and one
+        # VMID's bit as the mask (gmc_v11_0_emit_flush_gpu_tlb, gfx_v11_0_ring_emit_reg_write_reg_wait).
+        reference &= mask
     if fields["OPERATION"] == 1 or fields["MEM_SPACE"] == 0:
         read = partial(processor.load_register, address & 0xFFFF_FFFF)
     elif layout is WAIT_REG_MEM:

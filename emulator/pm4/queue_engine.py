@@ -15,7 +15,7 @@ from amdrv.emulator.worker import Progress, Task
 
 if TYPE_CHECKING:
     from amdrv.emulator.models.grbm_11_0 import Grbm
-    from amdrv.emulator.models.vmhub import VmHub
+    from amdrv.emulator.models.vmhub import HubView, VmHub
     from amdrv.emulator.shell import Card
 
 QueueId = tuple[int, int, int]  # (ME, pipe, queue); (instance, 0, queue) of a copy engine
@@ -165,6 +165,13 @@ class QueueEngine(Model):
 
     def show_disconnected(self, queue: QueueId) -> None:
         """Clear what registers say of a queue that is gone."""
+
+    def interrupts(self, queue: QueueId, enable: str) -> bool:
+        """Whether an enable bit of a queue's pipe lets the interrupt out."""
+        return True
+
+    def end_of_pipe(self, queue: QueueId, view: HubView, words: tuple[int, ...]) -> None:
+        """An event has reached the end of the pipe: what the engine notes of it before the fence is written."""
 
     def ring_setup(self, queue: QueueId) -> RingSetup:
         """Where the ring is, from the queue's registers now."""

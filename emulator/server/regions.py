@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from amdrv.emulator.shell import Card
 
 VRAM_BAR, DOORBELL_BAR, REGISTER_BAR = 0, 2, 5
+ROM_REGION = 6
 DWORD_BYTES = 4
 CHIP_BYTES = 16
 BUSY_WAIT_S = 0.005  # of one request to let time pass while queues are at work: the client may have more to say
@@ -184,6 +185,19 @@ class RegisterRegion(Region):
             self._card.write_register(at, value)
 
 
+class RomRegion(Region):
+    """The expansion ROM: the board's video BIOS, and ones where there is nothing behind it."""
+
+    flags = REGION_READABLE
+
+    def __init__(self, card: Card, size_bytes: int) -> None:
+        self._card = card
+        self.size_bytes = size_bytes
+
+    def read(self, offset: int, size_bytes: int) -> bytes:
+        return self._card.rom[offset : offset + size_bytes].ljust(size_bytes, b"\xff")
+
+
 class MachineRegion(Region):
     """The machine around the card: its time, and who has it.
 
@@ -232,6 +246,8 @@ def regions_of(card: Card, machine: MachineRegion) -> dict[int, Region]:
     regions: dict[int, Region] = {index: Region() for index in range(MACHINE_REGION)}
     regions[CONFIG_REGION] = ConfigRegion(card)
     regions[MACHINE_REGION] = machine
+    if card.chip.rom is not None:
+        regions[ROM_REGION] = RomRegion(card, card.chip.rom.window_bytes)
     kinds = {VRAM_BAR: VramRegion, DOORBELL_BAR: DoorbellRegion, REGISTER_BAR: RegisterRegion}
     for bar, spec in card.bars.items():
         if bar in kinds:

@@ -201,7 +201,14 @@ class Rig:
         self.select(1, 0)
         self.write("CP_MEC_RS64_PRGRM_CNTR_START", 0x1000)
         self.select(0, 0)
+        for pipe in range(4):
+            self.enable_interrupts(f"CP_ME1_PIPE{pipe}_INT_CNTL")
         self.write("CP_MEC_RS64_CNTL", self.register("CP_MEC_RS64_CNTL").encode(MEC_PIPE0_ACTIVE=1))
+
+    def enable_interrupts(self, name: str) -> None:
+        """End of pipe, bad packets, forbidden registers (gfx_v11_0_set_compute_eop_interrupt_state and its like)."""
+        encode = self.register(name).encode
+        self.write(name, encode(TIME_STAMP_INT_ENABLE=1, OPCODE_ERROR_INT_ENABLE=1, PRIV_REG_INT_ENABLE=1))
 
     def compute_mqd(self, ring: RingBuffer, *, base: int | None = None, **changed: int) -> int:
         """VRAM offset of a descriptor for a ring, as gfx_v11_0_compute_mqd_init makes it."""

@@ -153,9 +153,12 @@ def test_unmodelled_registers_are_listed_and_a_strict_card_refuses_them(card: Ca
     fuse = 0x5_D004
     card.read_register(fuse)
     assert card.unmodelled() == [(card.space.name_at(fuse), 1)]
+    assert card.strict  # omissions show, but nothing raises until somebody asks for it
     card.strict = True
     with pytest.raises(UnmodelledRegister):
         card.read_register(fuse)
+    card.relaxed = True
+    assert not card.strict
 
 
 def test_slot_keeps_its_card_until_unplugged() -> None:

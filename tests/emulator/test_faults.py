@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from amdrv import emulator
 from amdrv.emulator.chips import CHIPS
 from amdrv.emulator.faults import KINDS, ClientDied, Fault, parse
 from amdrv.emulator.shell import Card
+from amdrv.emulator.worker import Progress
 from amdrv.errors import AmdrvError, DeviceLost, FirmwareRejected, GpuFault, InvalidArgument, NotFound, Timeout
 from amdrv.memory.layout import BOOT_RECORD
 from amdrv.runtime.device import Device
@@ -270,3 +272,30 @@ VALUES |= {"flip-register": "GC.SCRATCH_REG0.4"}
 def test_every_kind_reads_back_from_its_text(kind: str, at: int | None) -> None:
     fault = Fault(kind, VALUES.get(kind, ""), at)
     assert parse(str(fault)) == fault
+
+
+@pytest.mark.parametrize(
+    ("engine", "task"),
+    [("mec", "Mec (1, 0, 0) connection 1"), ("sdma", "Sdma (0, 0, 0) connection 2"), ("mes", "Mes (3, 0, 0) one")],
+)
+def test_queues_of_an_engine_that_never_answers_stand_still_and_those_of_others_go_on(engine: str, task: str) -> None:
+    card = Card("test", CHIPS["gfx1100"], vram_bytes=64 * MIB)
+    ran: list[str] = []
+
+    def work(name: str) -> Iterator[Progress]:
+        ran.append(name)
+        yield Progress.RAN
+
+    card.faults.inject(f"{engine}:unresponsive")
+    with card.lock:
+        card.worker.add(task, work("stopped"))
+        card.worker.add("Other queue", work("other"))
+    deadline = time.monotonic() + 5
+    while "other" not in ran and time.monotonic() < deadline:
+        time.sleep(0.001)
+    time.sleep(0.01)
+    assert ran == ["other"]
+    card.faults.clear()
+    while card.worker.busy and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert ran == ["other", "stopped"]

@@ -24,6 +24,7 @@ class Graphics:
         self.mes = rig.start_scheduler()
         self.place = rig.memory.take()
         self.halt(False)
+        rig.enable_interrupts("CP_INT_CNTL_RING0")
         self.mqd = rig.memory.take()
         base, report = rig.mc(self.ring.ring) >> 8, rig.mc(self.ring.rptr)
         packed = V11_GFX_MQD.pack(
@@ -115,6 +116,24 @@ def test_buffer_test_runs_and_its_fence_interrupts(graphics: Graphics) -> None:
     assert rig.memory.word(graphics.ring.rptr) == graphics.ring.wptr
 
 
+def test_fence_does_not_interrupt_while_its_pipe_has_interrupts_off(graphics: Graphics) -> None:
+    rig = graphics.rig
+    rig.write("CP_INT_CNTL_RING0", 0)
+    graphics.ring.submit(
+        pm4.RELEASE_MEM.build(
+            EVENT_TYPE=pm4.Event.CACHE_FLUSH_AND_INV_TS_EVENT,
+            EVENT_INDEX=pm4.EventIndex.END_OF_PIPE,
+            DATA_SEL=pm4.DataSelect.LOW_32,
+            INT_SEL=pm4.InterruptSelect.AFTER_WRITE_CONFIRM,
+            ADDRESS=rig.mc(graphics.place),
+            DATA=3,
+        ),
+    )
+    assert rig.idle()
+    assert rig.memory.word(graphics.place) == 3
+    assert rig.interrupts() == []
+
+
 def test_drawing_is_refused_by_an_interrupt(graphics: Graphics) -> None:
     rig = graphics.rig
     graphics.ring.submit((pm4.header(pm4.Opcode.DRAW_INDEX_AUTO, 2), 3, 2), graphics.store(1))
@@ -139,8 +158,10 @@ def test_queue_of_a_halted_pipe_is_not_mapped(rig: Any, ring_type: Any) -> None:
     assert not graphics.map()
 
 
-def test_queue_is_unmapped_by_the_scheduler(graphics: Graphics) -> None:
+def test_unmapped_queue_goes_on_where_it_was_when_mapped_again(graphics: Graphics) -> None:
     rig = graphics.rig
+    graphics.ring.submit(graphics.store(1))
+    assert rig.idle()
     opcode = SchedulerOpcode.REMOVE_QUEUE
     fields = {"unmap_legacy_queue": 1, "queue_type": QueueType.GFX}
     assert graphics.mes.send(
@@ -148,6 +169,13 @@ def test_queue_is_unmapped_by_the_scheduler(graphics: Graphics) -> None:
     )
     rig.select(0, 0)
     assert rig.read("CP_GFX_HQD_ACTIVE") == 0
+    rig.memory.put(graphics.place, (0,))
+    graphics.ring.submit(graphics.store(2, 8))  # the doorbell of an unmapped queue is lost
+    assert rig.idle()
+    assert rig.memory.word(graphics.place + 8) == 0
+    assert graphics.map()
+    assert rig.wait(lambda: rig.memory.word(graphics.place + 8) == 2)
+    assert rig.memory.word(graphics.place) == 0  # the first packet does not run again
 
 
 def test_hung_queue_is_reset_through_its_register_and_mapped_again(graphics: Graphics) -> None:

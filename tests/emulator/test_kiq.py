@@ -233,3 +233,37 @@ def test_firmware_version_is_read_per_pipe_and_only_when_it_runs(rig: Any) -> No
         version = rig.read("CP_MES_GP3_LO")
         assert version & 0xFFF >= 0x47
         assert version >> 12 & 0xFFF == 2
+
+
+def test_queue_of_the_compute_engine_maps_others_once_it_is_named_as_the_kernels(rig: Any, ring_type: Any) -> None:
+    """gfx_v11_0_kiq_resume without the scheduler: which queue it is, RLC_CP_SCHEDULERS says."""
+    rig.start_mec()
+    place = rig.memory.take()
+    rig.write("RLC_CP_SCHEDULERS", 0x80 | 1 << 5 | 3 << 3 | 0)
+    kiq, ring = ring_type(rig, 2 * Doorbell.KIQ), ring_type(rig, 2 * Doorbell.MEC_RING0)
+    rig.activate((1, 3, 0), rig.compute_mqd(kiq))
+    kiq.submit(
+        pm4.SET_RESOURCES.build(UNMAP_LATENCY=0xA, QUEUE_MASK=1),
+        pm4.MAP_QUEUES.build(
+            ME=1,
+            NUM_QUEUES=1,
+            DOORBELL_OFFSET=ring.doorbell_dword,
+            MQD_ADDR=rig.mc(rig.compute_mqd(ring)),
+            WPTR_ADDR=rig.mc(ring.wptr_copy),
+        ),
+    )
+    assert rig.idle()
+    ring.submit(fence(rig.mc(place), 4))
+    assert rig.wait(lambda: rig.memory.word(place) == 4)
+
+
+def test_queue_that_is_not_named_so_maps_nothing(rig: Any, ring_type: Any) -> None:
+    rig.start_mec()
+    ring, other = ring_type(rig, 2 * Doorbell.KIQ), ring_type(rig, 2 * Doorbell.MEC_RING0)
+    rig.activate((1, 3, 0), rig.compute_mqd(ring))
+    mqd = rig.compute_mqd(other)
+    ring.submit(pm4.MAP_QUEUES.build(ME=1, NUM_QUEUES=1, DOORBELL_OFFSET=6, MQD_ADDR=rig.mc(mqd)))
+    assert rig.idle()
+    rig.select(1, 0)
+    assert rig.read("CP_HQD_ACTIVE") == 0
+    assert [entry["SOURCE_ID"] for entry in rig.interrupts()] == [183]

@@ -233,6 +233,26 @@ def test_interrupt_of_a_process_queue_carries_its_pasid(driver: Driver) -> None:
     assert VMIDS >> entry["VMID"] & 1
 
 
+def test_interrupts_of_a_pipe_are_switched_by_either_of_its_registers(driver: Driver) -> None:
+    """amdgpu writes CP_ME1_PIPEn_INT_CNTL, amdkfd selects the pipe and writes CPC_INT_CNTL."""
+    rig = driver.rig
+    ring, _ = driver.legacy(1)
+    fence = pm4.RELEASE_MEM.build(
+        EVENT_TYPE=pm4.Event.CACHE_FLUSH_AND_INV_TS_EVENT,
+        EVENT_INDEX=pm4.EventIndex.END_OF_PIPE,
+        INT_SEL=pm4.InterruptSelect.ONLY,
+    )
+    rig.write("CP_ME1_PIPE1_INT_CNTL", 0)
+    ring.submit(fence)
+    assert rig.idle()
+    assert rig.interrupts() == []
+    rig.select(1, 1)
+    rig.write("CPC_INT_CNTL", rig.register("CPC_INT_CNTL").encode(TIME_STAMP_INT_ENABLE=1))
+    ring.submit(fence)
+    assert rig.idle()
+    assert [entry["SOURCE_ID"] for entry in rig.interrupts()] == [181]
+
+
 def test_process_queue_must_not_touch_registers_outside_its_windows(driver: Driver) -> None:
     rig = driver.rig
     ring = driver.process_queue()

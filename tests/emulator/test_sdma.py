@@ -93,6 +93,15 @@ def test_ring_wraps(engine: Engine) -> None:
     assert engine.words(80) == list(range(80))
 
 
+def test_queue_set_up_anew_while_it_is_on_starts_from_the_pointers_written(engine: Engine) -> None:
+    engine.run(engine.store(1))
+    for name in ("RB_RPTR", "RB_RPTR_HI", "RB_WPTR", "RB_WPTR_HI"):
+        engine.write(f"QUEUE0_{name}", 0)
+    engine.ring.wptr = 0
+    engine.run(engine.store(2))
+    assert engine.words(1) == [2]
+
+
 def test_halted_engine_waits_until_it_is_let_go(engine: Engine) -> None:
     engine.halt(True)
     engine.ring.submit(engine.store(1))

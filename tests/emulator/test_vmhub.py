@@ -76,6 +76,17 @@ def test_bytes_across_a_page_border_come_from_both_pages(card: Card) -> None:
     assert view.read(VA + 0xFFE, 4) == b"abcd"
 
 
+def test_an_extent_says_of_all_its_addresses_what_a_translation_says_of_one(card: Card) -> None:
+    map_page(card, 0, 0x20_0000, READABLE)
+    view = card.model(Gfxhub).view(0)
+    first, end, delta = view.extent(VA + 0x123, Access.READ)
+    assert first <= VA < VA + 0x1000 <= end
+    va = np.array([VA, VA + 0xFFF], np.uint64)
+    assert (va.astype(np.int64) + delta).tolist() == view.translate(va, Access.READ).tolist()
+    with pytest.raises(MemoryViolation):
+        view.extent(VA, Access.WRITE)
+
+
 def test_changed_entry_is_stale_until_invalidated(card: Card) -> None:
     map_page(card, 0, 0x20_0000)
     view = card.model(Gfxhub).view(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import struct
 import threading
 import time
@@ -319,6 +320,27 @@ def test_dead_server_is_a_lost_device(function: PciFunction, server: Server) -> 
             attempt()
     memory.close()
     function.release()
+
+
+def test_interrupted_wait_leaves_a_device_that_works(function: PciFunction, card: Card) -> None:
+    class Interrupted(BaseException):
+        pass
+
+    def stop(_number: int, _frame: object) -> None:
+        raise Interrupted
+
+    before = signal.signal(signal.SIGALRM, stop)
+    try:
+        with card.lock:  # the server cannot answer
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+            with pytest.raises(Interrupted):
+                function.read32(REGISTERS, MEMSIZE)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    function.write32(REGISTERS, SCRATCH, 5)
+    assert function.read32(REGISTERS, SCRATCH) == 5
+    assert function.read32(REGISTERS, MEMSIZE) == VRAM_BYTES >> 20
 
 
 def test_failure_of_the_card_itself_is_told_apart_from_a_refusal(function: PciFunction, card: Card) -> None:

@@ -19,8 +19,8 @@ def pattern(lanes: int, size_bytes: int, access: str) -> str:
     """IR that classifies addresses.
 
     %wide.ok: the addresses of the lanes in %mask are one element apart, and %start, where lane 0's element is or would
-    be, is the first of ``lanes`` elements in one extent; add %delta for the host address. %same.lo, %same.hi: the
-    lanes agree with the first active one, whose virtual address is %va.
+    be, is the first of ``lanes`` elements in one extent; add %delta for the host address. %va is the virtual address
+    of the first active lane. ``uniform`` asks whether it is that of all of them.
     """
     kind, mask = vector(lanes), f"i{lanes}"
     first = "%k" if lanes == 32 else "%k.narrow"
@@ -35,7 +35,10 @@ def pattern(lanes: int, size_bytes: int, access: str) -> str:
   %skip = mul i32 {first}, {size_bytes}
   %low.0 = sub i32 %lo.k, %skip{splat("low.all", "%low.0", lanes)}
   %line = add {kind} %low.all, {constants(range(0, lanes * size_bytes, size_bytes))}
-  %idle = xor {mask} %mask, -1{agree("line", "%lo", "%line", lanes)}{agree("same.hi", "%hi", "%hi.all", lanes)}
+  %idle = xor {mask} %mask, -1
+  %hi.change = xor {kind} %hi, %hi.all
+  %lo.change = xor {kind} %lo, %line
+  %change = or {kind} %lo.change, %hi.change{agree("line", "%change", "zeroinitializer", lanes)}
   %no.wrap = icmp ule i32 %lo.k, {(1 << 32) - lanes * size_bytes}
   %lo.k.wide = zext i32 %lo.k to i64
   %hi.k.wide = zext i32 %hi.k to i64
@@ -50,21 +53,27 @@ def pattern(lanes: int, size_bytes: int, access: str) -> str:
   %is.first = icmp eq {mask} %k, 0
   %from.extent = or i1 %is.first, %begins
   %inside = and i1 %fits, %from.extent
-  %known = and i1 %tag.ok, %same.hi
   %straight = and i1 %line.ok, %no.wrap
-  %near = and i1 %inside, %known
+  %near = and i1 %inside, %tag.ok
   %wide.ok = and i1 %straight, %near"""
 
 
+def uniform(lanes: int) -> str:
+    """IR for %same.ok: the active lanes have one address."""
+    kind = vector(lanes)
+    return f"""
+  %same.change = xor {kind} %lo, %lo.all
+  %differ = or {kind} %same.change, %hi.change{agree("same", "%differ", "zeroinitializer", lanes)}"""
+
+
 def agree(name: str, x: str, y: str, lanes: int) -> str:
-    """IR for %<name>.ok (or %<name>, if it has a dot): x and y are equal in all lanes but the %idle ones."""
+    """IR for %<name>.ok: x and y are equal in all lanes but the %idle ones."""
     kind, mask = vector(lanes), f"i{lanes}"
-    target = name if "." in name else f"{name}.ok"
     return f"""
   %{name}.eq = icmp eq {kind} {x}, {y}
   %{name}.bits = bitcast {vector(lanes, "i1")} %{name}.eq to {mask}
   %{name}.any = or {mask} %{name}.bits, %idle
-  %{target} = icmp eq {mask} %{name}.any, -1"""
+  %{name}.ok = icmp eq {mask} %{name}.any, -1"""
 
 
 def window(lanes: int, size_bytes: int, access: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias, cast
 from amdrv.emulator.isa.instruction import Instruction, Kind, Operand
 from amdrv.emulator.isa.native.algebra import LlvmAlgebra
 from amdrv.emulator.isa.native.builder import Val
+from amdrv.emulator.isa.native.definition_functions import call_definition
 from amdrv.emulator.isa.native.frame import EXEC_LO, VCC, Frame
 from amdrv.emulator.isa.native.lane_exchange import dpp_exchange
 from amdrv.emulator.isa.native.matrix_functions import call_matrix
@@ -20,10 +21,12 @@ from amdrv.emulator.isa.native.operands import (
     modified,
     operand_kind,
     read,
+    read_registers,
     write_mask,
     write_scalar,
     write_vector,
 )
+from amdrv.emulator.isa.native.stack import Stack
 from amdrv.emulator.isa.semantics import lookup
 from amdrv.emulator.isa.semantics.definition import Definition
 from amdrv.emulator.isa.semantics.modifiers import bind
@@ -46,14 +49,16 @@ class _Output:
 def translate(frame: Frame, instruction: Instruction, algebra: LlvmAlgebra) -> bool:
     """Write an instruction that has a definition; False for others. Raises IllegalOperand."""
     if instruction.dual is not None:
+        if frame.lanes != 32:  # RDNA3 ISA manual, "Dual issue VALU"
+            raise IllegalOperand("dual instructions exist for wave32 only")
         return _translate_dual(frame, instruction.dual, algebra)
     definition = lookup(instruction.mnemonic)
     if definition is None:
         return False
-    if not in_range(instruction, frame.vgprs):
-        return True
     if instruction.mnemonic.startswith("v_wmma"):
         call_matrix(frame, instruction, algebra)
+        return True
+    if not in_range(instruction, frame.vgprs):
         return True
     outputs = [_output(name, instruction) for name in definition.writes]
     if instruction.dpp is not None:
@@ -103,6 +108,10 @@ def _evaluate(frame: Frame, instruction: Instruction, definition: Definition, al
 
 def _call(instruction: Instruction, definition: Definition, algebra: LlvmAlgebra, values: list[Any]) -> Results:
     evaluate = bind(definition, instruction.fields, instruction.dst[0].type if instruction.dst else "")
+    if evaluate is definition.evaluate:
+        results = call_definition(algebra, definition, values)
+        if results is not None:
+            return results
     result = evaluate(algebra, *values)
     return cast(Results, result if len(definition.writes) > 1 else (result,))
 
@@ -119,6 +128,8 @@ def source(frame: Frame, operand: Operand) -> Val:
         if operand.kind == Kind.VGPR:
             raise IllegalOperand(f"{operand.name} is a lane mask and cannot be a vector register")
         return frame.lanes_of(read(frame, operand, frame.mask_kind()))
+    if operand.bits > 64:
+        return Stack(read_registers(frame, operand, operand.bits // 32))
     value = read(frame, operand, operand_kind(operand))
     return value if is_packed(operand) else modified(value, operand)
 
@@ -166,6 +177,9 @@ def _store(frame: Frame, instruction: Instruction, output: _Output, value: Val, 
         return
     elif operand.type == "mask":
         write_mask(frame, operand.index, value, mask)
+    elif isinstance(value, Stack):
+        for number, register in enumerate(value.values):
+            frame.set_vgpr(operand.index + number, register, mask)
     elif operand.kind == Kind.VGPR:
         write_vector(frame, operand, value, mask)
     else:

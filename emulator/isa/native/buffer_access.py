@@ -1,23 +1,22 @@
 """Library functions for memory through a buffer descriptor.
 
-inline    buffer_where.wN(WHERE, i32 first, i32 last) -> {i64 base, <N x i32> lo, <N x i32> hi, iN, iN}
+inline    buffer_load.F.wN(ptr ctx, iN mask, WHERE) -> {<N x i32> × dwords, i1 fault}
+              F as for global_load. Zero where out of bounds.
+inline    buffer_store.F.wN(ptr ctx, iN mask, WHERE, <N x i32> × dwords) -> i1 fault
+              F as for global_store. Nothing is stored out of bounds.
+          buffer_load_any.F.wN, buffer_store_any.F.wN: the same for any descriptor and offsets.
+          buffer_where.wN(WHERE, i32 first, i32 last) -> {i64 base, <N x i32> lo, <N x i32> hi, iN, iN}
               The elements are at base + (hi:lo); the masks say in which lanes the first ``first`` and the first
               ``last`` bytes of them are in bounds.
           buffer_within.wN(WHERE) -> {<N x i32> lo, <N x i32> hi}
               Offsets of the elements in the buffer, linear or swizzled.
           buffer_fits.wN(WHERE, i32 end) -> iN
               In which lanes the first ``end`` bytes of the element are in bounds.
-inline    buffer_load.F.wN(ptr ctx, iN mask, WHERE) -> {<N x i32> × dwords, i1 fault}
-              F as for global_load. Zero where out of bounds.
-          buffer_load_parts.F.wN: the same, dword by dword.
-inline    buffer_store.F.wN(ptr ctx, iN mask, WHERE, <N x i32> × dwords) -> i1 fault
-              F as for global_store. Nothing is stored out of bounds.
-          buffer_store_parts.F.wN: the same, dword by dword.
 
 WHERE = i32 d0, d1, d2, d3 (the descriptor), <N x i32> index, <N x i32> offset, i32 scalar, i32 immediate.
 
-A raw buffer, that is without stride, swizzle and structured bounds, takes a short way. The rules are those of
-``emulator.isa.buffer_ops``.
+The inline part is for raw buffers, that is without stride, swizzle and structured bounds, and for lanes that are all in
+bounds. The rules are those of ``emulator.isa.buffer_ops``.
 """
 
 from __future__ import annotations
@@ -31,10 +30,9 @@ def functions(lanes: int) -> list[Function]:
     """The functions for one wave size."""
     made = [_where(lanes), _within(lanes), _fits(lanes)]
     for name, form in vector_load.FORMS.items():
-        made += [_load(lanes, name, form.dwords), *([_load_parts(lanes, name, form.dwords)] if form.dwords > 1 else [])]
+        made += [_load(lanes, name, form.dwords), _load_any(lanes, name, form.dwords)]
     for name, size in vector_store.SIZES.items():
-        dwords = -(-size // 4)
-        made += [_store(lanes, name, dwords), *([_store_parts(lanes, name, dwords)] if dwords > 1 else [])]
+        made += [_store(lanes, name, -(-size // 4)), _store_any(lanes, name, -(-size // 4))]
     return made
 
 
@@ -60,40 +58,46 @@ def place(lanes: int, first: str, last: str) -> str:
     return f"\n  %place = call {kind} @buffer_where.w{lanes}({arguments}){parts}"
 
 
+def _raw(lanes: int, size_bytes: int) -> str:
+    """IR for %quick: the buffer is raw and the mask's lanes are in bounds; %base then is where offsets count from."""
+    mask, kind = f"i{lanes}", vector(lanes)
+    return f"""
+  %shape = lshr i32 %d1, 16
+  %select.bits = and i32 %d3, {3 << 28}
+  %bounds = xor i32 %select.bits, {3 << 28}
+  %special = or i32 %shape, %bounds
+  %is.raw = icmp eq i32 %special, 0
+  %scalar.wide = zext i32 %scalar to i64
+  %immediate.wide = zext i32 %immediate to i64
+  %behind = add i64 %scalar.wide, %immediate.wide
+  %records = zext i32 %d2 to i64
+  %beyond = sub i64 %records, %behind
+  %room = sub i64 %beyond, {size_bytes}
+  %some = icmp sge i64 %room, 0
+  %limit = trunc i64 %room to i32{splat("limits", "%limit", lanes)}
+  %in = icmp ule {kind} %offset, %limits
+  %in.bits = bitcast {vector(lanes, "i1")} %in to {mask}
+  %out.bits = xor {mask} %in.bits, -1
+  %out = and {mask} %out.bits, %mask
+  %all.in = icmp eq {mask} %out, 0
+  %fits = and i1 %all.in, %some
+  %quick = and i1 %fits, %is.raw
+  %base.lo = zext i32 %d0 to i64
+  %base.wide = zext i32 %d1 to i64
+  %base.up = shl i64 %base.wide, 32
+  %start = or i64 %base.up, %base.lo
+  %base = add i64 %start, %behind"""
+
+
 def _where(lanes: int) -> Function:
-    mask, kind, flags = f"i{lanes}", vector(lanes), vector(lanes, "i1")
-    returned = place_type(lanes)
-
-    def raw_fit(name: str) -> str:
-        """IR for the lanes where offset <= records - scalar - immediate - %<name>."""
-        return f"""
-  %{name}.wide = zext i32 %{name} to i64
-  %{name}.room = sub i64 %room, %{name}.wide
-  %{name}.some = icmp sge i64 %{name}.room, 0
-  %{name}.limit = trunc i64 %{name}.room to i32{splat(f"{name}.limits", f"%{name}.limit", lanes)}
-  %{name}.in = icmp ule {kind} %offset, %{name}.limits
-  %{name}.bits = bitcast {flags} %{name}.in to {mask}
-  %raw.{name} = select i1 %{name}.some, {mask} %{name}.bits, {mask} 0"""
-
-    def general_fit(name: str) -> str:
-        return f"\n  %any.{name} = call {mask} @buffer_fits.w{lanes}({where_arguments(lanes)}, i32 %{name})"
-
-    values = (("lo", kind, "%offset"), ("hi", kind, "zeroinitializer"))
-    merged = "".join(f"\n  %{n} = phi {t} [{raw}, %raw], [%any.{n}, %general]" for n, t, raw in values)
-    merged += "".join(
-        f"\n  %fit.{n} = phi {mask} [%raw.{n}, %raw], [%any.{n}, %general]" for n in ("first", "last")
-    )
-    merged += """
-  %immediate.out = phi i64 [%immediate.wide, %raw], [0, %general]
-  %base.out = add i64 %base, %immediate.out"""
-    results = (f"i64 %base.out, {kind} %lo, {kind} %hi, {mask} %fit.first, {mask} %fit.last").split(", ")
+    mask, kind = f"i{lanes}", vector(lanes)
+    returned, within = place_type(lanes), f"{{{kind}, {kind}}}"
+    results = ("i64 %base", f"{kind} %lo", f"{kind} %hi", f"{mask} %fit.first", f"{mask} %fit.last")
     text = "".join(
         f"\n  %r.{number} = insertvalue {returned} {'poison' if not number else f'%r.{number - 1}'}, {value}, {number}"
         for number, value in enumerate(results)
     )
-    within = f"{{{kind}, {kind}}}"
-    return Function(
-        f"""define {returned} @buffer_where.w{lanes}({where_arguments(lanes)}, i32 %first, i32 %last) {{
+    return Function(f"""define {returned} @buffer_where.w{lanes}({where_arguments(lanes)}, i32 %first, i32 %last) {{
   %base.lo = zext i32 %d0 to i64
   %base.bits = and i32 %d1, 65535
   %base.hi = zext i32 %base.bits to i64
@@ -101,28 +105,13 @@ def _where(lanes: int) -> Function:
   %start = or i64 %base.up, %base.lo
   %scalar.wide = zext i32 %scalar to i64
   %base = add i64 %start, %scalar.wide
-  %immediate.wide = zext i32 %immediate to i64
-  %shape = lshr i32 %d1, 16
-  %select.bits = and i32 %d3, {3 << 28}
-  %bounds = xor i32 %select.bits, {3 << 28}
-  %special = or i32 %shape, %bounds
-  %is.raw = icmp eq i32 %special, 0
-  br i1 %is.raw, label %raw, label %general
-raw:
-  %records = zext i32 %d2 to i64
-  %beyond = sub i64 %records, %scalar.wide
-  %room = sub i64 %beyond, %immediate.wide{raw_fit("first")}{raw_fit("last")}
-  br label %done
-general:
   %found = call {within} @buffer_within.w{lanes}({where_arguments(lanes)})
-  %any.lo = extractvalue {within} %found, 0
-  %any.hi = extractvalue {within} %found, 1{general_fit("first")}{general_fit("last")}
-  br label %done
-done:{merged}{text}
+  %lo = extractvalue {within} %found, 0
+  %hi = extractvalue {within} %found, 1
+  %fit.first = call {mask} @buffer_fits.w{lanes}({where_arguments(lanes)}, i32 %first)
+  %fit.last = call {mask} @buffer_fits.w{lanes}({where_arguments(lanes)}, i32 %last){text}
   ret {returned} %r.4
-}}""",
-        inline=True,
-    )
+}}""")
 
 
 def _wide_parts(lanes: int) -> str:
@@ -222,33 +211,45 @@ def _arguments(lanes: int, data: int = 0) -> str:
     return f"ptr %ctx, i{lanes} %mask, {where_arguments(lanes)}{values}"
 
 
-def _choose(lanes: int, dwords: int, form_bytes: int) -> str:
+def _load(lanes: int, name: str, dwords: int) -> Function:
+    kind, returned = vector(lanes), result_type(lanes, dwords)
+    arguments = f"ptr %ctx, i{lanes} %mask, i64 %base, {kind} %offset, {kind} zeroinitializer"
+    return Function(
+        f"""define {returned} @buffer_load.{name}.w{lanes}({_arguments(lanes)}) {{\
+{_raw(lanes, vector_load.FORMS[name].size_bytes)}
+  br i1 %quick, label %raw, label %any
+raw:
+  %loaded = call {returned} @global_load.{name}.w{lanes}({arguments})
+  ret {returned} %loaded
+any:
+  %found = call {returned} @buffer_load_any.{name}.w{lanes}({_arguments(lanes)}) cold
+  ret {returned} %found
+}}""",
+        inline=True,
+    )
+
+
+def _load_any(lanes: int, name: str, dwords: int) -> Function:
+    """Lanes whose element is partly in bounds are served dword by dword, and so are all others then."""
+    kind, returned, size = vector(lanes), result_type(lanes, dwords), vector_load.FORMS[name].size_bytes
+    arguments = f"ptr %ctx, i{lanes} %all, i64 %base, {kind} %lo, {kind} %hi"
+    return Function(f"""define {returned} @buffer_load_any.{name}.w{lanes}({_arguments(lanes)}) {{\
+{_choose(lanes, size)}
+whole:
+  %loaded = call {returned} @global_load.{name}.w{lanes}({arguments})
+  %inside = bitcast i{lanes} %all to {vector(lanes, "i1")}{_kept(lanes, dwords, "loaded")}
+parts:{_load_parts(lanes, dwords)}
+}}""")
+
+
+def _choose(lanes: int, size_bytes: int) -> str:
     """IR for %all, the lanes to be served whole; branches to %whole, or to %parts where some fit in part."""
     mask = f"i{lanes}"
-    head = f"""{place(lanes, str(min(form_bytes, 4)), str(form_bytes))}
-  %all = and {mask} %mask, %last.fit"""
-    if dwords == 1:
-        return head + "\n  br label %whole"
-    return f"""{head}
+    return f"""{place(lanes, str(min(size_bytes, 4)), str(size_bytes))}
+  %all = and {mask} %mask, %last.fit
   %any = and {mask} %mask, %first.fit
   %same = icmp eq {mask} %all, %any
   br i1 %same, label %whole, label %parts"""
-
-
-def _load(lanes: int, name: str, dwords: int) -> Function:
-    kind, returned = vector(lanes), result_type(lanes, dwords)
-    arguments = f"ptr %ctx, i{lanes} %all, i64 %base, {kind} %lo, {kind} %hi"
-    text = f"""define {returned} @buffer_load.{name}.w{lanes}({_arguments(lanes)}) {{\
-{_choose(lanes, dwords, vector_load.FORMS[name].size_bytes)}
-whole:
-  %loaded = call {returned} @global_load.{name}.w{lanes}({arguments})
-  %inside = bitcast i{lanes} %all to {vector(lanes, "i1")}{_kept(lanes, dwords, "loaded")}"""
-    if dwords > 1:
-        text += f"""
-parts:
-  %apart = call {returned} @buffer_load_parts.{name}.w{lanes}({_arguments(lanes)})
-  ret {returned} %apart"""
-    return Function(text + "\n}", inline=True)
 
 
 def _kept(lanes: int, dwords: int, source: str) -> str:
@@ -270,9 +271,9 @@ def _part(lanes: int, dword: int) -> str:
   %base.{dword} = add i64 %base, {4 * dword}"""
 
 
-def _load_parts(lanes: int, name: str, dwords: int) -> Function:
+def _load_parts(lanes: int, dwords: int) -> str:
     kind, returned, single = vector(lanes), result_type(lanes, dwords), result_type(lanes, 1)
-    lines = [place(lanes, "4", str(4 * dwords))]
+    lines = []
     for dword in range(dwords):
         arguments = f"ptr %ctx, i{lanes} %fit.{dword}, i64 %base.{dword}, {kind} %lo, {kind} %hi"
         lines.append(f"""{_part(lanes, dword)}
@@ -282,42 +283,51 @@ def _load_parts(lanes: int, name: str, dwords: int) -> Function:
 good.{dword}:
   %raw.{dword} = extractvalue {single} %loaded.{dword}, 0
   %inside.{dword} = bitcast i{lanes} %fit.{dword} to {vector(lanes, "i1")}
-  %v{dword} = select {vector(lanes, "i1")} %inside.{dword}, {kind} %raw.{dword}, {kind} zeroinitializer""")
-    values = [f"%v{dword}" for dword in range(dwords)]
+  %part.{dword} = select {vector(lanes, "i1")} %inside.{dword}, {kind} %raw.{dword}, {kind} zeroinitializer""")
+    values = [f"%part.{dword}" for dword in range(dwords)]
     zeros = ", ".join([f"{kind} zeroinitializer"] * dwords)
-    return Function(f"""define {returned} @buffer_load_parts.{name}.w{lanes}({_arguments(lanes)}) {{{"".join(lines)}\
-{result(lanes, values, "false")}
+    end = result(lanes, values, "false").replace("%result", "%parts.result")
+    return f"""{"".join(lines)}{end}
 failed:
-  ret {returned} {{{zeros}, i1 true}}
-}}""")
+  ret {returned} {{{zeros}, i1 true}}"""
 
 
 def _store(lanes: int, name: str, dwords: int) -> Function:
     kind = vector(lanes)
     data = "".join(f", {kind} %data{dword}" for dword in range(dwords))
-    arguments = f"ptr %ctx, i{lanes} %all, i64 %base, {kind} %lo, {kind} %hi{data}"
-    text = f"""define i1 @buffer_store.{name}.w{lanes}({_arguments(lanes, dwords)}) {{\
-{_choose(lanes, dwords, vector_store.SIZES[name])}
-whole:
+    arguments = f"ptr %ctx, i{lanes} %mask, i64 %base, {kind} %offset, {kind} zeroinitializer{data}"
+    return Function(
+        f"""define i1 @buffer_store.{name}.w{lanes}({_arguments(lanes, dwords)}) {{\
+{_raw(lanes, vector_store.SIZES[name])}
+  br i1 %quick, label %raw, label %any
+raw:
   %fault = call i1 @global_store.{name}.w{lanes}({arguments})
-  ret i1 %fault"""
-    if dwords > 1:
-        text += f"""
-parts:
-  %apart = call i1 @buffer_store_parts.{name}.w{lanes}({_arguments(lanes, dwords)})
-  ret i1 %apart"""
-    return Function(text + "\n}", inline=True)
+  ret i1 %fault
+any:
+  %fault.any = call i1 @buffer_store_any.{name}.w{lanes}({_arguments(lanes, dwords)}) cold
+  ret i1 %fault.any
+}}""",
+        inline=True,
+    )
 
 
-def _store_parts(lanes: int, name: str, dwords: int) -> Function:
-    kind, lines = vector(lanes), [place(lanes, "4", str(4 * dwords))]
+def _store_any(lanes: int, name: str, dwords: int) -> Function:
+    """As for loads."""
+    kind, lines = vector(lanes), []
+    data = "".join(f", {kind} %data{dword}" for dword in range(dwords))
+    arguments = f"ptr %ctx, i{lanes} %all, i64 %base, {kind} %lo, {kind} %hi{data}"
     for dword in range(dwords):
-        arguments = f"ptr %ctx, i{lanes} %fit.{dword}, i64 %base.{dword}, {kind} %lo, {kind} %hi, {kind} %data{dword}"
+        part = f"ptr %ctx, i{lanes} %fit.{dword}, i64 %base.{dword}, {kind} %lo, {kind} %hi, {kind} %data{dword}"
         lines.append(f"""{_part(lanes, dword)}
-  %fault.{dword} = call i1 @global_store.b32.w{lanes}({arguments})
+  %fault.{dword} = call i1 @global_store.b32.w{lanes}({part})
   br i1 %fault.{dword}, label %failed, label %good.{dword}
 good.{dword}:""")
-    return Function(f"""define i1 @buffer_store_parts.{name}.w{lanes}({_arguments(lanes, dwords)}) {{{"".join(lines)}
+    return Function(f"""define i1 @buffer_store_any.{name}.w{lanes}({_arguments(lanes, dwords)}) {{\
+{_choose(lanes, vector_store.SIZES[name])}
+whole:
+  %fault = call i1 @global_store.{name}.w{lanes}({arguments})
+  ret i1 %fault
+parts:{"".join(lines)}
   ret i1 false
 failed:
   ret i1 true

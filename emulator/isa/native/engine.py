@@ -178,7 +178,7 @@ class Translator:
 
 
 def create(arch: str, *, shader_engines: int) -> Translator:
-    """A translator that keeps compiled code on disk. Raises Unsupported with the reason where there can be none."""
+    """A translator that keeps compiled code on disk."""
     return Translator(arch, shader_engines=shader_engines, cache=ObjectCache(default_folder()))
 
 

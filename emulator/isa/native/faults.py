@@ -34,14 +34,12 @@ class Reporter:
         """The fault that a wave with this state has stopped with."""
         pc = int(context.fault_pc)
         base = int(state.view(np.uint64)[layout.STATE_BASE // 8])
-        place = layout.STATE_GROUP // 4
-        x, y, z = (int(word) for word in state[place : place + 3])
         mnemonic = _mnemonic(unit, pc - base & MASK)
         if context.fault_kind == FaultKind.ILLEGAL:
             fault = self._illegal(pc, mnemonic, int(state[layout.STATE_MODE // 4]))
         else:
             fault = self._lane_fault(context, pc, mnemonic)
-        fault.workgroup = (x, y, z)
+        fault.workgroup = group_of(state)
         return fault
 
     def _illegal(self, pc: int, mnemonic: str, mode: int) -> ShaderFault:
@@ -93,6 +91,13 @@ class Reporter:
         except MemoryViolation as violation:
             return violation.reason
         return "no translation at the time"
+
+
+def group_of(state: NDArray[np.uint32]) -> tuple[int, int, int]:
+    """Id of the workgroup that a wave belongs to."""
+    place = layout.STATE_GROUP // 4
+    x, y, z = (int(word) for word in state[place : place + 3])
+    return x, y, z
 
 
 def _mnemonic(unit: Unit, place: int) -> str:

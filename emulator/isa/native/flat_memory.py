@@ -18,8 +18,9 @@ from __future__ import annotations
 from amdrv.emulator.isa.dispatch import Access
 from amdrv.emulator.isa.native import vector_load, vector_store
 from amdrv.emulator.isa.native.address_pattern import addresses, arguments
-from amdrv.emulator.isa.native.ir_text import interleave, result, result_type, splat, vector
+from amdrv.emulator.isa.native.ir_text import cold_result, cold_type, interleave, result_type, splat, vector
 from amdrv.emulator.isa.native.lane_transfer import lane_loop
+from amdrv.emulator.isa.native.lds_scattered import loaded_type
 from amdrv.emulator.isa.native.library import Function
 from amdrv.emulator.isa.native.tlb import context_field
 from amdrv.emulator.isa.native.vector_load import LoadForm
@@ -51,7 +52,10 @@ def _store(lanes: int, name: str) -> Function:
 
 
 def _windows(lanes: int) -> str:
-    """IR for %vas, and the lanes of the mask in each space: %in.lds, %in.private, %in.memory; %offset in a window."""
+    """IR for %vas, and the lanes of the mask in each space: %in.lds, %in.private, %in.memory; %offset in a window.
+
+    The blocks %plain, %private, %shared and %mixed follow.
+    """
     mask, kind, wide = f"i{lanes}", vector(lanes), vector(lanes, "i64")
     lines = [
         addresses(lanes),
@@ -80,7 +84,11 @@ def _windows(lanes: int) -> str:
 window:
   %not.private = xor {mask} %in.private, %mask
   %all.private = icmp eq {mask} %not.private, 0
-  br i1 %all.private, label %private, label %mixed""")
+  br i1 %all.private, label %private, label %no.private
+no.private:
+  %not.lds = xor {mask} %in.lds, %mask
+  %all.lds = icmp eq {mask} %not.lds, 0
+  br i1 %all.lds, label %shared, label %mixed""")
     return "".join(lines)
 
 
@@ -94,23 +102,44 @@ def _mixed(lanes: int, size_bytes: int) -> str:
 
 
 def _read(lanes: int, name: str, form: LoadForm) -> Function:
-    dwords, returned, rows = form.dwords, result_type(lanes, form.dwords), vector(lanes * form.dwords)
+    dwords, returned, rows = form.dwords, cold_type(lanes, form.dwords), vector(lanes * form.dwords)
+    hot = result_type(lanes, dwords)
+    parts = "".join(f"\n  %p{dword} = extractvalue {hot} %from.private, {dword}" for dword in range(dwords))
     own = f"ptr %ctx, i{lanes} %mask, i64 %scratch, {vector(lanes)} %offset"
+    shared = f"ptr %ctx, i{lanes} %mask, {vector(lanes)} %offset, i32 0"
     return Function(f"""define {returned} @flat_read.{name}.w{lanes}({_arguments(lanes)}) {{
   %buffer = alloca {rows}{_windows(lanes)}
 plain:
   %from.memory = call {returned} @gather.{name}.w{lanes}({arguments(lanes)}) noinline
   ret {returned} %from.memory
 private:
-  %from.private = call {returned} @scratch_load.{name}.w{lanes}({own}) noinline
-  ret {returned} %from.private
+  %from.private = call {hot} @scratch_load.{name}.w{lanes}({own}) noinline{parts}
+  %private.fault = extractvalue {hot} %from.private, {dwords}{
+        cold_result(lanes, [f"%p{dword}" for dword in range(dwords)], "%private.fault")
+    }
+shared:
+  %from.lds = call {loaded_type(lanes, dwords)} @lds_load.{8 * form.size_bytes}.w{lanes}({shared}) noinline{
+        _shared_parts(lanes, form)
+    }{cold_result(lanes, [f"%s{dword}" for dword in range(dwords)], "false", "shared.")}
 mixed:
   store {rows} zeroinitializer, ptr %buffer
   %failed = call i1 @flat_lanes_read.w{lanes}({_mixed(lanes, form.size_bytes)}) noinline
   %raw = load {rows}, ptr %buffer{vector_load.extended("v", "%raw", lanes, form)}{
-        result(lanes, [f"%v{dword}" for dword in range(dwords)], "%failed")
+        cold_result(lanes, [f"%v{dword}" for dword in range(dwords)], "%failed", "mixed.")
     }
 }}""")
+
+
+def _shared_parts(lanes: int, form: LoadForm) -> str:
+    """IR for %s0, …: what lds_load gave, which is zero-extended, as the form wants it."""
+    kind, loaded = vector(lanes), loaded_type(lanes, form.dwords)
+    if not form.signed:
+        return "".join(f"\n  %s{dword} = extractvalue {loaded} %from.lds, {dword}" for dword in range(form.dwords))
+    shift = f"splat (i32 {32 - 8 * form.size_bytes})"
+    return f"""
+  %shared.raw = extractvalue {loaded} %from.lds, 0
+  %shared.up = shl {kind} %shared.raw, {shift}
+  %s0 = ashr {kind} %shared.up, {shift}"""
 
 
 def _write(lanes: int, name: str) -> Function:
@@ -127,6 +156,9 @@ plain:
 private:
   %to.private = call i1 @scratch_store.{name}.w{lanes}({own}) noinline
   ret i1 %to.private
+shared:
+  call void @lds_store.{8 * size}.w{lanes}(ptr %ctx, i{lanes} %mask, {vector(lanes)} %offset, i32 0{data}) noinline
+  ret i1 false
 mixed:{joined}
   store {rows} %rows, ptr %buffer
   %failed = call i1 @flat_lanes_write.w{lanes}({_mixed(lanes, size)}) noinline

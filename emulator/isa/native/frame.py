@@ -19,6 +19,7 @@ VCC, NULL, M0, EXEC_LO, EXEC_HI = (
 )
 # Bits of the liveness sets: VGPRs, then scalar operand codes, then SCC.
 SGPR_BIT, SCC_BIT = 256, 256 + layout.SGPRS
+ALIGNED = ", align 64"  # of every VGPR in memory
 UNLIKELY = "!prof !0"  # the module defines !0: the first way is hardly ever taken
 
 
@@ -68,7 +69,7 @@ class Frame:
             self.touched |= 1 << bit
             if not self.writes >> bit & 1:
                 self.reads |= 1 << bit
-            text = self.builder.emit(f"load {self.builder.type(kind, vector)}, ptr {slot}")
+            text = self.builder.emit(f"load {self.builder.type(kind, vector)}, ptr {slot}{ALIGNED if vector else ''}")
             value = self._values[bit] = self.builder.value(kind, text, vector)
         return value
 
@@ -80,8 +81,11 @@ class Frame:
     def flush(self) -> None:
         """Store what the block has written: every block ends with this."""
         for bit, value in self._dirty.items():
-            self.builder.do(f"store {value.typed}, ptr {slot_name(bit)}")
+            self._store_slot(bit, value)
         self._dirty.clear()
+
+    def _store_slot(self, bit: int, value: Val) -> None:
+        self.builder.do(f"store {value.typed}, ptr {slot_name(bit)}{ALIGNED if value.vector else ''}")
 
     # Vector registers.
 
@@ -129,7 +133,7 @@ class Frame:
                 self.reads |= 1 << index
             value = self._dirty.pop(index, None)
             if value is not None:
-                self.builder.do(f"store {value.typed}, ptr {slot_name(index)}")
+                self._store_slot(index, value)
         self.exits.runs.add((first, count))
         return slot_name(first)
 
@@ -153,9 +157,9 @@ class Frame:
 
     def sgpr64(self, code: int) -> Val:
         """A pair of scalar registers as u64; an odd code means the pair that it lies in."""
-        code &= ~1
         if code == NULL:
             return self.builder.constant("u64", 0)
+        code &= ~1
         return self.join(self.sgpr(code), self.sgpr(code + 1))
 
     def set_sgpr(self, code: int, value: Val) -> None:
@@ -178,9 +182,9 @@ class Frame:
 
     def set_sgpr64(self, code: int, value: Val) -> None:
         """Write a pair of scalar registers."""
-        code &= ~1
         if code == NULL:
             return
+        code &= ~1
         low, high = self.split(value)
         self.set_sgpr(code, low)
         self.set_sgpr(code + 1, high)

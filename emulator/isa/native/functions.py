@@ -5,25 +5,31 @@ from __future__ import annotations
 from amdrv.emulator.isa.native import (
     atomics,
     buffers,
+    definition_functions,
+    extrema,
     global_memory,
     lane_exchange,
     lds,
     math_functions,
     matrix_functions,
     scalar_memory,
+    wide,
     workgroups,
 )
 from amdrv.emulator.isa.native.library import Function
 
 _PROVIDERS = (
     workgroups,
+    wide,
     global_memory,
     scalar_memory,
     lds,
     buffers,
     atomics,
     lane_exchange,
+    extrema,
     math_functions,
+    definition_functions,
     matrix_functions,
 )
 

@@ -14,6 +14,7 @@ from amdrv.emulator.isa.native import (
     tlb,
     vector_load,
     vector_store,
+    wide,
 )
 from amdrv.emulator.isa.native.builder import Val
 from amdrv.emulator.isa.native.frame import Frame
@@ -33,7 +34,21 @@ FENCE = 'fence syncscope("singlethread") seq_cst'
 
 def functions(lanes: int) -> list[Function]:
     """The library functions of loads and stores."""
-    return [function for part in _PARTS for function in part.functions(lanes)]
+    result = [function for part in _PARTS for function in part.functions(lanes)]
+    for space in ("global", "flat", "scratch"):
+        for name, registers in (("b96", 3), ("b128", 4)):
+            arguments = _argument_types(space, lanes)
+            result.append(wide.load_to(f"{space}_load.{name}", arguments, registers, lanes, faults=True))
+            result.append(wide.store_from(f"{space}_store.{name}", arguments, registers, lanes, faults=True))
+    return result
+
+
+def _argument_types(space: str, lanes: int) -> list[str]:
+    """What the functions of a space take before data."""
+    mask, kind = f"i{lanes}", vector(lanes)
+    if space == "scratch":
+        return ["ptr", mask, "i64", kind]
+    return ["ptr", mask, "i64", kind, kind, *(["i64"] if space == "flat" else [])]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +82,13 @@ def _load(frame: Frame, form: Form, place: _Place, target: int) -> None:
     dwords = -(-form.size_bytes // 4)
     returned = result_type(frame.lanes, dwords)
     name = f"{place.space}_load.{_LOAD_NAMES[form.size_bytes, form.signed]}.w{frame.lanes}"
+    if dwords >= wide.MANY:
+        registers = frame.vgprs_in_memory(target, dwords, reads=not frame.full)
+        name = name.replace(".w", ".to.w")
+        fault = builder.call(name, "i1", [*place.arguments, f"ptr {registers}"])
+        frame.wrote_memory(target, dwords)
+        frame.fault_if(fault)
+        return
     found = builder.call(name, returned, place.arguments)
     frame.fault_if(builder.emit(f"extractvalue {returned} {found}, {dwords}"))
     for dword in range(dwords):
@@ -85,11 +107,15 @@ def _merge_half(old: Val, value: Val, half: int) -> Val:
 
 
 def _store(frame: Frame, form: Form, place: _Place, source: int) -> None:
-    builder = frame.builder
-    data = [frame.vgpr(source + dword) for dword in range(-(-form.size_bytes // 4))]
+    builder, dwords = frame.builder, -(-form.size_bytes // 4)
+    name = f"{place.space}_store.{_STORE_NAMES[form.size_bytes]}.w{frame.lanes}"
+    if dwords >= wide.MANY and source + dwords <= frame.vgprs:
+        registers = frame.vgprs_in_memory(source, dwords)
+        frame.fault_if(builder.call(name.replace(".w", ".from.w"), "i1", [*place.arguments, f"ptr {registers}"]))
+        return
+    data = [frame.vgpr(source + dword) for dword in range(dwords)]
     if form.half:
         data = [data[0] >> 16]
-    name = f"{place.space}_store.{_STORE_NAMES[form.size_bytes]}.w{frame.lanes}"
     frame.fault_if(builder.call(name, "i1", [*place.arguments, *(builder.spread(value).typed for value in data)]))
 
 

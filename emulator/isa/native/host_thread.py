@@ -210,7 +210,7 @@ class HostThread:
                 run.fault(self.context, self._current(run, place), place.job.number)
                 raise Stopped
             else:
-                run.redirect(self._current(run, place), outcome)
+                run.redirect(self._current(run, place), outcome, place.job.number)
             if run.stopped:
                 raise Stopped
             outcome = self._call(run, place, run.entries.resume_group)

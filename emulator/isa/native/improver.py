@@ -37,7 +37,7 @@ class CompilerChild:
 
     def __init__(self) -> None:
         self._child: subprocess.Popen[bytes] | None = None
-        self._closed = False
+        self.closed = False
 
     def compile(self, ir: str, effort: Effort) -> bytes:
         """The object of a module. Raises RuntimeError when LLVM does not make one, or the child has ended."""
@@ -60,7 +60,7 @@ class CompilerChild:
         return payload
 
     def _running(self) -> subprocess.Popen[bytes]:
-        if self._closed:
+        if self.closed:
             raise RuntimeError("the compiler is closed")
         if self._child is None or self._child.poll() is not None:
             self._end()
@@ -77,7 +77,7 @@ class CompilerChild:
 
     def close(self) -> None:
         """End the child, whatever it does; nothing is compiled any more."""
-        self._closed = True
+        self.closed = True
         self._end()
 
     def _end(self) -> None:
@@ -143,7 +143,8 @@ class _Loop:
             try:
                 self._improve(*request)
             except Exception as error:
-                log.warning("a unit stays with quick code: %s", error, exc_info=not isinstance(error, RuntimeError))
+                if not self._child.closed:
+                    log.warning("a unit keeps its quick code: %s", error, exc_info=not isinstance(error, RuntimeError))
             done = self._done()
             if done is None:
                 return

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 
+@cache
 def vector(lanes: int, element: str = "i32") -> str:
     """A vector type."""
     return f"<{lanes} x {element}>"
@@ -30,21 +32,39 @@ def shuffle(target: str, element: str, lanes: int, sources: tuple[str, str], ord
     return f"\n  %{target} = shufflevector {kind} {sources[0]}, {kind} {sources[1]}, {mask}"
 
 
+@cache
 def result_type(lanes: int, dwords: int) -> str:
     """{<lanes x i32> × dwords, i1 fault}."""
     return f"{{{', '.join([vector(lanes)] * dwords)}, i1}}"
 
 
+@cache
+def cold_type(lanes: int, dwords: int) -> str:
+    """{i1 fault, <lanes x i32> × dwords}: what slow paths return.
+
+    Were it the inline path's type, LLVM would merge the two as aggregates and test the fault on both.
+    """
+    return f"{{i1, {', '.join([vector(lanes)] * dwords)}}}"
+
+
 def result(lanes: int, values: Sequence[str], fault: str) -> str:
     """IR that returns vectors and a fault as a ``result_type``."""
-    kind = result_type(lanes, len(values))
-    lines = []
-    previous = "poison"
-    for number, value in enumerate(values):
-        lines.append(f"\n  %result.{number} = insertvalue {kind} {previous}, {vector(lanes)} {value}, {number}")
-        previous = f"%result.{number}"
-    lines.append(f"\n  %result = insertvalue {kind} {previous}, i1 {fault}, {len(values)}\n  ret {kind} %result")
-    return "".join(lines)
+    members = [*(f"{vector(lanes)} {value}" for value in values), f"i1 {fault}"]
+    return _returned(result_type(lanes, len(values)), members)
+
+
+def cold_result(lanes: int, values: Sequence[str], fault: str, prefix: str = "") -> str:
+    """IR that returns vectors and a fault as a ``cold_type``; ``prefix`` tells several in a function apart."""
+    members = [f"i1 {fault}", *(f"{vector(lanes)} {value}" for value in values)]
+    return _returned(cold_type(lanes, len(values)), members, prefix)
+
+
+def _returned(kind: str, members: Sequence[str], prefix: str = "") -> str:
+    lines, previous = [], "poison"
+    for number, member in enumerate(members):
+        lines.append(f"\n  %{prefix}result.{number} = insertvalue {kind} {previous}, {member}, {number}")
+        previous = f"%{prefix}result.{number}"
+    return f"{''.join(lines)}\n  ret {kind} {previous}"
 
 
 def deinterleave(prefix: str, source: str, lanes: int, dwords: int) -> str:
@@ -53,7 +73,7 @@ def deinterleave(prefix: str, source: str, lanes: int, dwords: int) -> str:
     ``source`` is a vector of lanes × dwords i32. Two steps of shuffles that need two registers each.
     """
     if dwords == 1:
-        return f"\n  %{prefix}0 = freeze {vector(lanes)} {source}"
+        return f"\n  %{prefix}0 = bitcast {vector(lanes)} {source} to {vector(lanes)}"
     if dwords == 3:
         return "".join(
             shuffle(f"{prefix}{dword}", "i32", 3 * lanes, (source, "poison"), range(dword, 3 * lanes, 3))
@@ -80,7 +100,7 @@ def _halves(prefix: str, source: str, lanes: int, names: tuple[str, str]) -> str
 def interleave(target: str, sources: Sequence[str], lanes: int) -> str:
     """IR that puts 1, 2, 3 or 4 vectors of i32 together into %<target>, a vector of lanes × dwords i32."""
     if len(sources) == 1:
-        return f"\n  %{target} = freeze {vector(lanes)} {sources[0]}"
+        return f"\n  %{target} = bitcast {vector(lanes)} {sources[0]} to {vector(lanes)}"
     if len(sources) == 2:
         return _zip(target, "i32", (sources[0], sources[1]), lanes)
     if len(sources) == 3:

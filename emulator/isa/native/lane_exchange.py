@@ -3,13 +3,13 @@
 The translator's side of ``emulator.isa.crosslane``, ``lds_ops`` and ``dpp``, with the same rules. What is known at
 translation becomes a constant shuffle; other permutations are calls of ``permute.wN``.
 
-inline    permute.wN(<N x i32> data, <N x i32> index) -> <N x i32>
-              Lane i gets lane ``index[i] & 31`` of the 32 lanes to which it belongs.
-          collect.wN(iN mask, <N x i32> data, <N x i32> index) -> <N x i32>
-              The inverse: lane i of the mask gives its value to lane ``index[i] & 31`` of its 32 lanes, in order; lanes
-              that are given none are zero.
-          lds_append.wN(ptr ctx, iN mask, i32 address, i32 sign) -> {i32, i1 fault}
-              The counter at an LDS address moves by ``sign`` times the lanes of the mask; its old value.
+permute.wN(<N x i32> data, <N x i32> index) -> <N x i32>
+    Lane i gets lane ``index[i] & 31`` of the 32 lanes to which it belongs.
+collect.wN(iN mask, <N x i32> data, <N x i32> index) -> <N x i32>
+    The inverse: lane i of the mask gives its value to lane ``index[i] & 31`` of its 32 lanes, in order; lanes that are
+    given none are zero.
+lds_append.wN(ptr ctx, iN mask, i32 address, i32 sign) -> {i32, i1 fault}
+    The counter at an LDS address moves by ``sign`` times the lanes of the mask; its old value.
 """
 
 from __future__ import annotations
@@ -292,7 +292,7 @@ def _permute_function(lanes: int) -> Function:
     result = _join(lines, [f"%part.0.{start}" for start in range(0, lanes, ROW)])
     body = "\n".join(lines)
     head = f"define {kind} @permute.w{lanes}({kind} %data, {kind} %index)"
-    return Function(f"{head} {{\n{body}\n  ret {kind} {result}\n}}", inline=True)
+    return Function(f"{head} {{\n{body}\n  ret {kind} {result}\n}}")
 
 
 def _join(lines: list[str], parts: list[str]) -> str:

@@ -135,12 +135,15 @@ EXTENTS = 32
 TLB_ENTRIES = 1024
 TLB_PAGE_SHIFT = 12
 TLB_EMPTY = (1 << 64) - 1
-TLB_FOLD_SHIFT = 10  # arrays that lie a power of two apart must not share their entries
+# Arrays that are read side by side must not share their entries, however far apart they lie: the golden ratio hardly
+# ever brings two together, folding the page number would whenever their distance is a little more than a power of two.
+TLB_HASH = 0x9E37_79B9_7F4A_7C15
+TLB_HASH_SHIFT = 54
 
 
 def tlb_slot(page: int) -> int:
     """Number of the entry for a page (va >> 12)."""
-    return (page ^ page >> TLB_FOLD_SHIFT) % TLB_ENTRIES
+    return (page * TLB_HASH & TLB_EMPTY) >> TLB_HASH_SHIFT
 
 
 def offset(name: str) -> int:

@@ -6,18 +6,24 @@ from __future__ import annotations
 
 from amdrv.emulator.isa.instruction import Instruction, Kind, Operand
 from amdrv.emulator.isa.memory_ops import LOADS, STORES, Form
-from amdrv.emulator.isa.native import lds_access
+from amdrv.emulator.isa.native import lds_access, lds_scattered, wide
 from amdrv.emulator.isa.native.builder import Val
 from amdrv.emulator.isa.native.frame import M0, Frame
-from amdrv.emulator.isa.native.ir_text import constants
-from amdrv.emulator.isa.native.lds_access import dwords_of, loaded_type
+from amdrv.emulator.isa.native.ir_text import constants, vector
+from amdrv.emulator.isa.native.lds_scattered import dwords_of, loaded_type
 from amdrv.emulator.isa.native.library import Function
 from amdrv.emulator.isa.operands import find
 
 
 def functions(lanes: int) -> list[Function]:
     """Library functions for one wave size."""
-    return lds_access.functions(lanes)
+    base = lds_access.functions(lanes) + lds_scattered.functions(lanes)
+    common = ["ptr", f"i{lanes}", vector(lanes), "i32"]
+    many = [(f"lds_load.{8 * size}", common, dwords_of(size)) for size in (12, 16)]
+    loads = [*many, ("lds_load_pair.64", [*common, "i32"], 4)]
+    stores = [(name.replace("load", "store"), arguments, registers) for name, arguments, registers in many]
+    base += [wide.load_to(*load, lanes, faults=False) for load in loads]
+    return base + [wide.store_from(*store, lanes, faults=False) for store in stores]
 
 
 def translate(frame: Frame, instruction: Instruction) -> bool:
@@ -72,7 +78,33 @@ def _call_store(frame: Frame, function: str, size: int, address: Val, offsets: l
     frame.builder.call(f"{function}.{8 * size}.w{frame.lanes}", "void", arguments)
 
 
+def _load_to(frame: Frame, function: str, size: int, address: Val, offsets: list[int], target: Operand) -> bool:
+    """Load into registers in memory; False where there are too few registers for that to pay."""
+    dwords = dwords_of(size) * len(offsets)
+    if dwords < wide.MANY:
+        return False
+    place = frame.vgprs_in_memory(target.index, dwords, reads=not frame.full)
+    arguments = ["ptr %ctx", frame.exec_bits().typed, address.typed, *(f"i32 {offset}" for offset in offsets)]
+    frame.builder.call(f"{function}.{8 * size}.to.w{frame.lanes}", "void", [*arguments, f"ptr {place}"])
+    frame.wrote_memory(target.index, dwords)
+    return True
+
+
+def _store_from(frame: Frame, function: str, size: int, address: Val, offsets: list[int], data: list[Operand]) -> bool:
+    """Store from registers in memory; False where there are too few for that to pay, or they are apart."""
+    dwords = dwords_of(size)
+    first = data[0].index
+    if dwords < wide.MANY or len(data) > 1 or first + dwords > frame.vgprs:
+        return False
+    place = frame.vgprs_in_memory(first, dwords)
+    arguments = ["ptr %ctx", frame.exec_bits().typed, address.typed, *(f"i32 {offset}" for offset in offsets)]
+    frame.builder.call(f"{function}.{8 * size}.from.w{frame.lanes}", "void", [*arguments, f"ptr {place}"])
+    return True
+
+
 def _load(frame: Frame, form: Form, address: Val, offset: int, target: Operand) -> None:
+    if _load_to(frame, "lds_load", form.size_bytes, address, [offset], target):
+        return
     values = _call_load(frame, "lds_load", form.size_bytes, address, [offset])
     if form.size_bytes < 4:
         values = [placed(frame, extended(values[0], form), form, target.index)]
@@ -100,6 +132,8 @@ def placed(frame: Frame, value: Val, form: Form, target: int) -> Val:
 
 
 def _store(frame: Frame, form: Form, address: Val, offset: int, source: Operand) -> None:
+    if _store_from(frame, "lds_store", form.size_bytes, address, [offset], [source]):
+        return
     data = [frame.vgpr(source.index + dword) for dword in range(dwords_of(form.size_bytes))]
     if form.half:
         data = [data[0] >> 16]
@@ -113,6 +147,8 @@ def _translate_pair(frame: Frame, name: str, instruction: Instruction) -> None:
     offsets = [instruction.fields[field] * unit for field in ("offset0", "offset1")]
     address, target = lds_address(frame, find(instruction.src, "addr")), find(instruction.dst, "vdst")
     sources = [source for field in ("data0", "data1") if (source := find(instruction.src, field)) is not None]
+    if target is not None and not sources and _load_to(frame, "lds_load_pair", size, address, offsets, target):
+        return
     data = [frame.vgpr(source.index + dword) for source in sources for dword in range(dwords_of(size))]
     loaded = _call_load(frame, "lds_load_pair", size, address, offsets) if target is not None else []
     if data:

@@ -6,25 +6,20 @@ inline    lds_load_pair.B.wN(ptr ctx, iN mask, <N x i32> address, i32 offset, i3
               B = 32, 64: two elements of each lane.
 inline    lds_store.B.wN(ptr ctx, iN mask, <N x i32> address, i32 offset, <N x i32> × dwords) -> void
 inline    lds_store_pair.B.wN(ptr ctx, iN mask, <N x i32> address, i32 offset, i32 offset, <N x i32> × 2 dwords) -> void
-          lds_gather.B.wN(ptr ctx, iN mask, <N x i32> address) -> {<N x i32> × dwords}
-          lds_scatter.B.wN(ptr ctx, iN mask, <N x i32> address, <N x i32> × dwords) -> void
-              The same for any addresses, lane by lane.
 
 Addresses are classified once for each instruction, in groups of 16 lanes: tiles in LDS are usually 16 elements wide. A
-group is contiguous when its lanes are an element apart, and uniform when they agree. The buffer goes on for at least 64
-bytes behind the last one (Context.lds_limit): what is loaded there is never seen, and lanes that must not store may
-store there. Nothing else looks at a workgroup's LDS while one of its waves runs, so a masked store is a load, a
-selection and a store.
+group is contiguous when its lanes are an element apart, and uniform when they agree; the rest goes to
+``lds_scattered``. Nothing else looks at a workgroup's LDS while one of its waves runs, so a masked store is a load, a
+selection and a store. What loads give to lanes that are not in the mask is open.
 """
 
 from __future__ import annotations
 
 from amdrv.emulator.isa.native.ir_text import constants, deinterleave, interleave, shuffle, splat, vector
+from amdrv.emulator.isa.native.lds_scattered import GROUP, SIZES, concatenate, dwords_of, loaded, loaded_type
 from amdrv.emulator.isa.native.library import Function
 from amdrv.emulator.isa.native.tlb import context_field
 
-GROUP = 16
-SIZES = (1, 2, 4, 8, 12, 16)
 PAIRED = (4, 8)
 CONTIGUOUS = (1, 2, 4, 8)  # larger elements are as fast one by one
 
@@ -33,20 +28,10 @@ def functions(lanes: int) -> list[Function]:
     """The functions for one wave size."""
     result = []
     for size in SIZES:
-        result += [_load(lanes, size, 1), _store(lanes, size, 1), _gather(lanes, size), _scatter(lanes, size)]
+        result += [_load(lanes, size, 1), _store(lanes, size, 1)]
     for size in PAIRED:
         result += [_load(lanes, size, 2), _store(lanes, size, 2)]
     return result
-
-
-def dwords_of(size_bytes: int) -> int:
-    """Registers that an element of a lane fills."""
-    return -(-size_bytes // 4)
-
-
-def loaded_type(lanes: int, dwords: int) -> str:
-    """What loads return."""
-    return f"{{{', '.join([vector(lanes)] * dwords)}}}"
 
 
 def _name(what: str, size: int, elements: int, lanes: int) -> str:
@@ -56,14 +41,6 @@ def _name(what: str, size: int, elements: int, lanes: int) -> str:
 def _arguments(lanes: int, elements: int) -> str:
     offsets = "".join(f", i32 %offset.{element}" for element in range(elements))
     return f"ptr %ctx, i{lanes} %mask, {vector(lanes)} %address{offsets}"
-
-
-def _returned(lanes: int, values: list[str]) -> str:
-    kind, previous, lines = loaded_type(lanes, len(values)), "poison", []
-    for number, value in enumerate(values):
-        lines.append(f"\n  %result.{number} = insertvalue {kind} {previous}, {vector(lanes)} {value}, {number}")
-        previous = f"%result.{number}"
-    return "".join(lines) + f"\n  ret {kind} {previous}"
 
 
 # Classification.
@@ -184,7 +161,7 @@ done:"""
         sources = ", ".join(f"[%{way}.{dword}, %{way}.load]" for way in ways)
         text += f"\n  %value.{dword} = phi {vector(lanes)} {sources}"
     values = [f"%value.{dword}" for dword in range(dwords)]
-    return Function(f"{text}{_returned(lanes, values)}\n}}", inline=True)
+    return Function(f"{text}{loaded(lanes, values)}\n}}", inline=True)
 
 
 def _load_lines(lanes: int, size: int, elements: int) -> str:
@@ -199,7 +176,7 @@ def _load_lines(lanes: int, size: int, elements: int) -> str:
             lines.append(_pointer(f"{name}.at", f"%place.{group}", f"%offset.{element}"))
             lines.append(f"\n  %{name} = load {raw}, ptr %{name}.at, align 1")
             parts.append(f"%{name}")
-        whole = _concatenate(f"line.{element}.whole", parts, element_type, width, lines)
+        whole = concatenate(f"line.{element}.whole", parts, element_type, width, lines)
         if size < 4:
             lines.append(f"\n  %line.{element} = zext {vector(lanes, element_type)} {whole} to {vector(lanes)}")
         else:
@@ -213,19 +190,6 @@ def _load_lines(lanes: int, size: int, elements: int) -> str:
 
 def _renamed(text: str, element: int) -> str:
     return text.replace("%line.raw.", f"%line.raw{element}.")
-
-
-def _concatenate(name: str, parts: list[str], element: str, width: int, lines: list[str]) -> str:
-    """Write the concatenation of vectors of ``width`` elements; returns its name."""
-    step = 0
-    while len(parts) > 1:
-        joined = []
-        for number in range(0, len(parts), 2):
-            target = f"{name}.{step}.{number}"
-            lines.append(shuffle(target, element, width, (parts[number], parts[number + 1]), range(2 * width)))
-            joined.append(f"%{target}")
-        parts, width, step = joined, 2 * width, step + 1
-    return parts[0]
 
 
 def _load_uniform(lanes: int, size: int, elements: int) -> str:
@@ -259,65 +223,14 @@ def _call_gather(lanes: int, size: int, elements: int) -> str:
     returned = loaded_type(lanes, dwords)
     for element in range(elements):
         lines.append(splat(f"offsets.{element}", f"%offset.{element}", lanes))
-        arguments = f"ptr %ctx, i{lanes} %mask, {vector(lanes)} %where.{element}"
         lines.append(f"""
   %where.{element} = add {vector(lanes)} %address, %offsets.{element}
-  %found.{element} = call {returned} @{_name("lds_gather", size, 1, lanes)}({arguments})""")
+  %found.{element} = call {returned} @lds_gather.{8 * size}.w{lanes}(ptr %ctx, {vector(lanes)} %where.{element})""")
         lines += [
             f"\n  %slow.{element * dwords + dword} = extractvalue {returned} %found.{element}, {dword}"
             for dword in range(dwords)
         ]
     return "".join(lines)
-
-
-def _bounded(lanes: int, size: int, other: str) -> str:
-    """IR for %ok, the lanes of the mask in range, and %safe, their addresses (of the rest: ``other``)."""
-    kind, flags = vector(lanes), vector(lanes, "i1")
-    return f"""{context_field("lds", "ptr")}{context_field("lds_bytes", "i32")}
-  %limit = call i32 @llvm.usub.sat.i32(i32 %lds_bytes, i32 {size - 1}){splat("limits", "%limit", lanes)}\
-{splat("others", other, lanes)}
-  %inside = icmp ult {kind} %address, %limits
-  %active = bitcast i{lanes} %mask to {flags}
-  %ok = and {flags} %active, %inside
-  %safe = select {flags} %ok, {kind} %address, {kind} %others"""
-
-
-def _lane_pointer(lanes: int, lane: int) -> str:
-    return f"""
-  %safe.{lane} = extractelement {vector(lanes)} %safe, i64 {lane}
-  %wide.{lane} = zext i32 %safe.{lane} to i64
-  %at.{lane} = getelementptr i8, ptr %lds, i64 %wide.{lane}"""
-
-
-def _gather(lanes: int, size: int) -> Function:
-    kind, dwords = vector(lanes), dwords_of(size)
-    returned = loaded_type(lanes, dwords)
-    lines = [_bounded(lanes, size, "0")]
-    if dwords == 1:
-        word, previous = f"i{8 * size}", "poison"
-        for lane in range(lanes):
-            lines.append(_lane_pointer(lanes, lane))
-            lines.append(f"\n  %word.{lane} = load {word}, ptr %at.{lane}, align 1")
-            lines.append(
-                f"\n  %all.{lane} = insertelement {vector(lanes, word)} {previous}, {word} %word.{lane}, i64 {lane}"
-            )
-            previous = f"%all.{lane}"
-        extend = f"zext {vector(lanes, word)} {previous} to {kind}" if size < 4 else f"freeze {kind} {previous}"
-        lines.append(f"\n  %raw.0 = {extend}")
-    else:
-        width = 4 if dwords == 3 else dwords  # of 96 bits, 32 more are loaded
-        for lane in range(lanes):
-            lines.append(_lane_pointer(lanes, lane))
-            lines.append(f"\n  %word.{lane} = load {vector(width)}, ptr %at.{lane}, align 1")
-        whole = _concatenate("whole", [f"%word.{lane}" for lane in range(lanes)], "i32", width, lines)
-        lines.append(deinterleave("raw.", whole, lanes, width))
-    for dword in range(dwords):
-        select = f"select {vector(lanes, 'i1')} %ok, {kind} %raw.{dword}, {kind} zeroinitializer"
-        lines.append(f"\n  %value.{dword} = {select}")
-    values = [f"%value.{dword}" for dword in range(dwords)]
-    arguments = f"ptr %ctx, i{lanes} %mask, {kind} %address"
-    head = f"define {returned} @{_name('lds_gather', size, 1, lanes)}({arguments}) {{"
-    return Function(f"{head}{''.join(lines)}{_returned(lanes, values)}\n}}")
 
 
 # Stores.
@@ -343,7 +256,7 @@ slow.store:"""
         arguments = f"ptr %ctx, i{lanes} %mask, {vector(lanes)} %where.{element}, {values}"
         text += f"""{splat(f"offsets.{element}", f"%offset.{element}", lanes)}
   %where.{element} = add {vector(lanes)} %address, %offsets.{element}
-  call void @{_name("lds_scatter", size, 1, lanes)}({arguments})"""
+  call void @lds_scatter.{8 * size}.w{lanes}({arguments})"""
     return Function(f"{text}\n  ret void\n}}", inline=True)
 
 
@@ -375,29 +288,3 @@ def _store_lines(lanes: int, size: int, elements: int) -> str:
   %{name} = select {vector(width, "i1")} %keep.{group}, {kind} %{name}.new, {kind} %{name}.old
   store {kind} %{name}, ptr %{name}.at, align 1""")
     return "".join(lines)
-
-
-def _scatter(lanes: int, size: int) -> Function:
-    dwords = dwords_of(size)
-    lines = [_bounded(lanes, size, "%lds_bytes")]
-    if dwords == 1:
-        word = f"i{8 * size}"
-        data = "%data.0"
-        if size < 4:
-            data = "%short"
-            lines.append(f"\n  %short = trunc {vector(lanes)} %data.0 to {vector(lanes, word)}")
-        for lane in range(lanes):
-            lines.append(_lane_pointer(lanes, lane))
-            lines.append(f"""
-  %word.{lane} = extractelement {vector(lanes, word)} {data}, i64 {lane}
-  store {word} %word.{lane}, ptr %at.{lane}, align 1""")
-    else:
-        lines.append(interleave("whole", [f"%data.{dword}" for dword in range(dwords)], lanes))
-        for lane in range(lanes):
-            span = range(dwords * lane, dwords * (lane + 1))
-            lines.append(_lane_pointer(lanes, lane))
-            lines.append(shuffle(f"word.{lane}", "i32", lanes * dwords, ("%whole", "poison"), span))
-            lines.append(f"\n  store {vector(dwords)} %word.{lane}, ptr %at.{lane}, align 1")
-    arguments = ", ".join([f"ptr %ctx, i{lanes} %mask, {vector(lanes)} %address", *_data(lanes, dwords)])
-    head = f"define void @{_name('lds_scatter', size, 1, lanes)}({arguments}) {{"
-    return Function(f"{head}{''.join(lines)}\n  ret void\n}}")

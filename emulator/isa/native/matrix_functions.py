@@ -17,6 +17,7 @@ from amdrv.emulator.isa.native.algebra import LlvmAlgebra
 from amdrv.emulator.isa.native.builder import Builder, Val
 from amdrv.emulator.isa.native.frame import Frame
 from amdrv.emulator.isa.native.library import Function
+from amdrv.emulator.isa.native.operands import read_registers
 from amdrv.emulator.isa.native.primitives import cast, constant, convert
 from amdrv.emulator.isa.native.stack import Stack
 from amdrv.emulator.isa.native.stack_algebra import StackAlgebra
@@ -28,6 +29,8 @@ from amdrv.emulator.isa.semantics.vector_integer import clamp_i32
 CONVENTION = "x86_regcallcc"  # most of C and all of D travel in registers
 # Writes the elements that each lane of a register holds, lowest first: (builder, register, lanes) -> texts.
 Split: TypeAlias = Callable[[Builder, str, int], list[str]]
+# A pointer to 32-bit elements, and which one is that of (k, row).
+Elements: TypeAlias = tuple[str, Callable[[int, int], int]]
 
 
 def functions(lanes: int) -> list[Function]:
@@ -45,12 +48,13 @@ def call_matrix(frame: Frame, instruction: Instruction, algebra: LlvmAlgebra) ->
     mnemonic, fields = instruction.mnemonic, instruction.fields
     rows = SIZE * SIZE // frame.lanes
     target, (x, y, z) = instruction.dst[0], instruction.src
-    if mnemonic in SINGLE and _usual(algebra.mode) and not (fields.get("neg") or fields.get("neg_hi")):
-        sizes = ((x, x.bits // 32), (y, y.bits // 32), (z, rows))
-        if all(operand.kind == Kind.VGPR for operand, _ in sizes) and _call_in_memory(frame, mnemonic, target, sizes):
-            return
-    left, right = (_fetch(frame, operand, operand.bits // 32) for operand in (x, y))
-    addend = _fetch(frame, z, rows)
+    if target.index + rows > frame.vgprs:  # a destination that is not allocated: nothing happens
+        return
+    sizes = ((x, x.bits // 32), (y, y.bits // 32), (z, rows))
+    plain = mnemonic in SINGLE and _usual(algebra.mode) and not (fields.get("neg") or fields.get("neg_hi"))
+    if plain and _call_in_memory(frame, mnemonic, target, sizes):
+        return
+    left, right, addend = ([frame.builder.spread(v) for v in read_registers(frame, *size)] for size in sizes)
     old = [frame.vgpr(target.index + row) for row in range(rows)] if mnemonic in SHORT else []
     results = matrix(algebra, mnemonic, fields, left, right, addend, old)
     for row, value in enumerate(results):
@@ -58,22 +62,15 @@ def call_matrix(frame: Frame, instruction: Instruction, algebra: LlvmAlgebra) ->
 
 
 def _call_in_memory(frame: Frame, mnemonic: str, target: Operand, sizes: Sequence[tuple[Operand, int]]) -> bool:
-    """The call with pointers to registers; False when some register is not allocated."""
+    """The call with pointers to registers; False when some source is not in allocated vector registers."""
     rows = sizes[2][1]
-    if target.index + rows > frame.vgprs or any(operand.index + count > frame.vgprs for operand, count in sizes):
+    if any(operand.kind != Kind.VGPR or operand.index + count > frame.vgprs for operand, count in sizes):
         return False
     places = [frame.vgprs_in_memory(operand.index, count) for operand, count in sizes]
     places.append(frame.vgprs_in_memory(target.index, rows, reads=False))
     frame.builder.call(f"{mnemonic}.mem.w{frame.lanes}", "void", [f"ptr {place}" for place in places])
     frame.wrote_memory(target.index, rows)
     return True
-
-
-def _fetch(frame: Frame, operand: Operand, count: int) -> list[Val]:
-    """The registers of an operand; a constant is the same in all of them."""
-    if operand.kind == Kind.VGPR:
-        return [frame.vgpr(operand.index + row) for row in range(count)]
-    return [frame.builder.spread(frame.builder.constant("u32", operand.value))] * count
 
 
 def matrix(
@@ -209,9 +206,9 @@ def _in_memory(mnemonic: str, lanes: int) -> Function:
         return builder.emit(f"getelementptr {kind}, ptr %{name}, i64 {number}")
 
     places = [at(name, number) for name, count in (("a", 8), ("b", 8), ("c", rows)) for number in range(count)]
-    arguments = [builder.value("u32", builder.emit(f"load {kind}, ptr {place}"), True) for place in places]
+    arguments = [builder.value("u32", builder.emit(f"load {kind}, ptr {place}, align 64"), True) for place in places]
     for number, value in enumerate(_float_body(builder, mnemonic, arguments)):
-        builder.do(f"store {value.typed}, ptr {at('d', number)}")
+        builder.do(f"store {value.typed}, ptr {at('d', number)}, align 64")
     lines = "\n".join(builder.lines)
     head = f"define void @{mnemonic}.mem.w{lanes}(ptr %a, ptr %b, ptr %c, ptr %d) {{"
     return Function(f"{head}\nentry:\n{lines}\nret void\n}}")
@@ -225,11 +222,12 @@ def _float_body(builder: Builder, mnemonic: str, arguments: list[Val]) -> list[V
         addends = [register << 16 for register in addends]
     elif short:
         addends = [convert("fpext", cast(cast(register, "u16"), "f16"), "f32") for register in addends]
-    split = _split_bf16 if brain else _split_f16
-    place = _store_rows(builder, arguments[:8], "float", split)
-    sums = _multiply(
-        builder, place, _rows(builder, arguments[8:16], split), [cast(v, "f32") for v in addends], "f32", _fused
-    )
+    left, right = arguments[:8], arguments[8:16]
+    if brain:
+        elements, rows = _store_elements(builder, left, "float", _split_bf16), _rows(builder, right, _split_bf16)
+    else:
+        elements, rows = _store_f16(builder, left), _rows(builder, right, _split_f16)
+    sums = _multiply(builder, elements, rows, [cast(v, "f32") for v in addends], "f32", _fused)
     if short and brain:
         usual = LlvmAlgebra(builder, FloatMode())
         sums = [to_bf16(usual, value) for value in sums]  # type: ignore[arg-type, misc]
@@ -245,9 +243,9 @@ def _integer_function(mnemonic: str, lanes: int) -> Function:
     vectors = [builder.value("u32", f"%x{number}", True) for number in range(2 * count)]
     signs = [builder.value("u32", f"%sign{number}", False) for number in range(2)]
     left, right = (_split_integers(bits, builder.spread(sign)) for sign in signs)
-    place = _store_rows(builder, vectors[:count], "i32", left)
+    elements = _store_elements(builder, vectors[:count], "i32", left)
     zeros = [constant(vectors[0], "u32", 0)] * (SIZE * SIZE // lanes)
-    sums = _multiply(builder, place, _rows(builder, vectors[count:], right), zeros, "u32", _multiplied)
+    sums = _multiply(builder, elements, _rows(builder, vectors[count:], right), zeros, "u32", _multiplied)
     return Function(_function_text(builder, f"{{}} @{mnemonic}.w{lanes}", [*vectors, *signs], sums))
 
 
@@ -287,18 +285,30 @@ def _split_integers(bits: int, sign: Val) -> Split:
     return split
 
 
-def _store_rows(builder: Builder, registers: Sequence[Val], element: str, split: Split) -> str:
-    """The elements of A that sixteen lanes hold, in memory, a row for each k.
+def _store_elements(builder: Builder, registers: Sequence[Val], element: str, split: Split) -> Elements:
+    """The elements of A that sixteen lanes hold, in memory: all lanes of an element, then those of the next one.
 
     The stores are volatile, so that LLVM leaves them in memory: from there a broadcast to all columns costs nothing.
     """
-    place = builder.emit(f"alloca [{SIZE * SIZE * 4} x i8], align 64")
-    offset = 0
+    texts = [text for register in registers for text in split(builder, _cut(builder, register, 0, SIZE), SIZE)]
+    return _stored(builder, texts, f"<{SIZE} x {element}>"), lambda k, row: SIZE * k + row
+
+
+def _store_f16(builder: Builder, registers: Sequence[Val]) -> Elements:
+    """Elements of A that are f16, in memory as f32: both of a register's lane, then those of the next lane."""
+    texts = []
     for register in registers:
-        for text in split(builder, _cut(builder, register, 0, SIZE), SIZE):
-            row = builder.emit(f"getelementptr i8, ptr {place}, i64 {offset}")
-            builder.do(f"store volatile <{SIZE} x {element}> {text}, ptr {row}, align 64")
-            offset += 4 * SIZE
+        pairs = builder.emit(f"bitcast <{SIZE} x i32> {_cut(builder, register, 0, SIZE)} to <{2 * SIZE} x half>")
+        texts.append(builder.emit(f"fpext <{2 * SIZE} x half> {pairs} to <{2 * SIZE} x float>"))
+    place = _stored(builder, texts, f"<{2 * SIZE} x float>")
+    return place, lambda k, row: 2 * SIZE * (k // 2) + 2 * row + k % 2
+
+
+def _stored(builder: Builder, texts: Sequence[str], shape: str) -> str:
+    place = builder.emit(f"alloca [{len(texts)} x {shape}], align 64")
+    for number, text in enumerate(texts):
+        at = builder.emit(f"getelementptr {shape}, ptr {place}, i64 {number}")
+        builder.do(f"store volatile {shape} {text}, ptr {at}, align 64")
     return place
 
 
@@ -321,7 +331,7 @@ def _rows(builder: Builder, registers: Sequence[Val], split: Split) -> list[list
 
 def _multiply(
     builder: Builder,
-    place: str,
+    elements: Elements,
     columns: Sequence[list[str]],
     addends: Sequence[Val],
     kind: str,
@@ -329,15 +339,15 @@ def _multiply(
 ) -> list[Val]:
     """The registers of D: each of its rows is a vector that gains A[row][k] * B[k] for one k after the other.
 
-    ``place`` holds the elements of A, ``columns`` the rows of B, in as many vectors as a register has groups of
-    sixteen lanes. ``multiply_add(builder, shape, x, y, total)`` writes x * y + total of vectors of a type.
+    ``elements`` are those of A, ``columns`` the rows of B, in as many vectors as a register has groups of sixteen
+    lanes. ``multiply_add(builder, shape, x, y, total)`` writes x * y + total of vectors of a type.
     """
-    groups, scalar = builder.lanes // SIZE, builder.type(kind, False)
+    (place, index), groups, scalar = elements, builder.lanes // SIZE, builder.type(kind, False)
     shape = f"<{SIZE} x {scalar}>"
     totals = [_cut(builder, addends[row // groups], row % groups * SIZE, SIZE) for row in range(SIZE)]
     for k, row_of_b in enumerate(columns):
         for row in range(SIZE):
-            element = builder.emit(f"getelementptr i8, ptr {place}, i64 {4 * (SIZE * k + row)}")
+            element = builder.emit(f"getelementptr {scalar}, ptr {place}, i64 {index(k, row)}")
             element = builder.emit(f"load {scalar}, ptr {element}, align 4")
             single = builder.emit(f"insertelement {shape} poison, {scalar} {element}, i64 0")
             spread = builder.emit(f"shufflevector {shape} {single}, {shape} poison, <{SIZE} x i32> zeroinitializer")

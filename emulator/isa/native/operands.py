@@ -81,6 +81,13 @@ def read(frame: Frame, operand: Operand, kind: str) -> Val:
     return frame.builder.constant(kind, 0)
 
 
+def read_registers(frame: Frame, operand: Operand, count: int) -> list[Val]:
+    """The registers of a wide operand as u32; what is no vector register is the same in all of them."""
+    if operand.kind == Kind.VGPR:
+        return [frame.vgpr(operand.index + number) for number in range(count)]
+    return [read(frame, operand, "u32")] * count
+
+
 def _part(word: Val, kind: str, operand: Operand) -> Val:
     """A 32-bit register, or the half of it that the operand names."""
     if WIDTHS[kind] == 32:

@@ -72,9 +72,7 @@ def compile_module(ir: str, effort: Effort) -> bytes:
     try:
         module = binding.parse_assembly(ir, context)
         module.verify()
-        if effort is Effort.LIBRARY:
-            _optimise_library(machine, module)
-        elif effort is Effort.GOOD:
+        if effort is not Effort.QUICK:
             _optimise(machine, module)
         return bytes(machine.emit_object(module))
     except RuntimeError as error:
@@ -85,21 +83,11 @@ def compile_module(ir: str, effort: Effort) -> bytes:
         context.close()
 
 
-def _optimise_library(machine: Any, module: Any) -> None:
-    from llvmlite import binding
-
-    options = binding.create_pipeline_tuning_options(speed_level=2)
-    options.loop_unrolling = options.loop_vectorization = options.slp_vectorization = False
-    builder = binding.create_pass_builder(machine, options)
-    builder.getModulePassManager().run(module, builder)
-
-
 def _optimise(machine: Any, module: Any) -> None:
-    """What pays for code that was blocks of vector operations before: no loop is worth unrolling or vectorising."""
+    """What pays for code made of vector operations: O2 runs as fast, but takes several times as long to get there."""
     from llvmlite import binding
 
-    options = binding.create_pipeline_tuning_options(speed_level=2)
-    builder = binding.create_pass_builder(machine, options)
+    builder = binding.create_pass_builder(machine, binding.create_pipeline_tuning_options(speed_level=2))
     inliner = binding.create_new_module_pass_manager()
     inliner.add_always_inliner_pass()
     inliner.add_global_dead_code_eliminate_pass()
@@ -107,10 +95,6 @@ def _optimise(machine: Any, module: Any) -> None:
     passes = binding.create_new_function_pass_manager()
     passes.add_sroa_pass()
     passes.add_instruction_combine_pass()
-    passes.add_simplify_cfg_pass()
-    passes.add_new_gvn_pass()
-    passes.add_sccp_pass()
-    passes.add_aggressive_dce_pass()
     passes.add_simplify_cfg_pass()
     for function in module.functions:
         if not function.is_declaration:

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from amdrv.emulator.isa.dispatch import Access, DispatchStats, ShaderMemory
+from amdrv.emulator.isa.dispatch import Access, DispatchStats, ShaderFault, ShaderMemory
 from amdrv.emulator.isa.launch import Launch
 from amdrv.emulator.isa.native import layout
-from amdrv.emulator.isa.native.faults import Reporter
+from amdrv.emulator.isa.native.faults import Reporter, group_of
 from amdrv.emulator.isa.native.layout import Context, Outcome
 from amdrv.emulator.isa.native.plan import Prepared
 from amdrv.emulator.isa.native.units import Unit, Units
@@ -95,7 +95,7 @@ class Run:
     def ask(self) -> None:
         """Ask whether the dispatch is cancelled, if that was not just done."""
         now = time.perf_counter()
-        if now - self._asked < ASK_S or threading.get_ident() != self._owner:
+        if self.stopped or now - self._asked < ASK_S or threading.get_ident() != self._owner:
             return
         self._asked = now
         if self._cancelled():
@@ -138,7 +138,7 @@ class Run:
 
     # What waves want.
 
-    def redirect(self, state: State, outcome: int) -> None:
+    def redirect(self, state: State, outcome: int, number: int) -> None:
         """A wave goes on where its unit has no entry, or with code fetched anew."""
         if outcome == Outcome.REFETCH:
             self._units.invalidate()
@@ -148,7 +148,12 @@ class Run:
         base, pc = (int(numbers[place // 8]) for place in (layout.STATE_BASE, layout.STATE_PC))
         mode = int(state[layout.STATE_MODE // 4])
         pc = base if pc == layout.START else pc
-        unit, base = self._units.find_entry(self.memory, base, pc, mode, self._unit.shape)
+        try:
+            unit, base = self._units.find_entry(self.memory, base, pc, mode, self._unit.shape)
+        except ShaderFault as fault:
+            fault.workgroup = group_of(state)
+            self.fail(fault, number)
+            raise Stopped from fault
         numbers[layout.STATE_CELL // 8] = unit.cell.address
         numbers[layout.STATE_BASE // 8] = base
 

@@ -18,7 +18,16 @@ from __future__ import annotations
 from amdrv.emulator.isa.dispatch import Access
 from amdrv.emulator.isa.native import vector_load, vector_store
 from amdrv.emulator.isa.native.address_pattern import agree
-from amdrv.emulator.isa.native.ir_text import constants, interleave, result, result_type, splat, vector
+from amdrv.emulator.isa.native.ir_text import (
+    cold_result,
+    cold_type,
+    constants,
+    interleave,
+    result,
+    result_type,
+    splat,
+    vector,
+)
 from amdrv.emulator.isa.native.layout import Detail
 from amdrv.emulator.isa.native.library import Function
 from amdrv.emulator.isa.native.tlb import context_field, probe
@@ -117,7 +126,8 @@ def _load(lanes: int, name: str, form: LoadForm) -> Function:
     if form.size_bytes < 4:
         rows += _extract(lanes, form)
         raw = ["%part"]
-    slow = "".join(f"\n  %slow{dword} = extractvalue {returned} %found, {dword}" for dword in range(dwords))
+    cold = cold_type(lanes, dwords)
+    slow = "".join(f"\n  %slow{dword} = extractvalue {cold} %found, {dword + 1}" for dword in range(dwords))
     merged = "".join(
         f"\n  %v{dword} = phi {kind} [{raw[dword]}, %fast], [%slow{dword}, %slow]" for dword in range(dwords)
     )
@@ -128,8 +138,8 @@ def _load(lanes: int, name: str, form: LoadForm) -> Function:
 fast:{rows}
   br label %done
 slow:
-  %found = call {returned} @scratch_read.{name}.w{lanes}({arguments(lanes)}) cold noinline{slow}
-  %fault.slow = extractvalue {returned} %found, {dwords}
+  %found = call {cold} @scratch_read.{name}.w{lanes}({arguments(lanes)}) cold noinline{slow}
+  %fault.slow = extractvalue {cold} %found, 0
   br label %done
 done:
   %fault = phi i1 [false, %fast], [%fault.slow, %slow]{merged}{
@@ -185,15 +195,15 @@ def _pieces(lanes: int, size_bytes: int) -> list[str]:
 
 
 def _read(lanes: int, name: str, form: LoadForm) -> Function:
-    kind, dwords, returned = vector(lanes), form.dwords, result_type(lanes, form.dwords)
-    single, part = result_type(lanes, 1), name if form.size_bytes < 4 else "b32"
+    kind, dwords, returned = vector(lanes), form.dwords, cold_type(lanes, form.dwords)
+    single, part = cold_type(lanes, 1), name if form.size_bytes < 4 else "b32"
     lines, failed = [], "false"
     for dword, place in enumerate(_pieces(lanes, form.size_bytes)):
         where = f"ptr %ctx, i{lanes} %mask, i64 %scratch, {kind} %place{dword}, {kind} zeroinitializer"
         lines.append(f"""{place}
   %loaded{dword} = call {single} @gather.{part}.w{lanes}({where}) noinline
-  %s{dword} = extractvalue {single} %loaded{dword}, 0
-  %f{dword} = extractvalue {single} %loaded{dword}, 1
+  %s{dword} = extractvalue {single} %loaded{dword}, 1
+  %f{dword} = extractvalue {single} %loaded{dword}, 0
   %failed{dword} = or i1 {failed}, %f{dword}""")
         failed = f"%failed{dword}"
         if dword + 1 < dwords:
@@ -216,7 +226,7 @@ bad:
   br label %done
 done:
   %fault = phi i1 [true, %bad], [{failed}, %{last}], [%odd.fault, %odd]{merged}{
-        result(lanes, [f"%v{dword}" for dword in range(dwords)], "%fault")
+        cold_result(lanes, [f"%v{dword}" for dword in range(dwords)], "%fault")
     }
 }}"""
     return Function(text)

@@ -29,15 +29,22 @@ from __future__ import annotations
 
 from amdrv.emulator.isa.dispatch import Access
 from amdrv.emulator.isa.native import layout
-from amdrv.emulator.isa.native.layout import TLB_ENTRIES, TLB_FOLD_SHIFT, TLB_PAGE_SHIFT, Detail, FaultKind, TlbEntry
+from amdrv.emulator.isa.native.layout import (
+    TLB_ENTRIES,
+    TLB_HASH,
+    TLB_HASH_SHIFT,
+    TLB_PAGE_SHIFT,
+    Detail,
+    FaultKind,
+    TlbEntry,
+)
 from amdrv.emulator.isa.native.library import Function
 
 ACCESSES = {"read": Access.READ, "write": Access.WRITE}
 EXTENT = "{i64, i64, i64, i1}"
 PAGE_BYTES = 1 << TLB_PAGE_SHIFT
 _ENTRY_SHIFT = 5  # log2 of the size of an entry
-# The offset of an entry's slot (see ``layout.tlb_slot``) is taken from the address as it is, not from its page.
-_SLOT_SHIFT = TLB_PAGE_SHIFT - _ENTRY_SHIFT
+# The bits of the hashed page (see ``layout.tlb_slot``) that are the offset of an entry's slot.
 _SLOT_MASK = (TLB_ENTRIES - 1) << _ENTRY_SHIFT
 
 
@@ -59,12 +66,11 @@ def context_field(name: str, kind: str) -> str:
 def probe(access: str, va: str, prefix: str = "") -> str:
     """IR that looks at the slot of an address: %tag.ok, %first, %end and %delta (to the host address, if it is ok)."""
     return f"""{context_field(f"tlb_{access}", "ptr")}{context_field("arena", "i64")}
-  %{prefix}slot.low = lshr i64 {va}, {_SLOT_SHIFT}
-  %{prefix}slot.high = lshr i64 {va}, {_SLOT_SHIFT + TLB_FOLD_SHIFT}
-  %{prefix}slot.bits = xor i64 %{prefix}slot.low, %{prefix}slot.high
+  %{prefix}page = lshr i64 {va}, {TLB_PAGE_SHIFT}
+  %{prefix}hash = mul i64 %{prefix}page, {TLB_HASH}
+  %{prefix}slot.bits = lshr i64 %{prefix}hash, {TLB_HASH_SHIFT - _ENTRY_SHIFT}
   %{prefix}slot.offset = and i64 %{prefix}slot.bits, {_SLOT_MASK}
   %{prefix}slot = getelementptr i8, ptr %tlb_{access}, i64 %{prefix}slot.offset
-  %{prefix}page = lshr i64 {va}, {TLB_PAGE_SHIFT}
   %{prefix}tag = load i64, ptr %{prefix}slot
   %{prefix}tag.ok = icmp eq i64 %{prefix}tag, %{prefix}page
   %{prefix}first.at = getelementptr i8, ptr %{prefix}slot, i64 {TlbEntry.first.offset}

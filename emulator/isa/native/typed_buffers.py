@@ -169,37 +169,46 @@ small:
 }}""")
 
 
-def _from_number(lanes: int) -> Function:
-    """bits_of.wN(<N x i32> value, i32 width, i32 kind): the bits of a component from a register."""
-    kind, double, flags = vector(lanes), vector(lanes, "double"), vector(lanes, "i1")
-    intrinsic = f"v{lanes}f64"
-    cases = " ".join(f"i32 {number}, label %k.{name}" for number, name in enumerate(_KINDS))
-    one, minus_one = "splat (double 1.0)", "splat (double -1.0)"
-
-    def clip(name: str, value: str, low: str, high: str) -> str:
-        return f"""
+def _clip(lanes: int, name: str, value: str, low: str, high: str) -> str:
+    """IR that holds doubles between two bounds."""
+    double, flags = vector(lanes, "double"), vector(lanes, "i1")
+    return f"""
   %{name}.low = fcmp olt {double} {value}, {low}
   %{name}.up = select {flags} %{name}.low, {double} {low}, {double} {value}
   %{name}.high = fcmp ogt {double} %{name}.up, {high}
   %{name} = select {flags} %{name}.high, {double} {high}, {double} %{name}.up"""
 
-    def norm(name: str, largest: str) -> str:
-        return f"""{clip(f"{name}.c", "%number", minus_one, one)}
-  %{name}.s = fmul {double} %{name}.c, {largest}
-  %{name}.r = call {double} @llvm.roundeven.{intrinsic}({double} %{name}.s)"""
 
-    def scaled(name: str) -> str:
-        return f"\n  %{name}.r = call {double} @llvm.trunc.{intrinsic}({double} %number)"
-
-    def done(name: str, low: str, high: str) -> str:
-        return f"""{clip(f"{name}.k", f"%{name}.r", low, high)}
+def _encode_kind(lanes: int, name: str, low: str, high: str) -> str:
+    """A block that makes the bits of a normalised or scaled component from %number and returns them."""
+    kind, double = vector(lanes), vector(lanes, "double")
+    if name.endswith("norm"):
+        rounded = f"""{_clip(lanes, f"{name}.c", "%number", "splat (double -1.0)", "splat (double 1.0)")}
+  %{name}.s = fmul {double} %{name}.c, {high}
+  %{name}.r = call {double} @llvm.roundeven.v{lanes}f64({double} %{name}.s)"""
+    else:
+        rounded = f"\n  %{name}.r = call {double} @llvm.trunc.v{lanes}f64({double} %number)"
+    return f"""
+k.{name}:{rounded}{_clip(lanes, f"{name}.k", f"%{name}.r", low, high)}
   %{name}.i = fptosi {double} %{name}.k to {kind}
   %{name}.bits = and {kind} %{name}.i, %ones
   ret {kind} %{name}.bits"""
 
+
+def _from_number(lanes: int) -> Function:
+    """bits_of.wN(<N x i32> value, i32 width, i32 kind): the bits of a component from a register."""
+    kind, double, flags = vector(lanes), vector(lanes, "double"), vector(lanes, "i1")
+    cases = " ".join(f"i32 {number}, label %k.{name}" for number, name in enumerate(_KINDS))
+    bounds = {
+        "unorm": ("zeroinitializer", "%largest"),
+        "snorm": ("%negative", "%largest.signed"),
+        "uscaled": ("zeroinitializer", "%largest"),
+        "sscaled": ("%least", "%largest.signed"),
+    }
+    numbers = "".join(_encode_kind(lanes, name, low, high) for name, (low, high) in bounds.items())
     return Function(f"""define {kind} @bits_of.w{lanes}({kind} %value, i32 %width, i32 %kind) {{{_widths(lanes)}
   %negative = fneg {double} %largest.signed
-  %least = fsub {double} %negative, {one}
+  %least = fsub {double} %negative, splat (double 1.0)
   %float = bitcast {kind} %value to {vector(lanes, "float")}
   %is.nan = fcmp uno {vector(lanes, "float")} %float, %float
   %exact = fpext {vector(lanes, "float")} %float to {double}
@@ -209,11 +218,7 @@ k.uint:
   %bits = and {kind} %value, %ones
   ret {kind} %bits
 k.sint:
-  br label %k.uint
-k.unorm:{norm("unorm", "%largest")}{done("unorm", "zeroinitializer", "%largest")}
-k.snorm:{norm("snorm", "%largest.signed")}{done("snorm", "%negative", "%largest.signed")}
-k.uscaled:{scaled("uscaled")}{done("uscaled", "zeroinitializer", "%largest")}
-k.sscaled:{scaled("sscaled")}{done("sscaled", "%least", "%largest.signed")}
+  br label %k.uint{numbers}
 k.float:
   %whole = icmp eq i32 %width, 32
   br i1 %whole, label %k.uint, label %small

@@ -26,12 +26,14 @@ from amdrv.emulator.isa.native import (
     layout,
     lds,
     scalar_memory,
+    wide,
 )
 from amdrv.emulator.isa.native.algebra import LlvmAlgebra
 from amdrv.emulator.isa.native.builder import Builder
 from amdrv.emulator.isa.native.control import OFFSET_MASK, Ending, Way
 from amdrv.emulator.isa.native.flow import CodeReader, Graph, explore
 from amdrv.emulator.isa.native.frame import (
+    ALIGNED,
     EXEC_HI,
     EXEC_LO,
     SCC_BIT,
@@ -343,6 +345,10 @@ class _Writer:
     def _exec_codes(self) -> tuple[int, ...]:
         return (EXEC_LO, EXEC_HI) if self._shape.lanes == 64 else (EXEC_LO,)
 
+    def _to_move(self, live: int) -> list[int]:
+        """Registers to load or save where a wave comes or goes with these alive."""
+        return self._bits(live & ~self._in_state)
+
     def _bits(self, live: int) -> list[int]:
         live &= self._touched
         return [bit for bit in range(SCC_BIT + 1) if live >> bit & 1]
@@ -362,19 +368,21 @@ class _Writer:
                 builder.do(f"store i1 {builder.emit(f'trunc i32 {word} to i1')}, ptr %scc")
             else:
                 text = self._type(bit)
-                value = builder.emit(f"load {text}, ptr {pointer}, align 4")
-                builder.do(f"store {text} {value}, ptr {slot_name(bit)}")
+                align = ALIGNED if bit < SGPR_BIT else ""
+                value = builder.emit(f"load {text}, ptr {pointer}{align}")
+                builder.do(f"store {text} {value}, ptr {slot_name(bit)}{align}")
 
     def _save_state(self, bits: list[int]) -> None:
         """Registers from their slots to the wave's state."""
         builder = self.builder
         for bit in bits:
             text = self._type(bit)
-            value = builder.emit(f"load {text}, ptr {slot_name(bit)}")
+            align = ALIGNED if bit < SGPR_BIT else ""
+            value = builder.emit(f"load {text}, ptr {slot_name(bit)}{align}")
             if bit == SCC_BIT:
                 text, value = "i32", builder.emit(f"zext i1 {value} to i32")
             pointer = builder.emit(_field(_state_offset(bit, self._shape.lanes)))
-            builder.do(f"store {text} {value}, ptr {pointer}, align 4")
+            builder.do(f"store {text} {value}, ptr {pointer}{align}")
 
     def _store_field(self, place: int, text: str) -> None:
         pointer = self.builder.emit(_field(place))
@@ -394,14 +402,14 @@ class _Writer:
             builder.label(f"%{label}")
             if outcome is not Outcome.END:
                 whole = outcome in (Outcome.JUMP, Outcome.REFETCH)
-                self._save_state(self._bits(EVERYTHING if whole else self._live[self._version(place, mode, None)]))
+                self._save_state(self._to_move(EVERYTHING if whole else self._live[self._version(place, mode, None)]))
                 self._store_field(layout.STATE_PC, f"i64 {builder.emit(f'add i64 %base, {_signed(place)}')}")
                 if mode != ANY_MODE:
                     self._store_field(layout.STATE_MODE, f"i32 {mode}")
             self._leave(outcome)
         for number, (place, mode) in enumerate(sorted(self.resumed)):
             builder.label(f"%r.{number}")
-            self._load_state(self._bits(self._live[self._version(place, mode, None)]))
+            self._load_state(self._to_move(self._live[self._version(place, mode, None)]))
             builder.do(f"br label %{_label(self._version(place, mode, None))}")
         builder.label("%fault")
         if self._shared.faults:
@@ -425,9 +433,14 @@ class _Writer:
             for landing, landing_mode in sorted(self.resumed)
             if landing_mode == mode
         )
+        # It may go back: a wave that has run for long enough leaves, and comes in again where it wanted to go.
+        total, limit = builder.emit("load i64, ptr %count"), builder.emit("load i64, ptr %limit")
+        over = builder.emit(f"icmp ugt i64 {total}, {limit}")
+        builder.do(f"br i1 {over}, label %far.{mode}, label %near.{mode}, {UNLIKELY}")
+        builder.label(f"%near.{mode}")
         builder.do(f"switch i64 {place}, label %far.{mode} [ {cases} ]")
         builder.label(f"%far.{mode}")
-        self._save_state(self._bits(EVERYTHING))
+        self._save_state(self._to_move(EVERYTHING))
         self._store_field(layout.STATE_PC, f"i64 {target}")
         self._store_field(layout.STATE_MODE, f"i32 {mode}")
         self._leave(Outcome.JUMP)
@@ -460,15 +473,21 @@ class _Writer:
         return builder.lines
 
     def _write_slots(self) -> None:
-        """A stack slot for each register; those that must lie together share one."""
-        builder, kind = self.builder, self._type(0)
-        together: dict[int, str] = {}
-        for first, count in _merged(self._shared.runs):
-            run = builder.emit(f"alloca [{count} x {kind}]")
-            for index in range(count):
-                together[first + index] = f"getelementptr {kind}, ptr {run}, i64 {index}"
+        """A stack slot for each register. Those that have to lie together stay in the wave's state."""
+        builder, in_state = self.builder, self._in_state
         for bit in self._bits(EVERYTHING):
-            builder.do(f"{slot_name(bit)} = {together.get(bit) or f'alloca {self._type(bit)}'}")
+            if in_state >> bit & 1:
+                builder.do(f"{slot_name(bit)} = {_field(_state_offset(bit, self._shape.lanes))}")
+            else:
+                builder.do(f"{slot_name(bit)} = alloca {self._type(bit)}{ALIGNED if bit < SGPR_BIT else ''}")
+
+    @property
+    def _in_state(self) -> int:
+        """Registers that need not be loaded or saved, because they never leave the wave's state."""
+        result = 0
+        for first, count in self._shared.runs:
+            result |= (1 << count) - 1 << first
+        return result
 
     def _write_key(self) -> str:
         """MODE of the wave, where the entry switch wants it."""
@@ -482,10 +501,13 @@ class _Writer:
         """A wave's first instruction: VGPR 0 and the scalar registers are set up, the rest is zero."""
         builder = self.builder
         builder.label("%start")
-        vectors = [bit for bit in self._bits(EVERYTHING) if 0 < bit < SGPR_BIT]
-        for bit in vectors:
-            builder.do(f"store {self._type(bit)} zeroinitializer, ptr {slot_name(bit)}")
-        self._load_state([bit for bit in self._bits(EVERYTHING) if bit == 0 or bit >= SGPR_BIT])
+        for first, count in _merged(self._shared.runs):
+            first, count = (1, count - 1) if first == 0 else (first, count)
+            builder.call(f"{wide.CLEAR}.w{self._shape.lanes}", "void", [f"ptr {slot_name(first)}", f"i64 {count}"])
+        for bit in self._bits(EVERYTHING & ~self._in_state):
+            if 0 < bit < SGPR_BIT:
+                builder.do(f"store {self._type(bit)} zeroinitializer, ptr {slot_name(bit)}{ALIGNED}")
+        self._load_state([bit for bit in self._to_move(EVERYTHING) if bit == 0 or bit >= SGPR_BIT])
         cases = " ".join(
             f"i64 {_mode_key(mode) << KEY_BITS}, label %{_label(self._version(0, mode, None))}"
             for place, mode in entries

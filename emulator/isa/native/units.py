@@ -46,7 +46,7 @@ class CompileRecord:
 
     tier: int  # 1: quickly; 2: well
     instructions: int
-    seconds: float  # translation, compilation and loading
+    seconds: float  # translation and compilation; loading if it was cached
     cached: bool  # whether it was found on disk
 
 
@@ -254,7 +254,8 @@ class Units:
                 loaded = self._load(stored, shape)
             except RuntimeError:
                 continue  # an object that does not load is as good as none
-            self._record(stored, started, cached=True)
+            seconds = time.perf_counter() - started
+            self.log.append(CompileRecord(stored.tier, len(stored.sites), seconds, cached=True))
             return self._adopt(shape, key, stored, loaded)
         return None
 
@@ -300,8 +301,9 @@ class Units:
         started = time.perf_counter()
         ir, stored = self.translate(reader, base, entries, added, shape, QUICK)
         stored = replace(stored, code=compile_module(ir, Effort.QUICK))
+        seconds = time.perf_counter() - started
         loaded = self._load(stored, shape)
-        self._record(stored, started, cached=False)
+        self.log.append(CompileRecord(QUICK, len(stored.sites), seconds, cached=False))
         if self._cache is not None:
             self._cache.store_unit(key, stored)
         return stored, loaded
@@ -360,10 +362,6 @@ class Units:
         _, library = self._library(shape.lanes)
         _, loaded = self._linker.load([stored.code], ["unit"], library.require(stored.calls))
         return loaded
-
-    def _record(self, stored: StoredUnit, started: float, *, cached: bool) -> None:
-        seconds = time.perf_counter() - started
-        self.log.append(CompileRecord(stored.tier, len(stored.sites), seconds, cached))
 
 
 def _signed(place: int) -> int:

@@ -10,8 +10,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from amdrv.emulator.isa.native.address_pattern import addresses, agree, arguments, lane_pointer, pattern, window
-from amdrv.emulator.isa.native.ir_text import deinterleave, result, result_type, shuffle, splat, vector
+from amdrv.emulator.isa.native.address_pattern import addresses, arguments, lane_pointer, pattern, uniform, window
+from amdrv.emulator.isa.native.ir_text import (
+    cold_result,
+    cold_type,
+    deinterleave,
+    result,
+    result_type,
+    shuffle,
+    splat,
+    vector,
+)
 from amdrv.emulator.isa.native.lane_transfer import copy, each_probed
 from amdrv.emulator.isa.native.library import Function
 
@@ -60,26 +69,27 @@ def inline_load(lanes: int, head: str, form: LoadForm, slow_call: str) -> Functi
         f"\n  %v{dword} = phi {kind} [%wide{dword}, %wide], [%single{dword}, %single], [%slow{dword}, %slow]"
         for dword in range(dwords)
     )
-    slow = "".join(f"\n  %slow{dword} = extractvalue {returned} %gathered, {dword}" for dword in range(dwords))
+    cold = cold_type(lanes, dwords)
+    slow = "".join(f"\n  %slow{dword} = extractvalue {cold} %gathered, {dword + 1}" for dword in range(dwords))
     text = f"""define {returned} @{head} {{{pattern(lanes, size, "read")}
   br i1 %wide.ok, label %wide, label %other
 wide:
   %wide.host = add i64 %start, %delta
   %wide.at = inttoptr i64 %wide.host to ptr{_load_wide(lanes, form)}
   br label %done
-other:{agree("same.lo", "%lo", "%lo.all", lanes)}
+other:{uniform(lanes)}
   %left = sub i64 %end, %va
   %single.fits = icmp uge i64 %left, {size}
-  %single.known = and i1 %single.fits, %known
-  %single.ok = and i1 %single.known, %same.lo
+  %single.known = and i1 %single.fits, %tag.ok
+  %single.ok = and i1 %single.known, %same.ok
   br i1 %single.ok, label %single, label %slow
 single:
   %single.host = add i64 %va, %delta
   %single.at = inttoptr i64 %single.host to ptr{_load_single(lanes, form)}
   br label %done
 slow:
-  %gathered = call {returned} {slow_call} cold noinline{slow}
-  %fault.slow = extractvalue {returned} %gathered, {dwords}
+  %gathered = call {cold} {slow_call} cold noinline{slow}
+  %fault.slow = extractvalue {cold} %gathered, 0
   br label %done
 done:
   %fault = phi i1 [false, %wide], [false, %single], [%fault.slow, %slow]{merged}{_returned(lanes, dwords)}
@@ -121,7 +131,7 @@ def _load_single(lanes: int, form: LoadForm) -> str:
 
 def _gather(lanes: int, name: str, form: LoadForm) -> Function:
     size, dwords, mask, wide = form.size_bytes, form.dwords, f"i{lanes}", vector(lanes, "i64")
-    returned = result_type(lanes, dwords)
+    returned = cold_type(lanes, dwords)
     transfer = f"ptr %ctx, {mask} %mask, {wide} %vas, i64 {size}, i64 {4 * dwords}, ptr %buffer"
     merged = "".join(
         f"\n  %v{dword} = phi {vector(lanes)} [zeroinitializer, %none], [zeroinitializer, %bad], "
@@ -152,7 +162,7 @@ bad:
   br label %done
 done:
   %failed = phi i1 [false, %none], [true, %bad], [false, %near], [%apart.fault, %over]{merged}{
-        result(lanes, [f"%v{dword}" for dword in range(dwords)], "%failed")
+        cold_result(lanes, [f"%v{dword}" for dword in range(dwords)], "%failed")
     }
 }}"""
     return Function(text)
@@ -178,7 +188,8 @@ def _gather_lanes(lanes: int, form: LoadForm) -> str:
                 value = f"{name}.ext"
             lines.append(f"\n  {name} = insertelement {vector(lanes)} {previous[dword]}, i32 {value}, i64 {lane}")
             previous[dword] = name
-    lines += [f"\n  %quick{dword} = freeze {vector(lanes)} {name}" for dword, name in enumerate(previous)]
+    for dword, name in enumerate(previous):
+        lines.append(f"\n  %quick{dword} = bitcast {vector(lanes)} {name} to {vector(lanes)}")
     return "".join(lines)
 
 

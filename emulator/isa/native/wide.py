@@ -16,7 +16,27 @@ from collections.abc import Sequence
 from amdrv.emulator.isa.native.ir_text import vector
 from amdrv.emulator.isa.native.library import Function
 
+CLEAR = "clear_registers"  # NAME.wN(ptr to, i64 registers)
 MANY = 3  # registers from which on memory is better
+
+
+def functions(lanes: int) -> list[Function]:
+    """The functions for one wave size."""
+    kind = vector(lanes)
+    return [
+        Function(f"""define void @{CLEAR}.w{lanes}(ptr %to, i64 %registers) {{
+  br label %one
+one:
+  %i = phi i64 [0, %0], [%next, %one]
+  %target = getelementptr {kind}, ptr %to, i64 %i
+  store {kind} zeroinitializer, ptr %target, align 64
+  %next = add i64 %i, 1
+  %more = icmp ult i64 %next, %registers
+  br i1 %more, label %one, label %done
+done:
+  ret void
+}}""")
+    ]
 
 
 def load_to(base: str, arguments: Sequence[str], registers: int, lanes: int, *, faults: bool) -> Function:
@@ -42,9 +62,9 @@ def load_to(base: str, arguments: Sequence[str], registers: int, lanes: int, *, 
         lines += [
             f"  %at.{number} = getelementptr {kind}, ptr %registers, i64 {number}",
             f"  %new.{number} = extractvalue {{{returned}}} %found, {number}",
-            f"  %old.{number} = load {kind}, ptr %at.{number}",
+            f"  %old.{number} = load {kind}, ptr %at.{number}, align 64",
             f"  %value.{number} = select <{lanes} x i1> %active, {kind} %new.{number}, {kind} %old.{number}",
-            f"  store {kind} %value.{number}, ptr %at.{number}",
+            f"  store {kind} %value.{number}, ptr %at.{number}, align 64",
         ]
     lines += ["  ret i1 false" if faults else "  ret void", "}"]
     return Function("\n".join(lines))
@@ -59,7 +79,7 @@ def store_from(base: str, arguments: Sequence[str], registers: int, lanes: int, 
     for number in range(registers):
         lines += [
             f"  %at.{number} = getelementptr {kind}, ptr %registers, i64 {number}",
-            f"  %data.{number} = load {kind}, ptr %at.{number}",
+            f"  %data.{number} = load {kind}, ptr %at.{number}, align 64",
         ]
     data = [f"{kind} %data.{number}" for number in range(registers)]
     call = f"call {result} @{base}.w{lanes}({', '.join([*names, *data])})"

@@ -353,9 +353,8 @@ other:
   br label %look
 fill:
 {_load("delta", "i64", "%extent", 16)}  %page = lshr i64 %va, {layout.TLB_PAGE_SHIFT}
-  %page.high = lshr i64 %page, {layout.TLB_FOLD_SHIFT}
-  %folded = xor i64 %page, %page.high
-  %index = and i64 %folded, {layout.TLB_ENTRIES - 1}
+  %hash = mul i64 %page, {layout.TLB_HASH}
+  %index = lshr i64 %hash, {layout.TLB_HASH_SHIFT}
   %place = mul i64 %index, {ctypes.sizeof(TlbEntry)}
   %entry = getelementptr i8, ptr %tlb, i64 %place
   store i64 %page, ptr %entry

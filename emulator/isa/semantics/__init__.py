@@ -7,7 +7,11 @@ from amdrv.emulator.isa.semantics import (
     convert,
     cube,
     divide,
+    extrema,
+    float8,
+    gfx12,
     matrix,
+    matrix_gfx12,
     packed,
     scalar,
     scalar_float,
@@ -35,19 +39,24 @@ _FAMILIES = (
     video,
     cube,
     packed,
-    matrix,
 )
-_BY_MNEMONIC = {definition.mnemonic: definition for module in _FAMILIES for definition in module.DEFINITIONS}
+# What a generation adds to the families, or has under the same name with another meaning (its matrices).
+_OF_GENERATION = {"gfx11": (matrix,), "gfx12": (matrix_gfx12, extrema, float8, gfx12)}
+_BY_MNEMONIC = {
+    generation: {item.mnemonic: item for module in (*_FAMILIES, *further) for item in module.DEFINITIONS}
+    for generation, further in _OF_GENERATION.items()
+}
 
 
-def lookup(mnemonic: str) -> Definition | None:
+def lookup(mnemonic: str, generation: str = "gfx11") -> Definition | None:
     """The definition of an ALU instruction, or None when an engine owns it (``ownership.ENGINE``) or nobody does.
 
-    A half of a dual instruction is known by either name: "v_dual_add_f32" is "v_add_f32".
+    A half of a dual instruction is known by either name: "v_dual_add_f32" is "v_add_f32". What only other generations
+    have may be found too: the decoder never asks for it.
     """
-    return _BY_MNEMONIC.get(mnemonic.replace("v_dual_", "v_", 1))
+    return _BY_MNEMONIC[generation].get(mnemonic.replace("v_dual_", "v_", 1))
 
 
-def definitions() -> tuple[Definition, ...]:
-    """Every definition, in the order of the families."""
-    return tuple(_BY_MNEMONIC.values())
+def definitions(generation: str = "gfx11") -> tuple[Definition, ...]:
+    """Every definition that ``lookup`` finds, in the order of the families."""
+    return tuple(_BY_MNEMONIC[generation].values())

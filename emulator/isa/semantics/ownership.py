@@ -40,4 +40,23 @@ _GROUPS: dict[str, str] = {
     """,
 }
 
-ENGINE: dict[str, str] = {mnemonic: reason for reason, names in _GROUPS.items() for mnemonic in names.split()}
+# What gfx12 has more.
+_GROUPS_OF_GFX12: dict[str, str] = {
+    CONTROL: """
+        s_barrier_signal s_barrier_signal_isfirst s_barrier_wait s_barrier_leave s_barrier_init s_barrier_join
+    """,
+    SCHEDULING: """
+        s_sleep_var s_wait_alu s_wait_loadcnt s_wait_storecnt s_wait_samplecnt s_wait_bvhcnt s_wait_expcnt s_wait_dscnt
+        s_wait_kmcnt s_wait_loadcnt_dscnt s_wait_storecnt_dscnt
+    """,
+    STATE: "s_get_barrier_state s_alloc_vgpr",
+    LANES: "v_permlane16_var_b32 v_permlanex16_var_b32",
+}
+
+
+def _by_mnemonic(groups: dict[str, str]) -> dict[str, str]:
+    return {mnemonic: reason for reason, names in groups.items() for mnemonic in names.split()}
+
+
+ENGINE: dict[str, str] = _by_mnemonic(_GROUPS)
+ENGINE_OF_GFX12: dict[str, str] = ENGINE | _by_mnemonic(_GROUPS_OF_GFX12)

@@ -6,6 +6,7 @@ import io
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -15,6 +16,9 @@ from numpy.typing import NDArray
 
 from amdrv.emulator.isa.dispatch import Access, Dispatch, DispatchStats, MemoryViolation
 from amdrv.emulator.isa.interpreter import Interpreter
+
+if TYPE_CHECKING:
+    from amdrv.emulator.isa.native.engine import Translator
 
 PAGE = 4096
 BASE = 0x7F00_0000_0000  # virtual address of the first page
@@ -95,10 +99,11 @@ class Bench:
     """Compile, load, launch."""
 
     memory: PagedMemory = field(default_factory=PagedMemory)
-    engine: Interpreter = field(default_factory=Interpreter)
+    engine: Interpreter | Translator = field(default_factory=Interpreter)
     interrupts: list[int] = field(default_factory=list)
     stats: DispatchStats = field(default_factory=DispatchStats)
     ticks: int = 1000
+    arch: str = "gfx1100"
 
     def array(self, data: NDArray[np.generic], *, writable: bool = True) -> int:
         va = self.memory.allocate(max(data.nbytes, 1), writable=writable)
@@ -110,8 +115,8 @@ class Bench:
         return np.frombuffer(self.memory.read(va, count * np.dtype(dtype).itemsize), dtype).reshape(shape)
 
     def load(self, ir: str, name: str = "k", features: str = "") -> Kernel:
-        """Compile LLVM IR text for gfx1100 and place its text section in memory."""
-        blob = compile_ir(ir, features)
+        """Compile LLVM IR text for the bench's processor and place its text section in memory."""
+        blob = compile_ir(ir, features, self.arch)
         elf = ELFFile(io.BytesIO(blob))
         text, rodata = elf.get_section_by_name(".text"), elf.get_section_by_name(".rodata")
         symbols = {symbol.name: symbol["st_value"] for symbol in elf.get_section_by_name(".symtab").iter_symbols()}
@@ -274,14 +279,12 @@ def words(listing: str) -> list[int]:
     return [int(word, 16) for line in lines for word in line.split("  ")[0].split()]
 
 
-def compile_ir(ir: str, features: str) -> bytes:
-    """Object code for gfx1100; the IR names no target of its own."""
+def compile_ir(ir: str, features: str, arch: str = "gfx1100") -> bytes:
+    """Object code for ``arch``; the IR names no target of its own."""
     llvm.initialize_all_targets()
     llvm.initialize_all_asmprinters()
     triple = "amdgcn-amd-amdhsa"
-    machine = llvm.Target.from_triple(triple).create_target_machine(
-        cpu="gfx1100", features=features, opt=2, reloc="pic"
-    )
+    machine = llvm.Target.from_triple(triple).create_target_machine(cpu=arch, features=features, opt=2, reloc="pic")
     module = llvm.parse_assembly(f'target triple = "{triple}"\n{ir}')
     module.verify()
     return bytes(machine.emit_object(module))
@@ -312,6 +315,39 @@ def _relocate(elf: ELFFile, code: bytearray, va: int, relocations: object, const
         struct.pack_into("<I", code, relocation["r_offset"], word)
 
 
+@pytest.fixture(scope="session")
+def translator(tmp_path_factory: pytest.TempPathFactory) -> Translator:
+    """One for all tests: what they call of the library is compiled once."""
+    from amdrv.emulator.isa.native import jit
+    from amdrv.emulator.isa.native.cache import ObjectCache
+    from amdrv.emulator.isa.native.engine import Translator
+
+    if reason := jit.unavailable():
+        pytest.skip(reason)
+    return Translator(threads=2, cache=ObjectCache(tmp_path_factory.mktemp("native") / "cache"))
+
+
+@pytest.fixture(params=["interpreter", "translator"])
+def bench(request: pytest.FixtureRequest) -> Bench:
+    """A bench with either engine: both pass the same tests."""
+    if request.param == "interpreter":
+        return Bench()
+    engine: Translator = request.getfixturevalue("translator")
+    engine.invalidate_code()  # another memory
+    return Bench(engine=engine)
+
+
 @pytest.fixture
-def bench() -> Bench:
-    return Bench()
+def gfx1201_bench() -> Bench:
+    """A bench with the interpreter for gfx1201."""
+    return Bench(engine=Interpreter("gfx1201"), arch="gfx1201")
+
+
+@pytest.fixture(params=["interpreter", "translator", "gfx1201"])
+def compiling_bench(request: pytest.FixtureRequest) -> Bench:
+    """A bench for programs that a compiler writes: with either engine of gfx1100, and for gfx1201."""
+    if request.param == "gfx1201":
+        return Bench(engine=Interpreter("gfx1201"), arch="gfx1201")
+    engine = Interpreter() if request.param == "interpreter" else request.getfixturevalue("translator")
+    engine.invalidate_code()  # another memory
+    return Bench(engine=engine)

@@ -122,11 +122,10 @@ class Fault:
 
 
 def masks(rng: np.random.Generator, lanes: int) -> list[int]:
-    """EXEC masks worth trying: all, none, one lane, halves, and random ones."""
+    """EXEC masks worth trying, the most important first: all lanes, none, any, one, halves, all but three, any."""
     whole = (1 << lanes) - 1
     random = [int(rng.integers(0, 1 << 64, dtype=np.uint64)) & whole for _ in range(2)]
-    single = 1 << int(rng.integers(lanes))
-    return [whole, whole, 0, single, 0xFFFF, whole & ~0xFFFF, whole >> 3, *random]
+    return [whole, 0, random[0], 1 << int(rng.integers(lanes)), 0xFFFF, whole & ~0xFFFF, whole >> 3, random[1]]
 
 
 def _prepare(instruction: Instruction, place: Place) -> Op:
@@ -209,15 +208,17 @@ class Bench:
         if not translate(frame, instruction):
             raise AssertionError(f"{instruction.mnemonic} is not translated")
         frame.flush()
-        head, tail = [], []
+        # Vector registers are neighbours, as instructions with many of them want it.
+        head, tail = [f"%file = alloca [{VGPRS} x <{self.lanes} x i32>]"], []
         for bit in range(SCC_BIT + 1):
             if frame.touched >> bit & 1:
                 kind = f"<{self.lanes} x i32>" if bit < SGPR_BIT else "i32"
                 place = 4 * self.lanes * bit + layout.STATE_VGPR
                 place = layout.STATE_SGPR + 4 * (bit - SGPR_BIT) if bit >= SGPR_BIT else place
                 slot = slot_name(bit)
+                memory = f"getelementptr {kind}, ptr %file, i64 {bit}" if bit < SGPR_BIT else f"alloca {kind}"
                 head += [
-                    f"{slot} = alloca {kind}",
+                    f"{slot} = {memory}",
                     f"{slot}.at = getelementptr i8, ptr %state, i64 {place}",
                     f"{slot}.in = load {kind}, ptr {slot}.at",
                     f"store {kind} {slot}.in, ptr {slot}",

@@ -261,7 +261,7 @@ def test_an_endless_loop_ends_when_cancelled(bench: Any) -> None:
 
     stats = bench.launch(bench.assemble(listing), (4,), (32,), cancelled=cancelled)
     assert asked == 4
-    assert stats.waves == 4
+    assert 1 <= stats.waves <= 4  # an engine need not have begun with all
 
 
 def test_changed_code_is_seen_after_invalidation_only(bench: Any) -> None:

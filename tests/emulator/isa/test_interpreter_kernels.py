@@ -7,6 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+@pytest.fixture
+def bench(compiling_bench: Any) -> Any:
+    """All engines run what LLVM compiles for them."""
+    return compiling_bench
+
+
 DECLARATIONS = """
 declare i32 @llvm.amdgcn.workitem.id.x()
 declare i32 @llvm.amdgcn.workitem.id.y()

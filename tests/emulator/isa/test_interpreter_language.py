@@ -8,6 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+@pytest.fixture
+def bench(compiling_bench: Any) -> Any:
+    """All engines run what LLVM compiles for them."""
+    return compiling_bench
+
+
 ITEMS = 64
 WAVE64 = "-wavefrontsize32,+wavefrontsize64"
 Function = Callable[[Any, Any], Any]

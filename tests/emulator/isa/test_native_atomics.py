@@ -179,7 +179,7 @@ def size_of(name: str) -> int:
 def test_atomic_in_memory_agrees_with_the_interpreter(bench: Bench, name: str) -> None:
     rng = np.random.default_rng(len(name))
     for offsets in places(rng, bench.lanes, size_of(name), 2 * PAGE - 64):
-        for mask in masks(rng, bench.lanes):
+        for mask in masks(rng, bench.lanes)[:3]:
             wave = Wave.random(rng, bench.lanes).set_exec(mask)
             set_numbers(rng, wave)
             spread(wave, np.uint64(BASE + 32) + offsets)
@@ -193,7 +193,7 @@ def test_atomic_in_memory_agrees_with_the_interpreter(bench: Bench, name: str) -
 def test_atomic_in_lds_agrees_with_the_interpreter(bench: Bench, name: str) -> None:
     rng = np.random.default_rng(len(name))
     for offsets in places(rng, bench.lanes, size_of(name), LDS_BYTES + 64):
-        for mask in masks(rng, bench.lanes):
+        for mask in masks(rng, bench.lanes)[:3]:
             wave = Wave.random(rng, bench.lanes).set_exec(mask)
             set_numbers(rng, wave)
             wave.vgpr[ADDRESS] = offsets

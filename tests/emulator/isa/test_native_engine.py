@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import Bench, PagedMemory
 
 from amdrv import demo
 from amdrv.emulator.isa.dispatch import ShaderFault
-from amdrv.emulator.isa.interpreter import Interpreter
 from amdrv.emulator.isa.native import jit
 
 pytestmark = pytest.mark.skipif(bool(jit.unavailable()), reason=jit.unavailable() or "available")
@@ -41,43 +41,46 @@ def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def benches(bench: Any, shared_folder: Path) -> tuple[Any, Any]:
+def bench() -> Bench:
+    return Bench()
+
+
+@pytest.fixture
+def benches(shared_folder: Path) -> tuple[Bench, Bench]:
     """Two alike: one with the interpreter, one with the translator."""
-    other = type(bench)(engine=make_engine(shared_folder))
-    bench.engine = Interpreter()
-    return bench, other
+    return Bench(), Bench(engine=make_engine(shared_folder))
 
 
 def source(name: str) -> str:
     return (KERNELS / f"{name}.ll").read_text()
 
 
-def run_saxpy(bench: Any) -> None:
+def run_saxpy(bench: Bench) -> None:
     n = 1000
     x, y = np.arange(n, dtype=np.float32), np.full(n, 0.5, np.float32)
     bench.launch(bench.load(source("saxpy"), "saxpy"), (4,), (256,), bench.array(y), bench.array(x), np.float32(3), n)
 
 
-def run_matmul(bench: Any) -> None:
+def run_matmul(bench: Bench) -> None:
     n = 64
     a, b = np.random.default_rng(2).standard_normal((2, n, n), np.float32)
     c, a, b = (bench.array(matrix) for matrix in (np.zeros_like(a), a, b))
     bench.launch(bench.load(source("matmul"), "matmul"), (2, 2), (32, 8), c, a, b, n)
 
 
-def run_reduce(bench: Any) -> None:
+def run_reduce(bench: Bench) -> None:
     x = np.random.default_rng(3).standard_normal(5000, np.float32)
     partial, x = bench.array(np.zeros(5, np.float32)), bench.array(x)
     bench.launch(bench.load(source("reduce"), "reduce"), (5,), (256,), partial, x, 5000)
 
 
-def run_histogram(bench: Any) -> None:
+def run_histogram(bench: Bench) -> None:
     data = np.random.default_rng(4).integers(0, 256, 16384, np.uint8)
     bins, data = bench.array(np.zeros(256, np.uint32)), bench.array(data)
     bench.launch(bench.load(source("histogram"), "histogram"), (4,), (256,), bins, data)
 
 
-def run_mandelbrot(bench: Any) -> None:
+def run_mandelbrot(bench: Bench) -> None:
     steps = bench.array(np.zeros((30, 60), np.uint32))
     view = [np.float32(number) for number in (-2.0, -1.2, 0.05)]
     kernel = bench.load(source("mandelbrot"), "mandelbrot")
@@ -89,7 +92,7 @@ PROGRAMS = [run_saxpy, run_matmul, run_reduce, run_histogram, run_mandelbrot]
 
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_memory_and_counts_are_those_of_the_interpreter(
-    benches: tuple[Any, Any], program: Callable[[Any], None]
+    benches: tuple[Bench, Bench], program: Callable[[Any], None]
 ) -> None:
     for bench in benches:
         program(bench)
@@ -100,7 +103,7 @@ def test_memory_and_counts_are_those_of_the_interpreter(
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_better_code_gives_the_same_results(benches: tuple[Any, Any], program: Callable[[Any], None]) -> None:
+def test_better_code_gives_the_same_results(benches: tuple[Bench, Bench], program: Callable[[Any], None]) -> None:
     from amdrv.emulator.isa.native import units
 
     oracle, bench = benches
@@ -110,12 +113,29 @@ def test_better_code_gives_the_same_results(benches: tuple[Any, Any], program: C
         bench.engine.settle(SETTLE_S)
     assert [record.tier for record in bench.engine.compile_log][-1] == 2
     for one in (oracle, bench):
-        one.memory = type(one.memory)()
+        one.memory = PagedMemory()
         one.engine.invalidate_code()
         program(one)
     assert bench.stats == oracle.stats
     np.testing.assert_array_equal(bench.memory.arena, oracle.memory.arena)
 
+
+JUMP = """
+    f4040100 f8000000           s_load_b64 s[4:5], s[0:1], null
+    be864700                    s_getpc_b64 s[6:7]
+    bf89fc07                    s_waitcnt lgkmcnt(0)
+    f4000202 f8000000           s_load_b32 s8, s[4:5], null
+    bf89fc07                    s_waitcnt lgkmcnt(0)
+    80060806                    s_add_u32 s6, s6, s8
+    82078007                    s_addc_u32 s7, s7, 0
+    be804806                    s_setpc_b64 s[6:7]
+    bf9f0000                    s_code_end
+    be880087                    s_mov_b32 s8, 7
+    7e020208                    v_mov_b32_e32 v1, s8
+    7e040280                    v_mov_b32_e32 v2, 0
+    dc6a0004 00040102           global_store_b32 v2, v1, s[4:5] offset:4
+    bfb00000                    s_endpgm
+"""
 
 # Every workgroup adds one to a counter and then waits until all have.
 MEETING = """
@@ -140,41 +160,48 @@ out:
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_all_workgroups_can_wait_for_each_other(bench: Any, shared_folder: Path, threads: int) -> None:
+def test_all_workgroups_can_wait_for_each_other(bench: Bench, shared_folder: Path, threads: int) -> None:
     bench.engine = make_engine(shared_folder, threads=threads)
     count = bench.array(np.zeros(1, np.uint32))
     bench.launch(bench.load(MEETING), (100,), (64,), count, np.int32(100))
     assert bench.read(count, "u4", 1)[0] == 100
 
 
-def test_a_unit_on_disk_is_used_and_gives_the_same(bench: Any, tmp_path: Path) -> None:
-    first = make_engine(tmp_path / "c")
-    bench.engine = first
-    run_saxpy(bench)
-    expected = bench.memory.arena.copy()
-    other = type(bench)(engine=make_engine(tmp_path / "c"))
-    run_saxpy(other)
-    assert [record.cached for record in first.compile_log] == [False]
-    assert [record.cached for record in other.engine.compile_log] == [True]
-    np.testing.assert_array_equal(other.memory.arena, expected)
+COUNT_TO_TEN = """
+    be860080  s_mov_b32 s6, 0
+    80068106  s_add_u32 s6, s6, 1
+    bf0a8a06  s_cmp_lt_u32 s6, 10
+    bfa2fffd  s_cbranch_scc1 65533
+    bfb00000  s_endpgm
+"""
+
+
+def run_counting(bench: Bench) -> None:
+    bench.launch(bench.assemble(COUNT_TO_TEN), (3,), (64,))
+    assert (bench.stats.waves, bench.stats.wave_instructions) == (6, 6 * 32)
+
+
+def test_a_unit_on_disk_is_used_and_gives_the_same(tmp_path: Path) -> None:
+    benches = [Bench(engine=make_engine(tmp_path / "c")) for _ in range(2)]
+    for bench in benches:
+        run_counting(bench)
+    assert [bench.engine.compile_log[0].cached for bench in benches] == [False, True]
 
 
 @pytest.mark.parametrize("damage", ["flipped", "truncated", "foreign"])
-def test_damaged_files_are_compiled_again(bench: Any, tmp_path: Path, damage: str) -> None:
+def test_damaged_files_are_compiled_again(bench: Bench, tmp_path: Path, damage: str) -> None:
     bench.engine = make_engine(tmp_path / "c")
-    run_saxpy(bench)
-    expected = bench.memory.arena.copy()
+    run_counting(bench)
     for path in (path for path in (tmp_path / "c").rglob("*") if path.is_file()):
         data = bytearray(path.read_bytes())
         data[len(data) // 2] ^= 1
         path.write_bytes({"flipped": data, "truncated": data[: len(data) // 2], "foreign": b"something else"}[damage])
-    other = type(bench)(engine=make_engine(tmp_path / "c"))
-    run_saxpy(other)
-    assert [record.cached for record in other.engine.compile_log] == [False]
-    np.testing.assert_array_equal(other.memory.arena, expected)
+    other = Bench(engine=make_engine(tmp_path / "c"))
+    run_counting(other)
+    assert not other.engine.compile_log[0].cached
 
 
-def test_code_that_an_invalidation_finds_unchanged_is_not_compiled_again(bench: Any, shared_folder: Path) -> None:
+def test_code_that_an_invalidation_finds_unchanged_is_not_compiled_again(bench: Bench, shared_folder: Path) -> None:
     bench.engine = make_engine(shared_folder)
     kernel = bench.assemble([0xBF800000, 0xBFB00000])
     bench.launch(kernel, (1,), (32,))
@@ -184,41 +211,33 @@ def test_code_that_an_invalidation_finds_unchanged_is_not_compiled_again(bench: 
     assert len(bench.engine.compile_log) == done
 
 
-def test_the_same_code_at_another_address_is_not_compiled_again(bench: Any, shared_folder: Path) -> None:
+def test_the_same_code_at_another_address_is_not_compiled_again(bench: Bench, shared_folder: Path) -> None:
     bench.engine = make_engine(shared_folder)
     for _ in range(3):
         bench.launch(bench.assemble([0xBF800000, 0xBFB00000]), (1,), (32,))
     assert len(bench.engine.compile_log) == 1
 
 
-def test_a_computed_jump_becomes_an_entry_after_the_first_time(bench: Any, shared_folder: Path) -> None:
-    # The offset of the jump comes from memory: s[6:7] = where the code goes on.
-    listing = """
-    f4040100 f8000000           s_load_b64 s[4:5], s[0:1], null
-    be864700                    s_getpc_b64 s[6:7]
-    bf89fc07                    s_waitcnt lgkmcnt(0)
-    f4000202 f8000000           s_load_b32 s8, s[4:5], null
-    bf89fc07                    s_waitcnt lgkmcnt(0)
-    80060806                    s_add_u32 s6, s6, s8
-    82078007                    s_addc_u32 s7, s7, 0
-    be804806                    s_setpc_b64 s[6:7]
-    bf9f0000                    s_code_end
-    be880087                    s_mov_b32 s8, 7
-    7e020208                    v_mov_b32_e32 v1, s8
-    7e040280                    v_mov_b32_e32 v2, 0
-    dc6a0000 00040102           global_store_b32 v2, v1, s[4:5]
-    bfb00000                    s_endpgm
-    """
+def test_a_computed_jump_becomes_an_entry_after_the_first_time(bench: Bench, shared_folder: Path) -> None:
+    # Where the code goes on is loaded from memory, as bytes from behind s_getpc.
     bench.engine = make_engine(shared_folder)
-    kernel = bench.assemble(listing)
+    kernel = bench.assemble(JUMP)
     for turn in range(3):
-        # From behind s_getpc to s_mov: 4 + 8 + 4 + 4 + 4 + 4 + 4 bytes.
-        cell = bench.array(np.array([32], np.uint32))
-        bench.launch(kernel, (3,), (32,), cell)
-        assert bench.read(cell, "u4", 1)[0] == 7
+        arguments = bench.array(np.array([32, 0], np.uint32))
+        bench.launch(kernel, (3,), (32,), arguments)
+        assert bench.read(arguments, "u4", 2).tolist() == [32, 7]
         if turn == 0:
             done = len(bench.engine.compile_log)
     assert len(bench.engine.compile_log) == done
+
+
+def test_a_loop_of_computed_jumps_ends_when_cancelled(bench: Bench, shared_folder: Path) -> None:
+    bench.engine = make_engine(shared_folder)
+    arguments = bench.array(np.array([0, 0], np.uint32))
+    cancelled = threading.Event()
+    threading.Timer(0.3, cancelled.set).start()
+    bench.launch(bench.assemble(JUMP), (3,), (32,), arguments, cancelled=cancelled.is_set)
+    assert bench.read(arguments, "u4", 2).tolist() == [0, 0]
 
 
 FAULTS = {
@@ -234,7 +253,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_faults_are_told_in_the_interpreters_words(benches: tuple[Any, Any], name: str) -> None:
+def test_faults_are_told_in_the_interpreters_words(benches: tuple[Bench, Bench], name: str) -> None:
     listing = f"""
     be8400ff 00001000  s_mov_b32 s4, 0x1000
     be8500ff 00001234  s_mov_b32 s5, 0x1234
@@ -252,14 +271,14 @@ def test_faults_are_told_in_the_interpreters_words(benches: tuple[Any, Any], nam
     assert told[0] == told[1]
 
 
-def test_an_engine_goes_on_after_a_fault(bench: Any, shared_folder: Path) -> None:
+def test_an_engine_goes_on_after_a_fault(bench: Bench, shared_folder: Path) -> None:
     bench.engine = make_engine(shared_folder)
     with pytest.raises(ShaderFault):
         bench.launch(bench.assemble([0xBF900002]), (100,), (32,))
     assert bench.launch(bench.assemble([0xBFB00000]), (100,), (32,)).waves == 100
 
 
-def test_a_dispatch_ends_soon_after_it_is_cancelled(bench: Any, shared_folder: Path) -> None:
+def test_a_dispatch_ends_soon_after_it_is_cancelled(bench: Bench, shared_folder: Path) -> None:
     bench.engine = make_engine(shared_folder)
     cancelled = threading.Event()
     threading.Timer(0.2, cancelled.set).start()
@@ -269,7 +288,7 @@ def test_a_dispatch_ends_soon_after_it_is_cancelled(bench: Any, shared_folder: P
     assert stats.wave_instructions > 0
 
 
-def test_an_exception_of_cancelled_comes_out(bench: Any, shared_folder: Path) -> None:
+def test_an_exception_of_cancelled_comes_out(bench: Bench, shared_folder: Path) -> None:
     bench.engine = make_engine(shared_folder)
 
     def cancelled() -> bool:
@@ -279,7 +298,7 @@ def test_an_exception_of_cancelled_comes_out(bench: Any, shared_folder: Path) ->
         bench.launch(bench.assemble([0xBFA0FFFF]), (50,), (64,), cancelled=cancelled)
 
 
-def test_code_that_llvm_refuses_is_interpreted(bench: Any, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+def test_code_that_llvm_refuses_is_interpreted(bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
     from amdrv.emulator.isa.native import units
     from amdrv.emulator.isa.native.pipeline import BadModule
 
@@ -316,7 +335,7 @@ def test_the_interpreter_exits_while_waves_run() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "leaving\n", "")
 
 
-def test_a_forked_process_runs_dispatches_of_its_own(bench: Any, shared_folder: Path) -> None:
+def test_a_forked_process_runs_dispatches_of_its_own(bench: Bench, shared_folder: Path) -> None:
     bench.engine = make_engine(shared_folder)
     kernel = bench.assemble([0xBF800000, 0xBFB00000])
     bench.launch(kernel, (2000,), (64,))

@@ -20,6 +20,7 @@ LISTING = """
     d9d80008 04000002  ds_load_b64 v[4:5], v2 offset:8
     dbf80000 04000002  ds_load_b96 v[4:6], v2
     dbfc0010 04000002  ds_load_b128 v[4:7], v2 offset:16
+    dbfc0000 01000002  ds_load_b128 v[1:4], v2
     d8e80000 01000002  ds_load_u8 v1, v2
     d8e40003 01000002  ds_load_i8 v1, v2 offset:3
     d8f00000 01000002  ds_load_u16 v1, v2
@@ -94,7 +95,7 @@ def address_patterns(rng: np.random.Generator, lanes: int, size: int) -> Iterato
 def test_instruction_agrees_with_the_interpreter(bench: Bench, name: str) -> None:
     rng = np.random.default_rng(len(name))
     for pattern, address in address_patterns(rng, bench.lanes, size_of(name)):
-        for mask in masks(rng, bench.lanes):
+        for mask in masks(rng, bench.lanes)[:5]:
             wave = Wave.random(rng, bench.lanes).set_exec(mask)
             wave.vgpr[ADDRESS] = address
             if "addtid" in name:

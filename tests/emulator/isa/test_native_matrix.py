@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
+
 import numpy as np
 import pytest
-from native_harness import AVX2, Batch
+from native_harness import AVX2, Batch, compile_ir
 
 from amdrv.emulator.isa import semantics
 from amdrv.emulator.isa.algebra import FloatMode, Rounding
@@ -16,7 +18,7 @@ from amdrv.emulator.isa.semantics.matrix import INTEGER, SHORT, SINGLE
 from amdrv.emulator.isa.semantics.modifiers import bind
 
 WAVES = 6
-ELEMENT_BITS = {mnemonic: 16 for mnemonic in (*SINGLE, *SHORT)} | INTEGER
+ELEMENT_BITS = dict.fromkeys((*SINGLE, *SHORT), 16) | INTEGER
 FLOAT_FIELDS = ({}, {"neg": 5, "neg_hi": 4}, {"neg": 2, "neg_hi": 3, "opsel": 4}, {"neg": 4})
 INTEGER_FIELDS = ({}, {"neg": 1}, {"neg": 2, "clamp": 1}, {"neg": 3, "clamp": 1})
 
@@ -102,3 +104,28 @@ def test_matrix_functions_agree_with_the_definitions(lanes: int, cpu: str) -> No
 )
 def test_other_float_modes_agree_with_the_definitions(mode: FloatMode) -> None:
     assert disagreements(32, mode, mnemonics=("v_wmma_f32_16x16x16_f16", "v_wmma_f16_16x16x16_f16")) == 0
+
+
+@pytest.mark.parametrize("mnemonic", SINGLE)
+@pytest.mark.parametrize("lanes", [32, 64])
+def test_registers_in_memory_may_be_those_of_the_addend(mnemonic: str, lanes: int) -> None:
+    functions = {function.name: function for function in matrix_functions.functions(lanes)}
+    name = f"{mnemonic}.mem.w{lanes}"
+    code = compile_ir(functions[name].definition(), name)
+    multiply = code.function(name, None, *[ctypes.c_void_p] * 4)
+    stacks = operands(mnemonic, lanes, np.random.default_rng(1))
+    with quiet():
+        wanted = np.asarray(bind(semantics.lookup(mnemonic), {}, "u32")(NumpyAlgebra(), *stacks, {}))
+    for wave in range(WAVES):
+        a, b, c = (aligned(stack[:, wave]) for stack in stacks)
+        multiply(a.ctypes.data, b.ctypes.data, c.ctypes.data, c.ctypes.data)
+        assert same(mnemonic, c, wanted[:, wave]).all()
+
+
+def aligned(registers: np.ndarray) -> np.ndarray:
+    """A copy at an address that suits the widest vectors."""
+    space = np.zeros(registers.nbytes + 256, np.uint8)
+    start = -space.ctypes.data % 256
+    copy = space[start : start + registers.nbytes].view(np.uint32).reshape(registers.shape)
+    copy[...] = registers
+    return copy

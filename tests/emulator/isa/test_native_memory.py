@@ -7,10 +7,10 @@ from functools import cache
 
 import numpy as np
 import pytest
-from native_bench import BASE, FULL, LDS_BYTES, PAGE, PRIVATE_BASE, SCRATCH_LANE_BYTES, SHARED_BASE, Bench, Wave, masks
+from native_bench import BASE, FULL, LDS_BYTES, PAGE, PRIVATE_BASE, SCRATCH_LANE_BYTES, SHARED_BASE, Bench, Wave, library_of, masks
 from numpy.typing import NDArray
 
-from amdrv.emulator.isa.native import global_memory, scalar_memory
+from amdrv.emulator.isa.native import global_memory, lds, scalar_memory
 
 Addresses = NDArray[np.uint64]
 
@@ -158,8 +158,7 @@ READ_ONLY = BASE + 2 * PAGE
 def bench(lanes: int, listing: str) -> Bench:
     """The instructions of a listing, with inline paths inlined."""
     module = scalar_memory if listing == SCALAR else global_memory
-    functions = [*global_memory.functions(lanes), *scalar_memory.functions(lanes)]
-    return Bench(lanes, module.translate, functions, listing)
+    return Bench(lanes, module.translate, library_of(global_memory, scalar_memory, lds, lanes=lanes), listing)
 
 
 def named(listing: str, *parts: str) -> list[str]:

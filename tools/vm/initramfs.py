@@ -1,0 +1,88 @@
+"""The guest's first file system: a static BusyBox, the amdgpu module with what it needs, firmware, and an init script.
+
+Format: Linux Documentation/driver-api/early-userspace/buffer-format.rst ("newc").
+"""
+
+from __future__ import annotations
+
+import io
+import lzma
+import stat
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from elftools.elf.elffile import ELFFile
+
+MODULE = "amdgpu"
+DIRECTORY, EXECUTABLE, PLAIN = stat.S_IFDIR | 0o755, stat.S_IFREG | 0o755, stat.S_IFREG | 0o644
+# What a gfx1100 asks for: the names that `modinfo amdgpu` lists for its IP versions.
+FIRMWARE = ("gc_11_0_0_*", "psp_13_0_0_*", "sdma_6_0_0*", "smu_13_0_0*")
+
+
+def pack(files: Mapping[str, tuple[int, bytes]]) -> bytes:
+    """An archive of ``files``: path → (mode, contents); folders are made as needed."""
+    entries = {parent: (DIRECTORY, b"") for path in sorted(files) for parent in _parents(path)} | dict(files)
+    out = bytearray()
+    for inode, (path, (mode, data)) in enumerate(entries.items(), start=1):
+        out += _entry(inode, path, mode, data)
+    return bytes(out + _entry(0, "TRAILER!!!", 0, b""))
+
+
+def _parents(path: str) -> list[str]:
+    parts = path.split("/")[:-1]
+    return ["/".join(parts[: n + 1]) for n in range(len(parts))]
+
+
+def _entry(inode: int, path: str, mode: int, data: bytes) -> bytes:
+    name = path.encode() + b"\0"
+    numbers = (inode, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(name), 0)
+    head = b"070701" + b"".join(b"%08X" % number for number in numbers) + name
+    return head + bytes(-len(head) % 4) + data + bytes(-len(data) % 4)
+
+
+class Modules:
+    """The modules of an unpacked kernel package by name; the package has no dependency list yet, so it is read here."""
+
+    def __init__(self, folder: Path) -> None:
+        self._paths = {path.name.split(".")[0].replace("-", "_"): path for path in folder.rglob("*.ko*")}
+
+    def contents(self, name: str) -> bytes:
+        """The module's ELF file."""
+        path = self._paths[name]
+        return lzma.decompress(path.read_bytes()) if path.suffix == ".xz" else path.read_bytes()
+
+    def in_order(self, name: str) -> list[str]:
+        """``name`` and everything that it needs, in an order in which they load."""
+        order: list[str] = []
+        self._visit(name, order)
+        return order
+
+    def _visit(self, name: str, order: list[str]) -> None:
+        if name in order or name not in self._paths:  # not there: built into the kernel
+            return
+        for needed in self._needs(name):
+            self._visit(needed, order)
+        order.append(name)
+
+    def _needs(self, name: str) -> Iterator[str]:
+        section = ELFFile(io.BytesIO(self.contents(name))).get_section_by_name(".modinfo")
+        for line in section.data().split(b"\0"):
+            key, _, value = line.decode(errors="replace").partition("=")
+            if key == "depends":
+                yield from (needed.replace("-", "_") for needed in value.split(",") if needed)
+
+
+def build(kernel: Path, busybox: Path, firmware: Path, init: Path, programs: Mapping[str, Path]) -> bytes:
+    """The archive: ``kernel`` is an unpacked kernel package, ``firmware`` a folder that has ``amdgpu/``."""
+    modules = Modules(kernel)
+    order = modules.in_order(MODULE)
+    files = {
+        "init": (EXECUTABLE, init.read_bytes()),
+        "bin/busybox": (EXECUTABLE, busybox.read_bytes()),
+        "modules/order": (PLAIN, "".join(f"{name}\n" for name in order).encode()),
+    }
+    files |= {f"modules/{name}.ko": (PLAIN, modules.contents(name)) for name in order}
+    files |= {f"bin/{name}": (EXECUTABLE, path.read_bytes()) for name, path in programs.items()}
+    images = (path for pattern in FIRMWARE for path in (firmware / "amdgpu").glob(pattern))
+    files |= {f"lib/firmware/amdgpu/{path.name}": (PLAIN, path.read_bytes()) for path in images}
+    return pack(files)

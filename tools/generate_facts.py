@@ -98,6 +98,8 @@ DISCOVERY = "include/discovery.h"
 ATOM = "include/atomfirmware.h"
 SMU = "pm/swsmu/inc/pmfw_if/smu13_driver_if_v13_0_0.h"
 SMU_MESSAGES = "pm/swsmu/inc/pmfw_if/smu_v13_0_0_ppsmc.h"
+SMU14 = "pm/swsmu/inc/pmfw_if/smu14_driver_if_v14_0.h"
+SMU14_MESSAGES = "pm/swsmu/inc/pmfw_if/smu_v14_0_2_ppsmc.h"
 
 SDMA_PACKETS = "amdgpu/sdma_v6_0_0_pkt_open.h"
 SDMA_PACKET_NAMES = (
@@ -194,6 +196,14 @@ MODULES: dict[str, tuple[str, tuple[Item, ...]]] = {
             Structure("V11_GFX_MQD", "include/v11_structs.h", "struct v11_gfx_mqd", skip=r"reserved_"),
         ),
     ),
+    "mqd_v12": (
+        "Memory queue descriptors of gfx12: what the command processor and SDMA load a queue's registers from.",
+        (
+            Structure("V12_COMPUTE_MQD", "include/v12_structs.h", "struct v12_compute_mqd", skip=r"reserved_"),
+            Structure("V12_SDMA_MQD", "include/v12_structs.h", "struct v12_sdma_mqd", skip=r"reserved_"),
+            Structure("V12_GFX_MQD", "include/v12_structs.h", "struct v12_gfx_mqd", skip=r"reserved_"),
+        ),
+    ),
     "sdma_v6_0": (
         "Packets of the SDMA engines of gfx11: opcodes, bodies. COUNT fields hold one less than they count.",
         (
@@ -274,6 +284,22 @@ MODULES: dict[str, tuple[str, tuple[Item, ...]]] = {
             Enumeration("Plane", "Index of AvgVoltage and AvgCurrent.", SMU, "SVI_PLANE_e", "SVI_PLANE_"),
             Structure("METRICS", SMU, "SmuMetricsExternal_t", inline=("SmuMetrics",)),
             Structure("DRIVER_SMU_CONFIG", SMU, "DriverSmuConfigExternal_t", inline=("DriverSmuConfig",)),
+        ),
+    ),
+    "smu_v14_0_2": (
+        "The interface of SMU 14.0.2 and 14.0.3: messages, answers, features, tables.",
+        (
+            Defines("Result", "Answers in the response mailbox.", SMU14_MESSAGES, r"PPSMC_Result_(\w+)"),
+            Defines("Message", "Message numbers.", SMU14_MESSAGES, r"PPSMC_MSG_(\w+)"),
+            Defines("Version", "What the headers describe.", SMU14, r"(PPTABLE)_VERSION"),
+            Defines("Table", "Argument of the TransferTable messages.", SMU14, r"TABLE_((?!TRANSFER|COUNT)\w+)"),
+            Defines("Feature", "Bit numbers of the feature masks.", SMU14, r"FEATURE_((?!SPARE)\w+)_BIT"),
+            Defines("Workload", "Bit numbers of SetWorkloadMask.", SMU14, r"WORKLOAD_PPLIB_(\w+)_BIT"),
+            Enumeration("Clock", "Index of CurrClock; bits 31:16 of frequency messages.", SMU14, "PPCLK_e", "PPCLK_"),
+            Enumeration("Temperature", "Index of AvgTemperature.", SMU14, "TEMP_e", "TEMP_"),
+            Enumeration("Plane", "Index of AvgVoltage and AvgCurrent.", SMU14, "SVI_PLANE_e", "SVI_PLANE_"),
+            Structure("METRICS", SMU14, "SmuMetricsExternal_t", inline=("SmuMetrics",)),
+            Structure("DRIVER_SMU_CONFIG", SMU14, "DriverSmuConfigExternal_t", inline=("DriverSmuConfig",)),
         ),
     ),
     "ih_ids": (

@@ -12,22 +12,23 @@ from amdrv.errors import NotFound
 from amdrv.runtime import code_object, offload_bundle
 from amdrv.runtime.code_object import DESCRIPTOR_SUFFIX, CodeObject
 
+DEFAULT_ARCH = "gfx1100"
 PADDING = "s_code_end"  # what LLVM fills the end of a code section with
 
 
 @click.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--kernel", help="Only this function.")
-@click.option("--arch", default="gfx1100", show_default=True,
-              help="Architecture to compile for, or to pick from a bundle.")  # fmt: skip
-def command(file: Path, kernel: str | None, arch: str) -> None:
+@click.option("--arch", help="Architecture to compile for, or to pick from a bundle: gfx1100 unless said; "
+                             "a code object says itself what it is for.")  # fmt: skip
+def command(file: Path, kernel: str | None, arch: str | None) -> None:
     """Disassemble FILE: a code object (.co, .hsaco, .o), an offload bundle, a HIP library (.so) or LLVM IR (.ll).
 
     One instruction a line: offset in the image, machine code, text as llvm-objdump prints it.
     """
-    data = load_code(file, arch)
+    data = load_code(file, arch or DEFAULT_ARCH)
     bundles = offload_bundle.in_library(data)
-    codes = [code_object.parse(code, arch) for code in bundles or (data,)]
+    codes = [_parse(code, arch) for code in bundles or (data,)]
     functions = [_functions(code) for code in codes]
     if kernel is not None and not any(kernel in names for names in functions):
         there_are = ", ".join(name for names in functions for name in names) or "none"
@@ -38,9 +39,15 @@ def command(file: Path, kernel: str | None, arch: str) -> None:
         for name, (start, end) in names.items():
             if kernel in (None, name):
                 click.echo(f"{start:#x} <{name}>:")
-                for line in _lines(code, name, start, end, arch):
+                for line in _lines(code, name, start, end):
                     click.echo(f"  {line}")
                 click.echo()
+
+
+def _parse(data: bytes, arch: str | None) -> CodeObject:
+    if arch is None and not offload_bundle.is_bundle(data):
+        return code_object.parse(data)
+    return code_object.parse(data, arch or DEFAULT_ARCH)
 
 
 def _functions(code: CodeObject) -> dict[str, tuple[int, int]]:
@@ -62,14 +69,14 @@ def _section_end(code: CodeObject, offset: int) -> int:
     return next((end for start, end in code.image.executable if start <= offset < end), 0)
 
 
-def _lines(code: CodeObject, name: str, start: int, end: int, arch: str) -> Iterator[str]:
+def _lines(code: CodeObject, name: str, start: int, end: int) -> Iterator[str]:
     from amdrv.emulator.isa.disassembler import disassemble
 
     kernel = code.kernels.get(name) or next(iter(code.kernels.values()), None)
     wave32 = kernel is None or kernel.descriptor.wavefront_size == 32
     machine_code = bytes(code.image.relocate(0)[start:end])
     padded = 0
-    for address, instruction, text in disassemble(machine_code, start, arch, wave32):
+    for address, instruction, text in disassemble(machine_code, start, code.target.processor, wave32):
         if text == PADDING:
             padded += 1
             continue

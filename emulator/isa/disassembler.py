@@ -41,7 +41,9 @@ _NO_IMMEDIATE = frozenset((
     "s_wait_idle", "s_code_end", "s_endpgm_saved", "s_endpgm_ordered_ps_done", "s_wakeup", "s_ttracedata",
     "s_icache_inv", "s_barrier", "s_barrier_leave",
 ))  # fmt: skip
-_SHOWN_AS_HALF_FLOAT = frozenset(("v_cmp_class_f16", "v_cmpx_class_f16", "v_ldexp_f16"))  # their integer source too
+_SHOWN_AS_HALF_FLOAT = frozenset((  # their source of another type too
+    "v_cmp_class_f16", "v_cmpx_class_f16", "v_ldexp_f16", "v_cvt_pk_f32_fp8", "v_cvt_pk_f32_bf8",
+))  # fmt: skip
 _DEFAULT_FORMAT = 1  # BUF_FMT_8_UNORM goes without saying
 _SMALL_DECIMAL = frozenset((  # LLVM shows these as a number up to 64, in hexadecimal above
     "s_nop", "s_setkill", "s_sethalt", "s_sleep", "s_trap", "s_denorm_mode", "s_setprio", "s_incperflevel",
@@ -91,8 +93,8 @@ class Printer:
 
     def _plain(self, operand: Operand, instruction: Instruction, halves: bool = True) -> str:
         literal = instruction.fields.get("literal", 0)
-        if instruction.encoding == "SOPC" and operand.literal and operand.type == "f16":
-            return hex(literal & 0xFFFF)
+        if instruction.encoding in ("SOP1", "SOPC") and operand.literal and operand.type == "f16":
+            operand = replace(operand, bits=32, type="b32")  # LLVM takes such a literal for a whole dword
         splat = instruction.mnemonic == "v_pk_fmac_f16"
         if self._wave_bits == 64 and operand.name in self._generation.halved_in_wave64(instruction.mnemonic):
             operand = replace(operand, bits=operand.bits // 2)  # a matrix over 64 lanes, not 32

@@ -35,6 +35,7 @@ from amdrv.errors import Unsupported
 
 GENERATION_OF = {
     "gfx11": "gfx11",
+    "gfx11-generic": "gfx11",
     "gfx1100": "gfx11",
     "gfx1101": "gfx11",
     "gfx1102": "gfx11",
@@ -44,6 +45,7 @@ GENERATION_OF = {
     "gfx1152": "gfx11",
     "gfx1153": "gfx11",
     "gfx12": "gfx12",
+    "gfx12-generic": "gfx12",
     "gfx1200": "gfx12",
     "gfx1201": "gfx12",
 }

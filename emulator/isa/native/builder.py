@@ -166,10 +166,12 @@ class Val:
     Integers and truth values have Python's operators; ``>>`` is arithmetic for signed kinds.
     """
 
-    __slots__ = ("bits", "builder", "kind", "text", "vector")
+    __slots__ = ("bits", "builder", "halves", "kind", "text", "vector")
 
     def __init__(self, builder: Builder, kind: str, text: str, vector: bool, bits: int | None) -> None:
         self.builder, self.kind, self.text, self.vector, self.bits = builder, kind, text, vector, bits
+        # Of a u64 in every lane that is known to be two u32: they are cheaper to compute with than what they make up.
+        self.halves: tuple[Val, Val] | None = None
 
     @property
     def typed(self) -> str:
@@ -189,9 +191,13 @@ class Val:
         same = _identity(operation, x, y)
         if same is not None:
             return builder.spread(same) if x.vector or y.vector else same
+        halves = x.halves
         x, y = builder.level(x, y)
         text = builder.emit(f"{operation} {builder.type(kind, x.vector)} {x.text}, {y.text}")
-        return Val(builder, kind, text, x.vector, None)
+        result = Val(builder, kind, text, x.vector, None)
+        if halves is not None and y.bits is not None and operation == "shl":
+            result.halves = _shift_left(*halves, y.bits)
+        return result
 
     def __add__(self, other: Val | int) -> Val:
         return self._binary("add", self, self._with(other))
@@ -242,6 +248,15 @@ class Val:
     @property
     def _right(self) -> str:
         return "ashr" if self.kind[0] == "i" else "lshr"
+
+
+def _shift_left(low: Val, high: Val, count: int) -> tuple[Val, Val] | None:
+    """The halves of a 64-bit value in every lane after a shift by 1 to 63."""
+    builder = low.builder
+    if count >= 32:
+        return (builder.spread(builder.constant("u32", 0)), low << count - 32) if count < 64 else None
+    amount = builder.spread(builder.constant("u32", count))
+    return low << count, builder.intrinsic("fshl", "u32", high, low, amount)
 
 
 def _identity(operation: str, x: Val, y: Val) -> Val | None:

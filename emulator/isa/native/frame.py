@@ -262,7 +262,10 @@ class Frame:
         """Two u32 as one u64."""
         builder = self.builder
         low, high = builder.level(low, high)
-        return self._wider(low) | self._wider(high) << 32
+        joined = self._wider(low) | self._wider(high) << 32
+        if low.vector and joined.bits is None:
+            joined.halves = (low, high)
+        return joined
 
     def _wider(self, value: Val) -> Val:
         builder = self.builder
@@ -275,6 +278,8 @@ class Frame:
     def split(self, value: Val) -> tuple[Val, Val]:
         """A 64-bit value of any kind as its low and high u32."""
         builder = self.builder
+        if value.halves is not None:
+            return value.halves
         if value.kind == "f64" and value.bits is None:
             text = builder.emit(f"bitcast {value.typed} to {builder.type('u64', value.vector)}")
             value = builder.value("u64", text, value.vector)

@@ -133,12 +133,21 @@ class LoadedLibrary:
 
     def _load(self, names: list[str]) -> None:
         objects = [self._object(name) for name in names]
-        called = {callee for name in names for callee in self._library.function(name).calls}
-        homes = sorted({self._homes[name] for name in called if name in self._homes})
+        homes = sorted({self._homes[name] for name in self._referred(names) if name in self._homes})
         home, loaded = self._linker.load(objects, names, homes)
         self._loaded.append(loaded)
         for name in names:
             self._homes[name] = home
+
+    def _referred(self, names: list[str]) -> set[str]:
+        """What functions call, and what is called by the callees that are compiled into them."""
+        known, called, waiting = set(self._library.names), set[str](), list(names)
+        while waiting:
+            for callee in self._library.function(waiting.pop()).calls & known - called:
+                called.add(callee)
+                if self._library.function(callee).inline:
+                    waiting.append(callee)
+        return called
 
     def _object(self, name: str) -> bytes:
         """A function's object. Small fast paths that it calls are compiled into it."""

@@ -100,14 +100,15 @@ def sub_i32(a: Ops, x: Value, y: Value) -> tuple[Value, Value]:
 
 def add_carry(a: Ops, x: Value, y: Value, carry: Value) -> tuple[Value, Value]:
     """x + y + carry of u32; the truth value is the carry out of bit 31."""
-    total = a.u64(x) + a.u64(y) + a.u64(carry)
-    return a.u32(total), not_zero(a, total >> 32)
+    partial = x + y
+    total = partial + a.u32(carry)
+    return total, a.lt(partial, x) | a.lt(total, partial)
 
 
 def sub_borrow(a: Ops, x: Value, y: Value, borrow: Value) -> tuple[Value, Value]:
     """x - y - borrow of u32; the truth value says that it went below zero."""
-    subtrahend = a.u64(y) + a.u64(borrow)
-    return a.u32(a.u64(x) - subtrahend), a.lt(a.u64(x), subtrahend)
+    partial, lent = x - y, a.u32(borrow)
+    return partial - lent, a.lt(x, y) | a.lt(partial, lent)
 
 
 def _shifted_add(shift: int) -> Evaluate:

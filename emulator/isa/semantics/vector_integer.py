@@ -48,8 +48,9 @@ def _bfe_signed(a: Ops, x: Value, offset: Value, width: Value) -> Value:
 
 
 def _align_bit(a: Ops, high: Value, low: Value, shift: Value) -> Value:
-    """The low word of { high, low } >> shift[4:0]."""
-    return a.u32((a.u64(high) << 32 | a.u64(low)) >> a.u64(shift & 31))
+    """The low word of { high, low } >> shift[4:0]; high moves in two steps, since 32 is no shift count."""
+    count = shift & 31
+    return high << 1 << (31 - count) | low >> count
 
 
 def _permute_bytes(a: Ops, high: Value, low: Value, selectors: Value) -> Value:

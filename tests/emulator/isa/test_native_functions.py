@@ -9,7 +9,7 @@ import pytest
 from native_harness import AVX2, Batch, compile_ir, evaluate, library_module
 
 from amdrv.emulator.isa.algebra import FloatMode
-from amdrv.emulator.isa.native import extrema, math_functions, matrix_functions
+from amdrv.emulator.isa.native import definition_functions, extrema, math_functions, matrix_functions
 from amdrv.emulator.isa.native.algebra import LlvmAlgebra
 from amdrv.emulator.isa.native.builder import Builder, Val
 from amdrv.emulator.isa.numpy_algebra import NumpyAlgebra, quiet
@@ -150,6 +150,7 @@ def test_library_functions_need_nothing_that_is_not_in_the_library(lanes: int, c
     functions = [
         *math_functions.functions(lanes),
         *extrema.functions(lanes, "+avx2" if cpu else None),
+        *definition_functions.functions(lanes),
         *matrix_functions.functions(lanes),
     ]
     code = compile_ir(library_module(functions), level=0, cpu=cpu)

@@ -7,7 +7,19 @@ from functools import cache
 
 import numpy as np
 import pytest
-from native_bench import BASE, FULL, LDS_BYTES, PAGE, PRIVATE_BASE, SCRATCH_LANE_BYTES, SHARED_BASE, Bench, Wave, library_of, masks
+from native_bench import (
+    BASE,
+    FULL,
+    LDS_BYTES,
+    PAGE,
+    PRIVATE_BASE,
+    SCRATCH_LANE_BYTES,
+    SHARED_BASE,
+    Bench,
+    Wave,
+    library_of,
+    masks,
+)
 from numpy.typing import NDArray
 
 from amdrv.emulator.isa.native import global_memory, lds, scalar_memory
@@ -314,7 +326,7 @@ def test_flat_addresses_reach_every_space(lanes: int) -> None:
         size_bytes = size_of(line)
         memory = ways(rng, lanes, size_bytes)
         private = offsets(rng, lanes, size_bytes)
-        shared = rng.permutation(LDS_BYTES // 16 + 2)[:lanes] * 16
+        shared = rng.permutation(LDS_BYTES // 32 + 32)[:lanes] * 32 + int(rng.integers(0, 2)) * 7
         spaces = rng.integers(0, 3, lanes)
         for how, own in private.items():
             own = (own & 0xFFFF_FFFF).astype(np.uint64)

@@ -1,0 +1,98 @@
+"""What the virtual machine is made of, kept in a folder: QEMU, a kernel, programs for the guest, firmware."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from packages import Archive, Unavailable
+
+ROOT = Path(__file__).resolve().parents[2]
+QEMU_SUITE = "trixie-backports"
+OLDEST_QEMU = (10, 1)  # the first with vfio-user-pci
+KERNEL_SUITES = {"6.12": "trixie", "newest": "trixie-backports"}
+GUEST_PACKAGES = ("rocminfo", "libhsa-runtime64-1", "python3-minimal", "libpython3-stdlib")
+LOADER = "lib64/ld-linux-x86-64.so.2"
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Folders with unpacked packages."""
+
+    qemu: Path
+    kernel: Path
+    guest: Path
+    busybox: Path
+    firmware: Path
+
+    @property
+    def vmlinuz(self) -> Path:
+        """The kernel's image."""
+        return next((self.kernel / "boot").glob("vmlinuz-*"))
+
+    def qemu_command(self) -> list[str]:
+        """QEMU with the libraries that it came with, whatever this machine's are."""
+        libraries = self.qemu / "usr" / "lib" / "x86_64-linux-gnu"
+        return [
+            str(self.qemu / LOADER),
+            "--library-path",
+            f"{libraries}:{libraries / 'pulseaudio'}",
+            str(self.qemu / "usr/bin/qemu-system-x86_64"),
+            *("-L", str(self.qemu / "usr/share/qemu"), "-L", str(self.qemu / "usr/share/seabios")),
+        ]
+
+
+def default_folder() -> Path:
+    """Where parts are kept between runs."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "amdrv" / "vm"
+
+
+def gather(folder: Path, kernel: str = "6.12") -> Parts:
+    """Everything, fetched as far as it is not in ``folder`` already. Raises Unavailable."""
+    if os.uname().machine != "x86_64":
+        raise Unavailable(f"this machine is a {os.uname().machine}; the guest's packages are for x86_64")
+    parts = Parts(
+        folder / "qemu", folder / f"kernel-{kernel}", folder / "guest", folder / "busybox", _firmware(folder)
+    )
+    missing = [part for part in (parts.qemu, parts.kernel, parts.guest, parts.busybox) if not part.exists()]
+    if missing:
+        _fetch(parts, missing, Archive(folder / "apt"), KERNEL_SUITES[kernel])
+    _check_qemu(parts)
+    return parts
+
+
+def _fetch(parts: Parts, missing: list[Path], archive: Archive, kernel_suite: str) -> None:
+    for part in missing:
+        print(f"fetching {part.name}", flush=True)
+        unfinished = part.with_name(part.name + ".part")
+        if part == parts.qemu:
+            archive.unpack(["qemu-system-x86"], unfinished, suite=QEMU_SUITE)
+        elif part == parts.kernel:
+            image = next(name for name in archive.dependencies("linux-image-amd64", kernel_suite) if "linux" in name)
+            archive.unpack([image], unfinished, suite=kernel_suite, depends=False)
+        elif part == parts.guest:
+            archive.unpack(GUEST_PACKAGES, unfinished, suite="trixie")
+        else:
+            archive.unpack(["busybox-static"], unfinished, suite="trixie", depends=False)
+        unfinished.rename(part)
+
+
+def _firmware(folder: Path) -> Path:
+    """A folder with ``amdgpu/`` in it: the one that the tests' own script keeps."""
+    place = folder.parent / "firmware"
+    done = subprocess.run([ROOT / "tools" / "fetch_firmware", place], capture_output=True, text=True)
+    if not (place / "amdgpu").is_dir():
+        raise Unavailable(done.stdout.strip() or done.stderr.strip())
+    return place
+
+
+def _check_qemu(parts: Parts) -> None:
+    done = subprocess.run([*parts.qemu_command(), "--version"], capture_output=True, text=True)
+    found = re.search(r"version (\d+)\.(\d+)", done.stdout)
+    if found is None:
+        raise Unavailable(f"QEMU does not start: {done.stderr.strip()}")
+    if (int(found[1]), int(found[2])) < OLDEST_QEMU:
+        raise Unavailable(f"QEMU {found[1]}.{found[2]} has no vfio-user-pci; 10.1 is the first that has")

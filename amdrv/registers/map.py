@@ -28,7 +28,10 @@ class RegisterBlock:
         self._found: dict[str, Register] = {}
 
     def __getitem__(self, name: str) -> Register:
-        """The register ``name``; raises UnknownRegister, also when the card has no base address for it."""
+        """The register ``name``, or that which other versions of the block know as ``name``.
+
+        Raises UnknownRegister, also when the card has no base address for it.
+        """
         register = self._found.get(name)
         if register is None:
             register = self._found[name] = self._make(name)
@@ -41,7 +44,7 @@ class RegisterBlock:
         return self[name]
 
     def __contains__(self, name: str) -> bool:
-        table = self._table_of(name)
+        name, table = self._find(name)
         return table is not None and table.place(name)[0] < len(self.bases)
 
     def __iter__(self) -> Iterator[str]:
@@ -85,8 +88,16 @@ class RegisterBlock:
     def _table_of(self, name: str) -> RegisterTable | None:
         return next((table for table in self._tables() if name in table), None) if self._owns(name) else None
 
-    def _make(self, name: str) -> Register:
+    def _find(self, name: str) -> tuple[str, RegisterTable | None]:
+        """What a register is called in this version, and the table that has it."""
         table = self._table_of(name)
+        for elsewhere, here in () if table is not None else self._source.renamed:
+            if name.startswith(elsewhere) and (found := self._table_of(here + name.removeprefix(elsewhere))) is not None:
+                return here + name.removeprefix(elsewhere), found
+        return name, table
+
+    def _make(self, asked: str) -> Register:
+        name, table = self._find(asked)
         if table is None:
             raise UnknownRegister(f"{self.ip} has no register {name}{self._similar(name)}")
         segment, offset = table.place(name)

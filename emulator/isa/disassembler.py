@@ -25,7 +25,7 @@ from amdrv.emulator.isa.print_modifiers import (
     sparse_key,
     swizzle,
 )
-from amdrv.emulator.isa.print_operand import constant_text, operand_text, with_modifiers
+from amdrv.emulator.isa.print_operand import constant_text, could_be_inline, operand_text, with_modifiers
 from amdrv.emulator.isa.print_scalar import (
     code_version,
     delay,
@@ -95,6 +95,8 @@ class Printer:
         literal = instruction.fields.get("literal", 0)
         if instruction.encoding in ("SOP1", "SOPC") and operand.literal and operand.type == "f16":
             operand = replace(operand, bits=32, type="b32")  # LLVM takes such a literal for a whole dword
+            if instruction.encoding == "SOPC" and not could_be_inline(literal, "b32", 32):
+                literal &= 0xFFFF
         splat = instruction.mnemonic == "v_pk_fmac_f16"
         if self._wave_bits == 64 and operand.name in self._generation.halved_in_wave64(instruction.mnemonic):
             operand = replace(operand, bits=operand.bits // 2)  # a matrix over 64 lanes, not 32

@@ -7,14 +7,21 @@ from __future__ import annotations
 
 import io
 import lzma
+import os
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from elftools.elf.elffile import ELFFile
+from parts import Parts
 
 MODULE = "amdgpu"
-DIRECTORY, EXECUTABLE, PLAIN = stat.S_IFDIR | 0o755, stat.S_IFREG | 0o755, stat.S_IFREG | 0o644
+HERE = Path(__file__).resolve().parent
+DIRECTORY, EXECUTABLE = stat.S_IFDIR | 0o755, stat.S_IFREG | 0o755
+PLAIN, LINK = stat.S_IFREG | 0o644, stat.S_IFLNK | 0o777
+PROGRAMS = ("usr/bin/rocminfo", "usr/bin/python3.13")
+# Of the programs' packages: what nothing here asks for.
+LEFT_OUT = ("/gconv/", "/perl", "/test/", "__pycache__", "/idlelib/", "/dpkg/", "/apt/", "/pydoc_data/", "/ensurepip/")
 # What a gfx1100 asks for: the names that `modinfo amdgpu` lists for its IP versions.
 FIRMWARE = ("gc_11_0_0_*", "psp_13_0_0_*", "sdma_6_0_0*", "smu_13_0_0*")
 
@@ -72,17 +79,29 @@ class Modules:
                 yield from (needed.replace("-", "_") for needed in value.split(",") if needed)
 
 
-def build(kernel: Path, busybox: Path, firmware: Path, init: Path, programs: Mapping[str, Path]) -> bytes:
-    """The archive: ``kernel`` is an unpacked kernel package, ``firmware`` a folder that has ``amdgpu/``."""
-    modules = Modules(kernel)
+def build(parts: Parts, extra: Mapping[str, tuple[int, bytes]]) -> bytes:
+    """The archive for a guest of these parts, with ``extra`` files."""
+    modules = Modules(parts.kernel)
     order = modules.in_order(MODULE)
-    files = {
-        "init": (EXECUTABLE, init.read_bytes()),
-        "bin/busybox": (EXECUTABLE, busybox.read_bytes()),
+    files: dict[str, tuple[int, bytes]] = {place: (LINK, f"usr/{place}".encode()) for place in ("bin", "lib", "lib64")}
+    files |= {
+        "init": (EXECUTABLE, (HERE / "init").read_bytes()),
+        "usr/bin/busybox": (EXECUTABLE, (parts.busybox / "usr/bin/busybox").read_bytes()),
         "modules/order": (PLAIN, "".join(f"{name}\n" for name in order).encode()),
     }
     files |= {f"modules/{name}.ko": (PLAIN, modules.contents(name)) for name in order}
-    files |= {f"bin/{name}": (EXECUTABLE, path.read_bytes()) for name, path in programs.items()}
-    images = (path for pattern in FIRMWARE for path in (firmware / "amdgpu").glob(pattern))
-    files |= {f"lib/firmware/amdgpu/{path.name}": (PLAIN, path.read_bytes()) for path in images}
-    return pack(files)
+    images = (path for pattern in FIRMWARE for path in (parts.firmware / "amdgpu").glob(pattern))
+    files |= {f"usr/lib/firmware/amdgpu/{path.name}": (PLAIN, path.read_bytes()) for path in images}
+    return pack(files | dict(_programs(parts.guest)) | extra)
+
+
+def _programs(guest: Path) -> Iterator[tuple[str, tuple[int, bytes]]]:
+    """What the guest's programs need of their packages."""
+    for path in (*(guest / program for program in PROGRAMS), *(guest / "usr/lib").rglob("*"), *(guest / "usr/lib64").iterdir()):
+        name = path.relative_to(guest).as_posix()
+        if any(part in name for part in LEFT_OUT):
+            continue
+        if path.is_symlink():
+            yield name, (LINK, os.readlink(path).encode())
+        elif path.is_file():
+            yield name, (EXECUTABLE if os.access(path, os.X_OK) else PLAIN, path.read_bytes())

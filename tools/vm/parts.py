@@ -15,7 +15,7 @@ QEMU_SUITE = "trixie-backports"
 OLDEST_QEMU = (10, 1)  # the first with vfio-user-pci
 KERNEL_SUITES = {"6.12": "trixie", "newest": "trixie-backports"}
 GUEST_PACKAGES = ("rocminfo", "libhsa-runtime64-1", "python3-minimal", "libpython3-stdlib")
-LOADER = "lib64/ld-linux-x86-64.so.2"
+LOADER = "usr/lib64/ld-linux-x86-64.so.2"
 
 
 @dataclass(frozen=True, slots=True)

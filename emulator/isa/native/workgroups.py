@@ -352,14 +352,25 @@ other:
   %i.next = add i32 %i, 1
   br label %look
 fill:
-{_load("delta", "i64", "%extent", 16)}  %page = lshr i64 %va, {layout.TLB_PAGE_SHIFT}
+{_load("delta", "i64", "%extent", 16)}  %page.0 = lshr i64 %va, {layout.TLB_PAGE_SHIFT}
+  %last.byte = sub i64 %end, 1
+  %last = lshr i64 %last.byte, {layout.TLB_PAGE_SHIFT}
+  %ahead = add i64 %page.0, 7
+  %stop = call i64 @llvm.umin.i64(i64 %ahead, i64 %last)
+  br label %put
+put:
+  %page = phi i64 [%page.0, %fill], [%page.next, %put]
   %hash = mul i64 %page, {layout.TLB_HASH}
   %index = lshr i64 %hash, {layout.TLB_HASH_SHIFT}
   %place = mul i64 %index, {ctypes.sizeof(TlbEntry)}
   %entry = getelementptr i8, ptr %tlb, i64 %place
   store i64 %page, ptr %entry
 {_store("entry.first", "i64 %first", "%entry", 8)}{_store("entry.end", "i64 %end", "%entry", 16)}\
-{_store("entry.delta", "i64 %delta", "%entry", 24)}  ret i32 1
+{_store("entry.delta", "i64 %delta", "%entry", 24)}  %page.next = add i64 %page, 1
+  %more = icmp ule i64 %page.next, %stop
+  br i1 %more, label %put, label %filled
+filled:
+  ret i32 1
 ask:
 {_load("find", "ptr", "%ctx", layout.offset("find_extent"))}\
   %found = call i32 %find(ptr %ctx, i64 %va, i32 %access)

@@ -1,7 +1,7 @@
 """The GPUs this driver knows, as data: which block versions make a chip, and what follows from them.
 
-Another chip is another row here, register tables, a firmware plan, and where a block behaves differently another block
-file. A card whose versions are in no row is refused before anything is written to it.
+Another chip is another row here, register tables, a firmware plan, and where a block behaves differently another row in
+that block's own table of designs. A card whose versions are in no row is refused before anything is written to it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from amdrv.discovery import DiscoveryTable, Version
 from amdrv.errors import Unsupported
-from amdrv.facts.pte import GFX11, EntryFormat
+from amdrv.facts.pte import GFX11, GFX12, EntryFormat
 from amdrv.ioctl.pci_function import PciIds
 from amdrv.registers import SOURCES, RegisterMap
 
@@ -63,7 +63,36 @@ NAVI31 = Asic(
     },
 )
 
-ASICS: tuple[Asic, ...] = (NAVI31,)
+# Block versions: the discovery table of a Radeon RX 9070 XT, as AMD's umr carries it (test/kat/rs_navi48_test1.txt).
+# Pipes and queues: Linux 6.12 gfx_v12_0.c: gfx_v12_0_sw_init. SIMDs: two of a compute unit, as NUM_SIMD_PER_CU in
+# gfx_v11_0.c; soc24.c: soc24_get_xclk gives the reference clock. Names: libdrm data/amdgpu.ids.
+NAVI48 = Asic(
+    arch="gfx1201",
+    versions={
+        "GC": (12, 0, 1),
+        "MMHUB": (4, 1, 0),
+        "NBIO": (6, 3, 1),
+        "HDP": (7, 0, 0),
+        "OSSSYS": (7, 0, 0),
+        "MP0": (14, 0, 3),
+        "MP1": (14, 0, 3),
+        "SDMA0": (7, 0, 1),
+    },
+    entry_format=GFX12,
+    simds_per_cu=2,
+    wave_sizes=(32, 64),
+    compute_pipes=2,
+    queues_per_pipe=4,
+    clock_counter_hz=100_000_000,
+    products={
+        (0x7550, 0xC0): "Radeon RX 9070 XT",
+        (0x7550, 0xC3): "Radeon RX 9070",
+        (0x7550, 0xC2): "Radeon RX 9070 GRE",
+        (0x7551, 0xC0): "Radeon AI PRO R9700",
+    },
+)
+
+ASICS: tuple[Asic, ...] = (NAVI31, NAVI48)
 
 
 def identify(table: DiscoveryTable) -> Asic:

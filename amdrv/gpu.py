@@ -363,10 +363,11 @@ class Gpu:
         self._hardware.mmio.read(state)  # posts the write before the card is given back
 
     def _load_queue(self, index: int, spec: QueueSpec) -> None:
-        mqd = compute_mqd(self._hardware.mmio.registers.block("GC"), spec)
+        gfx = self._hardware.gfx
+        mqd = compute_mqd(self._hardware.mmio.registers.block("GC"), spec, gfx.design)
         self._hardware.vram.write(_mqd_offset(index), mqd)
         self.memory.flush_hdp()
-        self._hardware.gfx.load_queue(index, mqd)
+        gfx.load_queue(index, mqd)
 
     def _destroy_queue(self, queue: ComputeQueue) -> None:
         if queue.live and not self.lost:

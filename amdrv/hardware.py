@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from amdrv import asic as asics
 from amdrv.asic import Asic
+from amdrv.blocks import gfx, gmc, psp, waves
 from amdrv.blocks.gfx import Gfx
 from amdrv.blocks.gmc import AddressMap, Gmc
 from amdrv.blocks.ih import Ih
@@ -15,6 +16,7 @@ from amdrv.blocks.psp import Psp
 from amdrv.blocks.smu import Smu
 from amdrv.blocks.waves import Waves
 from amdrv.discovery import DiscoveryTable
+from amdrv.facts import smu
 from amdrv.ioctl.pci_function import PciFunction
 from amdrv.memory.layout import DEFAULT_PAGE, ROOT_TABLE, VramLayout
 from amdrv.mmio import Mmio
@@ -67,9 +69,11 @@ class Hardware:
         asic = asics.identify(table)
         layout = VramLayout.of(vram.size_bytes, vram.visible_bytes)
         mmio = Mmio(function, asics.register_map(table))
-        nbio, gmc = Nbio(mmio), Gmc(mmio)
-        caches = Caches(nbio, gmc)
-        fb_start, physical_base = gmc.read_device_memory()
+        known = asic.versions
+        nbio = Nbio(mmio)
+        hubs = Gmc(mmio, *(gmc.DESIGNS[block, known[block]] for block in ("GC", "MMHUB")))
+        caches = Caches(nbio, hubs)
+        fb_start, physical_base = hubs.read_device_memory()
         addresses = AddressMap(
             fb_start=fb_start,
             fb_end=fb_start + vram.size_bytes - 1,
@@ -88,12 +92,12 @@ class Hardware:
             addresses=addresses,
             caches=caches,
             nbio=nbio,
-            gmc=gmc,
+            gmc=hubs,
             ih=Ih(mmio, vram),
-            psp=Psp(mmio, vram, caches, fb_start, physical_base),
-            smu=Smu(mmio, vram, fb_start),
-            gfx=Gfx(mmio),
-            waves=Waves(mmio),
+            psp=Psp(mmio, vram, caches, fb_start, physical_base, boot_time_tmr=known["MP0"] in psp.BOOT_TIME_TMR),
+            smu=Smu(mmio, vram, fb_start, smu.INTERFACES[known["MP1"]]),
+            gfx=Gfx(mmio, gfx.DESIGNS[known["GC"]]),
+            waves=Waves(mmio, waves.DESIGNS[known["GC"]]),
         )
 
     def map_digest(self) -> bytes:

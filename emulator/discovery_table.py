@@ -16,6 +16,8 @@ from amdrv.facts.discovery import (
     IP_DISCOVERY_SIGNATURE,
     IP_ENTRY,
     TABLE_LIST_OFFSET,
+    WIDE_BASES_BIT,
+    WIDE_BASES_OFFSET,
     Table,
 )
 from amdrv.facts.discovery_tables import (
@@ -30,7 +32,7 @@ from amdrv.facts.discovery_tables import (
 )
 
 IP_TABLE_VERSION = 4
-BASE_BYTES = 4
+BASE_BYTES, WIDE_BASE_BYTES = 4, 8
 KIB = 1024
 
 
@@ -60,8 +62,13 @@ def build(chip: Chip) -> bytes:
 
 
 def _ip_table(entries: tuple[IpInstance, ...], at: int) -> bytes:
-    """One die with every block; die offsets count from the start of the binary, where this table is ``at``."""
+    """One die with every block; die offsets count from the start of the binary, where this table is ``at``.
+
+    Bases are 64 bits wide when one of them needs it.
+    """
     records = bytearray()
+    wide = any(base >> 8 * BASE_BYTES for entry in entries for base in entry.bases)
+    base_bytes = WIDE_BASE_BYTES if wide else BASE_BYTES
     for entry in entries:
         major, minor, revision = entry.version
         records += IP_ENTRY.pack(
@@ -72,12 +79,13 @@ def _ip_table(entries: tuple[IpInstance, ...], at: int) -> bytes:
             minor=minor,
             revision=revision,
         )
-        records += b"".join(base.to_bytes(BASE_BYTES, "little") for base in entry.bases)
+        records += b"".join(base.to_bytes(base_bytes, "little") for base in entry.bases)
     die = DIE_HEADER.pack(die_id=0, num_ips=len(entries)) + records
     size = IP_DISCOVERY_HEADER.size_bytes + len(die)
     header = IP_DISCOVERY_HEADER.pack(signature=IP_DISCOVERY_SIGNATURE, version=IP_TABLE_VERSION, size=size, num_dies=1)
     die_info = DIE_INFO.pack(die_id=0, die_offset=at + IP_DISCOVERY_HEADER.size_bytes)
     header[DIE_INFO_OFFSET : DIE_INFO_OFFSET + len(die_info)] = die_info
+    header[WIDE_BASES_OFFSET] = WIDE_BASES_BIT if wide else 0
     return bytes(header + die)
 
 

@@ -29,6 +29,11 @@ class Model:
         """Instructions that waves started by this block have executed since the card was plugged in."""
         return 0
 
+    @property
+    def doorbell_block(self) -> str:
+        """The block's name in the bus interface's doorbell routing; the block's own, but for one that shares another's."""
+        return self.ip
+
     def doorbell(self, offset: int, width: int, value: int) -> None:
         """A write to BAR2 at byte ``offset`` that was routed to this block; ignored without such a doorbell."""
 
@@ -64,7 +69,7 @@ class PowerManagement(Model):
     """The block that gives power to the others and takes it away."""
 
     def doorbell_rang(self, block: str) -> None:
-        """A doorbell is on its way to a block that has no power."""
+        """A doorbell is on its way to a block while some block has no power."""
 
 
 class BusInterface(Model):

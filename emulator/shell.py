@@ -185,10 +185,10 @@ class Card:
             self._access(DOORBELL_NS)
             self._note("doorbell", True, offset, width, value)
             block = self._bus_interface.route_doorbell(offset) if self._answers() else None
-            if block in self.space.gated:
+            if block is not None and self.space.gated:
                 self.model(PowerManagement).doorbell_rang(block)
             for model in self._models:
-                if model.ip == block:
+                if model.doorbell_block == block:
                     model.doorbell(offset, width, value)
             if self.worker.busy:
                 self.host_path.engines_started()

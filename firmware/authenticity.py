@@ -33,7 +33,7 @@ class PieceVerdict(NamedTuple):
     detail: str
 
 
-_TYPE_IDS = {piece.name: piece.container_type for piece in PIECE_TYPES}
+_TYPE_IDS = {piece.name: piece.container_types for piece in PIECE_TYPES}
 
 
 def authenticate(images: Mapping[str, FirmwareImage]) -> tuple[PieceVerdict, ...]:
@@ -62,9 +62,10 @@ def _judge(image: FirmwareImage, section: Section, keys: Mapping[bytes, PublicKe
             parse_key_database(section.name, container)
     except MalformedInput as error:
         return row(0, "bad", str(error))
-    expected = _TYPE_IDS.get(section.name, container.type_id)
-    if container.type_id != expected:
-        return row(container.version, "bad", f"its type is {container.type_id:#06x}, expected {expected:#06x}")
+    expected = _TYPE_IDS.get(section.name, (container.type_id,))
+    if container.type_id not in expected:
+        wanted = " or ".join(f"{type_id:#06x}" for type_id in expected)
+        return row(container.version, "bad", f"its type is {container.type_id:#06x}, expected {wanted}")
     return row(container.version, *_judge_signature(section.name, container, keys))
 
 

@@ -2,7 +2,8 @@
 
 No public header describes it. Established by reading all images of Debian's firmware-amd-graphics (20230210-5,
 20250410-2, 20260916-1~bpo13+1) for Navi31: magic "$PS1", sizes that add up to the piece, a SHA-256 of the body, and an
-RSA signature that really verifies with the key whose id the header names.
+RSA signature that really verifies with the key whose id the header names. Most pieces for Navi48 (20260916-1~bpo13+1)
+have a second format: a SHA-384 of the body, no total size, and the same kind of signature, which verifies as well.
 """
 
 from __future__ import annotations
@@ -28,11 +29,15 @@ SIGNED_OFFSET = 0x30
 KEY_ID_OFFSET = 0x38
 COMPRESSED_OFFSET = 0x48
 TYPE_OFFSET = 0x58
+FORMAT_OFFSET = 0x5A
 VERSION_OFFSET = 0x60
 TOTAL_SIZE_OFFSET = 0x6C
 BODY_DIGEST_OFFSET = 0xD0
 KEY_ID_SIZE_BYTES = 16
 SIGNATURE_SIZES_BYTES = (0x100, 0x200)  # RSA-2048 and RSA-4096
+SECOND_FORMAT = 2  # at FORMAT_OFFSET
+SECOND_FORMAT_SIGNATURE_BYTES = 0x100
+SHA256_BYTES, SHA384_BYTES = 32, 48
 
 _KEY_DATABASE_HEADER = struct.Struct("<II4s")
 _KEY_DATABASE_FIRST_ENTRY = 0x50
@@ -60,12 +65,13 @@ class Container(NamedTuple):
 
     @property
     def body_digest_matches(self) -> bool:
-        """Whether the body has the SHA-256 that the header states.
+        """Whether the body has the SHA-256 (in the second format SHA-384) that the header states.
 
         The signature decides, not this: the register list for RLC (SRM_MEM, version 5) of firmware-amd-graphics
         20230210-5 states another digest than its body has, and is genuine by its signature.
         """
-        return hashlib.sha256(self.body).digest() == self.body_digest
+        digest = hashlib.sha256 if len(self.body_digest) == SHA256_BYTES else hashlib.sha384
+        return digest(self.body).digest() == self.body_digest
 
 
 def _word(data: memoryview, offset: int) -> int:
@@ -94,6 +100,10 @@ def parse_container(what: str, data: memoryview) -> Container:
         if found != expected:
             raise MalformedInput(f"{what}: field '{field}' of the signed header is {found:#x}, expected {expected}")
     body_size, total_size = _word(data, BODY_SIZE_OFFSET), _word(data, TOTAL_SIZE_OFFSET)
+    digest_size = SHA256_BYTES
+    if data[FORMAT_OFFSET] == SECOND_FORMAT:
+        total_size = HEADER_SIZE_BYTES + body_size + SECOND_FORMAT_SIGNATURE_BYTES
+        digest_size = SHA384_BYTES
     if total_size > len(data):
         raise MalformedInput(f"{what}: signed header states {total_size:#x} bytes, the piece has {len(data):#x}")
     signed_size = HEADER_SIZE_BYTES + body_size
@@ -110,7 +120,7 @@ def parse_container(what: str, data: memoryview) -> Container:
         key_id=bytes(data[KEY_ID_OFFSET : KEY_ID_OFFSET + KEY_ID_SIZE_BYTES]),
         signed=data[:signed_size],
         body=data[HEADER_SIZE_BYTES:signed_size],
-        body_digest=bytes(data[BODY_DIGEST_OFFSET : BODY_DIGEST_OFFSET + 32]),
+        body_digest=bytes(data[BODY_DIGEST_OFFSET : BODY_DIGEST_OFFSET + digest_size]),
         signature=data[signed_size:total_size],
     )
 

@@ -387,7 +387,7 @@ LAYOUTS: dict[str, dict[tuple[int, int], Layout]] = {
 }
 
 # File names of linux-firmware. A header does not say what kind of image it heads, so the name has to.
-_NAME = re.compile(r"(psp|smu|sdma|gc)_\d+_\d+_\d+(?:_([a-z]+(?:_?\d)?))?(?:_kicker)?\.bin")
+_NAME = re.compile(r"(psp|smu|sdma|gc)_\d+_\d+_\d+(?:_((?:uni_)?[a-z]+(?:_?\d)?))?(?:_kicker)?\.bin")
 _KINDS = {
     ("psp", "sos"): "sos",
     ("psp", "ta"): "ta",
@@ -402,6 +402,7 @@ _KINDS = {
     ("gc", "mes"): "mes",
     ("gc", "mes_2"): "mes",
     ("gc", "mes1"): "mes_kiq",
+    ("gc", "uni_mes"): "mes",
     ("gc", "imu"): "imu",
     ("gc", "rlc"): "rlc",
     ("gc", "rlc_1"): "rlc",

@@ -40,6 +40,22 @@ _RULES: dict[tuple[str, IpVersion], tuple[_Rule, ...]] = {
         # Trusted applications serve display content protection and RAS; a card computes without them.
         _Rule("ta", ("psp_{version}_ta",), compute=False, optional=True, kicker=True),
     ),
+    # Navi48: psp_v14_0.c, smu_v14_0.c, gfx_v12_0.c: *_init_microcode; one scheduler image for both pipes where
+    # enable_uni_mes is set, which is the default.
+    ("MP0", (14, 0, 3)): (
+        _Rule("sos", ("psp_{version}_sos",), kicker=True),
+        _Rule("ta", ("psp_{version}_ta",), compute=False, optional=True, kicker=True),
+    ),
+    ("MP1", (14, 0, 3)): (_Rule("smu", ("smu_{version}",), kicker=True),),
+    ("SDMA0", (7, 0, 1)): (_Rule("sdma", ("sdma_{version}",)),),
+    ("GC", (12, 0, 1)): (
+        _Rule("pfp", ("gc_{version}_pfp",), compute=False),
+        _Rule("me", ("gc_{version}_me",), compute=False),
+        _Rule("mec", ("gc_{version}_mec",)),
+        _Rule("rlc", ("gc_{version}_rlc",), kicker=True),
+        _Rule("imu", ("gc_{version}_imu",), kicker=True),
+        _Rule("mes", ("gc_{version}_uni_mes",), compute=False),
+    ),
     ("MP1", (13, 0, 0)): (_Rule("smu", ("smu_{version}",), kicker=True),),
     ("SDMA0", (6, 0, 0)): (_Rule("sdma", ("sdma_{version}",)),),
     ("GC", (11, 0, 0)): (

@@ -78,7 +78,39 @@ _PSP13_GFX11: tuple[_Row, ...] = (
     _Row("after_autoload", "REG_LIST", "sos", compute=False, required=False),
 )
 
-_ORDERS: dict[tuple[IpVersion, IpVersion], tuple[_Row, ...]] = {((13, 0, 0), (11, 0, 0)): _PSP13_GFX11}  # by MP0 and GC
+# amdgpu_psp.c: psp_hw_start and psp_load_non_psp_fw for MP0 14.0.3: the bootloader gets the SPL piece, and the power
+# firmware comes first of those that go to trusted memory. What gfx_v12_0.c takes out of the images: gfx_v12_0_init_microcode.
+_PSP14_GFX12: tuple[_Row, ...] = (
+    *(_Row("bootloader", name, "sos") for name in ("KDB", "SPL", "SYS_DRV")),
+    *(
+        _Row("bootloader", name, "sos", required=False)
+        for name in ("SOC_DRV", "INTF_DRV", "DBG_DRV", "RAS_DRV", "IPKEYMGR_DRV")
+    ),
+    _Row("bootloader", "SOS", "sos"),
+    _Row("toc", "TOC", "sos"),
+    *_after_tmr("smu", "SMU"),
+    *_after_tmr("sdma", "SDMA_UCODE_TH0"),
+    *_after_tmr("pfp", "RS64_PFP", compute=False),
+    *_after_tmr("me", "RS64_ME", compute=False),
+    *_after_tmr("mec", "RS64_MEC"),
+    *_after_tmr("pfp", "RS64_PFP_P0_STACK", compute=False),
+    *_after_tmr("me", "RS64_ME_P0_STACK", compute=False),
+    *_after_tmr("mec", "RS64_MEC_P0_STACK"),
+    *_after_tmr("mec", "RS64_MEC_P1_STACK", compute=False),
+    *_after_tmr("mes", "CP_MES", "MES_STACK", compute=False),
+    _Row("after_tmr", "CP_MES_KIQ", "mes", compute=False, piece="CP_MES"),
+    _Row("after_tmr", "MES_KIQ_STACK", "mes", compute=False, piece="MES_STACK"),
+    *_after_tmr("imu", "IMU_I", "IMU_D"),
+    *_after_tmr("rlc", "RLC_RESTORE_LIST_GPM_MEM", "RLC_RESTORE_LIST_SRM_MEM", compute=False, required=False),
+    *_after_tmr("rlc", "RLC_IRAM", "RLC_DRAM_BOOT", "RLC_G"),
+    _Row("asd", "ASD", "ta", compute=False, required=False),
+    _Row("after_autoload", "REG_LIST", "sos", compute=False, required=False),
+)
+
+_ORDERS: dict[tuple[IpVersion, IpVersion], tuple[_Row, ...]] = {  # by MP0 and GC
+    ((13, 0, 0), (11, 0, 0)): _PSP13_GFX11,
+    ((14, 0, 3), (12, 0, 1)): _PSP14_GFX12,
+}
 
 
 def load_plan(

@@ -26,7 +26,7 @@ _BODY_SIZE_BYTES = 0x800
 _PADDING_SIZE_BYTES = 0x400  # behind the signature of data images; genuine ones have some 130 KiB of zeros there
 _KDB_VERSION = 0x04003100
 
-# Usages under which Navi31's key database lists keys, by piece signed with them. All others have the graphics key.
+# Usages under which Navi31's (and Navi48's) key database lists keys, by piece signed with them. All others have the graphics key.
 _GRAPHICS_USAGE = 0x0A
 _USAGES: Mapping[str, int] = {
     "ASD": 0x11,
@@ -74,10 +74,11 @@ _RLC = {
 }
 
 
-def _rs64(engine: str, version: int) -> _File:
+def _rs64(engine: str, version: int, gc: tuple[int, int, int] = (11, 0, 0)) -> _File:
     code = f"RS64_{engine.upper()}"
     pieces = ((code, version), (f"{code}_P0_STACK", version))
-    return _File(f"gc_11_0_0_{engine}.bin", (2, 0), (11, 0), version, pieces, _RS64, padded=True)
+    name = f"gc_{gc[0]}_{gc[1]}_{gc[2]}_{engine}.bin"
+    return _File(name, (2, 0), gc[:2], version, pieces, _RS64, padded=True)
 
 
 _FILES: dict[str, tuple[_File, ...]] = {
@@ -134,7 +135,61 @@ _FILES: dict[str, tuple[_File, ...]] = {
         _File("gc_11_0_0_imu.bin", (1, 0), (11, 0), 0x0B1F4B00, (("IMU_I", 0x0B1F4B00), ("IMU_D", 0x0B1F4B00))),
         _File("gc_11_0_0_mes_2.bin", (1, 0), (11, 0), 0, (("CP_MES", 0x92), ("MES_STACK", 0x92)), _MES, True),
         _File("gc_11_0_0_mes1.bin", (1, 0), (11, 0), 0, (("CP_MES_KIQ", 0x113), ("MES_KIQ_STACK", 0x113)), _MES, True),
-    )
+    ),
+    "gfx1201": (
+        _File(
+            "psp_14_0_3_sos.bin",
+            (2, 0),
+            (14, 0),
+            0x3A1214,
+            (
+                ("KDB", 0x703B0001),
+                ("SYS_DRV", 0x3A1214),
+                ("SOS", 0x3A1214),
+                ("SOC_DRV", 0x3A1214),
+                ("INTF_DRV", 0x3A1214),
+                ("DBG_DRV", 0x3A1214),
+                ("TOC", 0),
+                ("IPKEYMGR_DRV", 0x3A1214),
+                ("SPL", 0x01003A00),
+                ("RAS_DRV", 0x3A1214),
+                ("REG_LIST", 0),
+            ),
+        ),
+        _File(
+            "psp_14_0_3_ta.bin",
+            (2, 0),
+            (14, 0),
+            0,
+            (("ASD", 0x21000118), ("TA_HDCP", 0x17000053), ("TA_DTM", 0x1200001F), ("TA_RAS", 0x1B3A0001)),
+        ),
+        _File("smu_14_0_3.bin", (2, 0), (14, 0), 0x685000, (("SMU", 0x685000),), {"ucode_start_address": 0x20000}),
+        _File(
+            "sdma_7_0_1.bin",
+            (3, 0),
+            (7, 0),
+            0x798E96,
+            (("SDMA_UCODE_TH0", 0xEBED6),),
+            {"ucode_feature_version": 0x40798E96},
+        ),
+        *(_rs64(engine, number, (12, 0, 1)) for engine, number in (("pfp", 0xC76), ("me", 0xC12), ("mec", 0xD7A))),
+        _File(
+            "gc_12_0_1_rlc.bin",
+            (2, 2),
+            (12, 0),
+            0xBE7DA0,
+            (
+                ("RLC_G", 0xBE7DA0),
+                ("RLC_RESTORE_LIST_GPM_MEM", 0),
+                ("RLC_RESTORE_LIST_SRM_MEM", 0),
+                ("RLC_IRAM", 0x12484000),
+                ("RLC_DRAM_BOOT", 0x12484000),
+            ),
+            {"ucode_feature_version": 0x3E8},
+        ),
+        _File("gc_12_0_1_imu.bin", (1, 0), (12, 0), 0x0C302B00, (("IMU_I", 0x0C302B00), ("IMU_D", 0x0C302B00))),
+        _File("gc_12_0_1_uni_mes.bin", (1, 0), (12, 0), 0, (("CP_MES", 0x93), ("MES_STACK", 0x93)), _MES, True),
+    ),
 }
 
 

@@ -242,12 +242,14 @@ class Device:
         if not item_bytes:
             return 0, 0
         properties = self._gpu.properties
+        register = self._gpu.registers.gc.COMPUTE_TMPRING_SIZE
         plan = scratch.plan(
             kernel.name,
             item_bytes,
             kernel.descriptor.wavefront_size,
             engines=properties.shader_engines,
             slots_per_engine=properties.scratch_slots_per_cu * properties.compute_units // properties.shader_engines,
+            wave_units_max=register.fields["WAVESIZE"].max,
         )
         while self._scratch is None or self._scratch.size_bytes < plan.size_bytes:
             if self._scratch is not None:
@@ -257,10 +259,7 @@ class Device:
                 self._scratch = self._alloc_vram(plan.size_bytes, "scratch")
             except OutOfMemory as error:
                 plan = scratch.smaller(plan, error)
-        tmpring = self._gpu.registers.gc.COMPUTE_TMPRING_SIZE.encode(
-            WAVES=plan.waves_per_engine, WAVESIZE=plan.wave_units
-        )
-        return self._scratch.va, tmpring
+        return self._scratch.va, register.encode(WAVES=plan.waves_per_engine, WAVESIZE=plan.wave_units)
 
     # -- waiting and trouble ------------------------------------------------------------------------------------------
 

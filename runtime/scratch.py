@@ -3,8 +3,8 @@
 Each wave that runs needs its own piece. The hardware hands pieces out per shader engine and holds back waves when none
 is left, so fewer pieces than waves cost speed, never correctness, as long as one workgroup fits.
 
-Source: gc_11_0_0 COMPUTE_TMPRING_SIZE (WAVES 12 bits, counted per shader engine on gfx11; WAVESIZE 15 bits of 256
-bytes; tinygrad 0.14 runtime/ops_amd.py divides the waves by the shader engines in the same way).
+Source: gc_11_0_0 and gc_12_0_0 COMPUTE_TMPRING_SIZE (WAVES 12 bits, counted per shader engine; WAVESIZE 15 bits of 256
+bytes on gfx11, 18 on gfx12; tinygrad 0.14 runtime/ops_amd.py divides the waves by the shader engines in the same way).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from amdrv.errors import InvalidArgument, OutOfMemory
 
 WAVE_SIZE_UNIT = 256
-WAVE_SIZE_UNITS_MAX = (1 << 15) - 1
+WAVE_SIZE_UNITS_MAX = (1 << 15) - 1  # on gfx11
 WAVES_MAX = (1 << 12) - 1
 BUDGET_BYTES = 256 << 20  # enough pieces for every wave are only provided within this
 WORKGROUP_ITEMS_MAX = 1024
@@ -41,16 +41,23 @@ class ScratchPlan:
 
 
 def plan(
-    kernel: str, item_bytes: int, lanes: int, *, engines: int, slots_per_engine: int, budget_bytes: int = BUDGET_BYTES
+    kernel: str,
+    item_bytes: int,
+    lanes: int,
+    *,
+    engines: int,
+    slots_per_engine: int,
+    budget_bytes: int = BUDGET_BYTES,
+    wave_units_max: int = WAVE_SIZE_UNITS_MAX,
 ) -> ScratchPlan:
     """Scratch for waves of ``lanes`` work-items with ``item_bytes`` each.
 
-    ``slots_per_engine`` is how many waves with scratch the engine can have at once. Raises InvalidArgument when the
-    hardware cannot give a wave that much.
+    ``slots_per_engine`` is how many waves with scratch the engine can have at once, ``wave_units_max`` the most that
+    WAVESIZE can say. Raises InvalidArgument when the hardware cannot give a wave that much.
     """
     units = -(-item_bytes * lanes // WAVE_SIZE_UNIT)
-    if units > WAVE_SIZE_UNITS_MAX:
-        limit = WAVE_SIZE_UNITS_MAX * WAVE_SIZE_UNIT // lanes
+    if units > wave_units_max:
+        limit = wave_units_max * WAVE_SIZE_UNIT // lanes
         raise InvalidArgument(
             f"kernel {kernel!r} needs {item_bytes} bytes of scratch for each work-item; the hardware gives {limit}"
         )

@@ -292,7 +292,7 @@ MODULES: dict[str, tuple[str, tuple[Item, ...]]] = {
             Defines("Result", "Answers in the response mailbox.", SMU14_MESSAGES, r"PPSMC_Result_(\w+)"),
             Defines("Message", "Message numbers.", SMU14_MESSAGES, r"PPSMC_MSG_(\w+)"),
             Defines("Version", "What the headers describe.", SMU14, r"(PPTABLE)_VERSION"),
-            Defines("Table", "Argument of the TransferTable messages.", SMU14, r"TABLE_((?!TRANSFER|COUNT)\w+)"),
+            Defines("Table", "Argument of the TransferTable messages.", SMU14, r"TABLE_((?!TRANSFER|COUNT|\w+_FAILED)\w+)"),
             Defines("Feature", "Bit numbers of the feature masks.", SMU14, r"FEATURE_((?!SPARE)\w+)_BIT"),
             Defines("Workload", "Bit numbers of SetWorkloadMask.", SMU14, r"WORKLOAD_PPLIB_(\w+)_BIT"),
             Enumeration("Clock", "Index of CurrClock; bits 31:16 of frequency messages.", SMU14, "PPCLK_e", "PPCLK_"),

@@ -14,16 +14,17 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from amdrv.facts.firmware_auth import ROOT_PIECES
+from amdrv.facts.firmware_auth import ROOT_KEYS, ROOT_PIECES
 from amdrv.firmware.container import parse_container
 from amdrv.firmware.image import parse
 
-IMAGES = ("psp_13_0_0_sos.bin",)
+IMAGES = ("psp_13_0_0_sos.bin", "psp_14_0_3_sos.bin")  # older packages lack the second
+ROOT_KEY_IDS = frozenset(key.key_id for key in ROOT_KEYS)
 OUTPUT = Path(__file__).resolve().parent.parent / "amdrv" / "facts" / "firmware_digests.txt"
 HEADER = """\
 # Genuine boot-loader pieces whose signing keys are only in the boot ROM, by SHA-256.
 # Made by tools/generate_firmware_digests.py from Debian packages; read by amdrv/facts/firmware_auth.py.
-# sha256 of header, body and signature | sha256 of the body | size in bytes | piece | image | package | version
+# sha256 of header, body and signature | digest of the body as its header states it | size in bytes | piece | image | package | version
 """
 
 
@@ -32,12 +33,16 @@ def rows_of(folder: Path) -> list[tuple[str, ...]]:
     package, version = (folder / "PACKAGE").read_text(encoding="ascii").split()
     rows: list[tuple[str, ...]] = []
     for name in IMAGES:
+        if not (folder / "amdgpu" / name).exists():
+            continue
         image = parse(name, (folder / "amdgpu" / name).read_bytes())
         for piece in ROOT_PIECES:
             section = image.section(piece)
             if section is None:
                 continue
             container = parse_container(f"{name}: {piece}", section.data)
+            if container.key_id not in ROOT_KEY_IDS:
+                continue
             if not container.body_digest_matches:
                 raise SystemExit(f"{folder}: {name}: {piece} does not match its own digest")
             size = len(container.signed) + len(container.signature)

@@ -38,6 +38,7 @@ CHIPS: dict[str, tuple[str, ...]] = {
         "mp/mp_13_0_2",
         "athub/athub_3_0_0",
         "smuio/smuio_13_0_6",
+        "lsdma/lsdma_6_0_0",
         "thm/thm_13_0_2",
     ),
     "gfx1201": (
@@ -51,6 +52,7 @@ CHIPS: dict[str, tuple[str, ...]] = {
         "athub/athub_4_1_0",
         "smuio/smuio_14_0_2",
         "thm/thm_14_0_2",
+        "lsdma/lsdma_7_0_0",
     ),
     "gfx942": (
         "gc/gc_9_4_3",

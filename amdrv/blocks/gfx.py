@@ -1,23 +1,26 @@
-"""GFX 11: the graphics core, of which only the compute side is used: RLC, the compute engine (MEC), its queues.
+"""GFX 11 and 12: the graphics core, of which only the compute side is used: RLC, the compute engine (MEC), its queues.
 
 A compute queue is a hardware queue descriptor (HQD): a bank of registers that GRBM_GFX_CNTL selects by micro engine,
 pipe and queue. The memory queue descriptor (MQD) is its image in device memory. Queues are started by writing the
 registers directly; no scheduler firmware takes part.
 
-Source: Linux 6.12 gfx_v11_0.c, amdgpu_amdkfd_gfx_v11.c (hqd_load_v11, hqd_destroy_v11), soc21.c (soc21_grbm_select).
+Source: Linux 6.12 gfx_v11_0.c, amdgpu_amdkfd_gfx_v11.c (hqd_load_v11, hqd_destroy_v11), soc21.c (soc21_grbm_select);
+gfx_v12_0.c does the same but for what ``GfxDesign`` tells apart.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from amdrv.discovery import GcInfo
 from amdrv.errors import InvalidArgument, Timeout
 from amdrv.facts.doorbells import Doorbell
+from amdrv.facts.layout import StructLayout
 from amdrv.facts.mqd_v11 import V11_COMPUTE_MQD
+from amdrv.facts.mqd_v12 import V12_COMPUTE_MQD
 from amdrv.mmio import Mmio
 from amdrv.registers import RegisterBlock
 
@@ -33,7 +36,6 @@ COMPUTE_ENGINE = 1  # GRBM_GFX_CNTL.MEID: 0 is the graphics engine
 PIPE = 0  # queues share one pipe; the others stay off
 DOORBELL_BYTES = 8
 REGISTER_TIMEOUT = 0xFF  # GRBM_CNTL: clocks that a register read may take
-TCP_CNTL_GOLDEN = 0x20000000  # golden_settings_gc_11_0
 SPM_NO_VMID = 0xF  # gfx_v11_0_rlc_init: the performance monitor streams nowhere
 ALIGNMENT_UNALIGNED = 3
 PREFETCH = 3  # DEFAULT_SH_MEM_CONFIG
@@ -44,6 +46,32 @@ DRAIN, RESET_WAVES = 1, 2  # CP_HQD_DEQUEUE_REQUEST
 MQD_HEADER = 0xC0310800
 EVERY_CU = 0xFFFFFFFF
 MAX_EOP_SIZE_FIELD = 0xA  # kfd_mqd_manager_v11.c: update_mqd: a larger end-of-pipe ring is not clamped by the hardware
+
+
+@dataclass(frozen=True, slots=True)
+class GfxDesign:
+    """What tells generations of the graphics core apart."""
+
+    mqd: StructLayout  # of a compute queue
+    static_masks: int  # compute_static_thread_mgmt_se0 and following that are set
+    mqd_values: Mapping[str, int] = field(default_factory=dict)  # members that this generation sets besides
+    golden_bits: Mapping[str, int] = field(default_factory=dict)  # register → bits to set for correct compute
+
+
+# By the version of GC. gfx12 has golden values for the graphics pipes only (golden_settings_gc_12_0).
+DESIGNS: dict[tuple[int, int, int], GfxDesign] = {
+    (11, 0, 0): GfxDesign(
+        mqd=V11_COMPUTE_MQD,
+        static_masks=8,
+        golden_bits={"TCP_CNTL": 0x20000000},  # golden_settings_gc_11_0
+    ),
+    (12, 0, 1): GfxDesign(
+        mqd=V12_COMPUTE_MQD,
+        static_masks=4,  # gfx_v12_0_compute_mqd_init
+        mqd_values={"compute_misc_reserved": 0x7},
+    ),
+}
+GFX11 = DESIGNS[11, 0, 0]
 
 # HQD registers in the order in which gfx_v11_0_kiq_init_register writes them, with what hqd_load_v11 adds, and their
 # MQD members.
@@ -104,7 +132,7 @@ class QueueSpec:
 
 
 # gfx_v11_0_compute_mqd_init; shader masks and quantum as kfd_mqd_manager_v11.c: init_mqd
-def compute_mqd(gc: RegisterBlock, spec: QueueSpec) -> bytearray:
+def compute_mqd(gc: RegisterBlock, spec: QueueSpec, design: GfxDesign = GFX11) -> bytearray:
     """The memory queue descriptor of a PM4 queue."""
     doorbell_dword = spec.doorbell * DOORBELL_BYTES // 4
     eop_field = min((spec.eop_bytes // 4).bit_length() - 2, MAX_EOP_SIZE_FIELD)
@@ -113,10 +141,11 @@ def compute_mqd(gc: RegisterBlock, spec: QueueSpec) -> bytearray:
         register = gc[name]
         return int(register.decode(register.reset_value).replace(**fields))
 
-    return V11_COMPUTE_MQD.pack(
+    return design.mqd.pack(
         header=MQD_HEADER,
         compute_pipelinestat_enable=1,
-        **{f"compute_static_thread_mgmt_se{se}": EVERY_CU for se in range(8)},
+        **{f"compute_static_thread_mgmt_se{se}": EVERY_CU for se in range(design.static_masks)},
+        **design.mqd_values,
         cp_mqd_base_addr_lo=spec.mqd_address & 0xFFFFFFFC,
         cp_mqd_base_addr_hi=spec.mqd_address >> 32,
         cp_mqd_control=starting_from_reset("CP_MQD_CONTROL", VMID=0),
@@ -153,9 +182,10 @@ def compute_mqd(gc: RegisterBlock, spec: QueueSpec) -> bytearray:
 class Gfx:
     """The compute side of one card's graphics core."""
 
-    def __init__(self, mmio: Mmio) -> None:
+    def __init__(self, mmio: Mmio, design: GfxDesign = GFX11) -> None:
         self._mmio = mmio
         self._regs = mmio.registers.block("GC")
+        self.design = design
 
     # gfx_v11_0_wait_for_rlc_autoload_complete
     def wait_for_autoload(self) -> None:
@@ -175,7 +205,8 @@ class Gfx:
         """
         regs = self._regs
         mmio = self._mmio
-        mmio.write(regs.TCP_CNTL, int(mmio.read(regs.TCP_CNTL)) | TCP_CNTL_GOLDEN)
+        for name, bits in self.design.golden_bits.items():
+            mmio.write(regs[name], int(mmio.read(regs[name])) | bits)
         mmio.write(regs.GRBM_CNTL, READ_TIMEOUT=REGISTER_TIMEOUT)
         with self._selected():
             mmio.write(
@@ -246,7 +277,7 @@ class Gfx:
         """Load a queue's registers from its descriptor; the last of them makes it live."""
         with self._selected(engine=COMPUTE_ENGINE, pipe=PIPE, queue=queue):
             for name, member in HQD_REGISTERS:
-                self._mmio.write(self._regs[name], V11_COMPUTE_MQD.get(mqd, member))
+                self._mmio.write(self._regs[name], self.design.mqd.get(mqd, member))
 
     # hqd_destroy_v11, mes_v11_0_kiq_dequeue
     def unload_queue(self, queue: int) -> None:

@@ -1,17 +1,18 @@
-"""GMC 11: address translation. Two hubs of one design: GC for the graphics core, MM for everything else.
+"""GMC 11 and 12: address translation. Two hubs of one design: GC for the graphics core, MM for everything else.
 
 The design is written down once, as tables of register names without their prefix; a hub adds its prefix and what is
 peculiar to it. Every address that blocks outside the graphics core use here (interrupt ring, secure processor, SMU
 table) is in the device memory aperture, which needs no page tables; kernels use virtual addresses in VMID 0.
 
-Source: Linux 6.12 gfxhub_v3_0.c and mmhub_v3_0.c (gart_enable, set_fault_enable_default), gmc_v11_0.c.
+Source: Linux 6.12 gfxhub_v3_0.c and mmhub_v3_0.c (gart_enable, set_fault_enable_default), gmc_v11_0.c; gfxhub_v12_0.c,
+mmhub_v4_1_0.c and gmc_v12_0.c do the same, where fields have other places.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from amdrv.errors import Unsupported
 from amdrv.facts.pte import ADDRESS_BITS, PAGE_SHIFT
@@ -20,11 +21,12 @@ from amdrv.facts.vm import (
     FB_LOCATION_SHIFT,
     GC_L2_CNTL3_START,
     HOST_INVALIDATE_ENGINE,
+    HUB_CLIENTS,
     L2_CNTL4_START,
     L2_CNTL5_START,
     MM_L2_CNTL3_START,
     SYSTEM_APERTURE_SHIFT,
-    fault_client,
+    HubClients,
 )
 from amdrv.mmio import Mmio
 from amdrv.registers import Register
@@ -52,12 +54,13 @@ HUB_FAULTS = {f"{kind}_PROTECTION_FAULT_ENABLE_DEFAULT": 1 for kind in (*HUB_FAU
 
 @dataclass(frozen=True, slots=True)
 class HubDesign:
-    """What tells the two hubs apart."""
+    """What tells hubs apart."""
 
     ip: str
     prefix: str
     label: str
     l2_cntl3_start: int
+    clients: HubClients
     # Whether AMD's headers give the values after reset. Then registers of which only some fields are set need not be
     # read first.
     resets_known: bool = False
@@ -71,9 +74,24 @@ GC_HUB = HubDesign(
     prefix="GC",
     label="graphics hub",
     l2_cntl3_start=GC_L2_CNTL3_START,
+    clients=HUB_CLIENTS["GC", (11, 0, 0)],
     resets_known=True,  # gc_11_0_0_default.h
 )
-MM_HUB = HubDesign(ip="MMHUB", prefix="MM", label="memory hub", l2_cntl3_start=MM_L2_CNTL3_START, gated=True)
+MM_HUB = HubDesign(
+    ip="MMHUB",
+    prefix="MM",
+    label="memory hub",
+    l2_cntl3_start=MM_L2_CNTL3_START,
+    clients=HUB_CLIENTS["MMHUB", (3, 0, 0)],
+    gated=True,
+)
+# By block and version. gfx12 has no gc_12_0_0_default.h.
+DESIGNS: dict[tuple[str, tuple[int, int, int]], HubDesign] = {
+    ("GC", (11, 0, 0)): GC_HUB,
+    ("MMHUB", (3, 0, 0)): MM_HUB,
+    ("GC", (12, 0, 1)): replace(GC_HUB, clients=HUB_CLIENTS["GC", (12, 0, 1)], resets_known=False),
+    ("MMHUB", (4, 1, 0)): replace(MM_HUB, clients=HUB_CLIENTS["MMHUB", (4, 1, 0)]),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,7 +273,7 @@ class Hub:
         """The pending fault, cleared; None when there is none."""
         status_register = self._reg("VM_L2_PROTECTION_FAULT_STATUS")
         status = self._mmio.read(status_register)
-        if self.design is GC_HUB:
+        if self.design.ip == "GC":
             # The first read may still give the value from before the interrupt: it triggers the update.
             status = self._mmio.read(status_register)
         if not status:
@@ -268,7 +286,7 @@ class Hub:
             hub=self.design.label,
             address=(high << 32 | low) << PAGE_SHIFT,
             vmid=status.VMID,
-            client=fault_client(self.design.ip, status.CID, write=write),
+            client=self.design.clients.name(status.CID, write=write),
             write=write,
             status=int(status),
             walker_error=status.WALKER_ERROR,
@@ -302,10 +320,10 @@ class Hub:
 class Gmc:
     """Both hubs of one card."""
 
-    def __init__(self, mmio: Mmio) -> None:
+    def __init__(self, mmio: Mmio, gc: HubDesign = GC_HUB, mm: HubDesign = MM_HUB) -> None:
         self._mmio = mmio
-        self.mm = Hub(mmio, MM_HUB)
-        self.gc = Hub(mmio, GC_HUB)
+        self.mm = Hub(mmio, mm)
+        self.gc = Hub(mmio, gc)
 
     # gmc_v11_0_vram_gtt_location: mmhub_v3_0_get_fb_location, mmhub_v3_0_get_mc_fb_offset
     def read_device_memory(self) -> tuple[int, int]:

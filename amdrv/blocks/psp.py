@@ -1,9 +1,10 @@
-"""PSP 13: the security processor, which checks and loads every firmware of the card.
+"""PSP 13 and 14: the security processor, which checks and loads every firmware of the card.
 
 First its bootloader takes a few images through a mailbox, the last of them the secure OS (sOS). Then commands go
 through a ring in device memory. Every buffer is in device memory, at addresses of the device memory aperture.
 
-Source: Linux 6.12 psp_v13_0.c, amdgpu_psp.c (psp_hw_start, psp_load_non_psp_fw, psp_cmd_submit_buf).
+Source: Linux 6.12 psp_v13_0.c, psp_v14_0.c (the same sequences, one more bootloader stage), amdgpu_psp.c (psp_hw_start,
+psp_load_non_psp_fw, psp_cmd_submit_buf).
 """
 
 from __future__ import annotations
@@ -45,6 +46,8 @@ from amdrv.vram import Vram
 log = logging.getLogger(__name__)
 
 DWORD_BYTES = 4
+# amdgpu_psp.c: psp_early_init: versions whose trusted memory region is set up before any driver runs (boot_time_tmr).
+BOOT_TIME_TMR = frozenset({(14, 0, 3)})
 BOOTLOADER_TIMEOUT_S = 1.0  # ten times adev->usec_timeout
 SOS_START_TIMEOUT_S = 2.0
 RING_TIMEOUT_S = 1.0
@@ -59,6 +62,7 @@ BOOTLOADER_COMMANDS = {
     "INTF_DRV": BootloaderCommand.LOAD_INTFDRV,
     "DBG_DRV": BootloaderCommand.LOAD_DBGDRV,
     "RAS_DRV": BootloaderCommand.LOAD_RASDRV,
+    "IPKEYMGR_DRV": BootloaderCommand.LOAD_IPKEYMGRDRV,
     "SOS": BootloaderCommand.LOAD_SOSDRV,
 }
 
@@ -91,8 +95,20 @@ class FlushControl(Protocol):
 class Psp:
     """The security processor of one card."""
 
-    def __init__(self, mmio: Mmio, vram: Vram, caches: FlushControl, device_address: int, physical_base: int) -> None:
-        """``device_address`` is that of device memory's first byte; ``physical_base`` what entries add to an offset."""
+    def __init__(
+        self,
+        mmio: Mmio,
+        vram: Vram,
+        caches: FlushControl,
+        device_address: int,
+        physical_base: int,
+        boot_time_tmr: bool = False,
+    ) -> None:
+        """``device_address`` is that of device memory's first byte; ``physical_base`` what entries add to an offset.
+
+        ``boot_time_tmr`` says that the card's start-up firmware has set the trusted memory region up.
+        """
+        self._boot_time_tmr = boot_time_tmr
         self._mmio = mmio
         self._vram = vram
         self._caches = caches
@@ -124,7 +140,8 @@ class Psp:
             self.tmr_bytes = self.load_toc(toc)
         # With C-states under the SMU's control its firmware has to be there before the trusted region is.
         self.load_firmware(of("before_tmr"))
-        self.setup_tmr()
+        if not self._boot_time_tmr:
+            self.setup_tmr()
         self.load_firmware(of("after_tmr"))
         self.autoload_rlc()
         self.load_firmware(of("after_autoload"))

@@ -1,6 +1,8 @@
-"""SMU 13.0.0: power management firmware. Messages through mailboxes, tables through device memory.
+"""SMU 13.0.0 and 14.0.3: power management firmware. Messages through mailboxes, tables through device memory.
 
-Source: Linux 6.12 smu_cmn.c (mailbox protocol), smu_v13_0.c, smu_v13_0_0_ppt.c, smu_v13_0_0_ppsmc.h (numbers).
+Messages are named as in version 13.0.0, whose names the others keep; their numbers are the interface's.
+
+Source: Linux 6.12 smu_cmn.c (mailbox protocol), smu_v13_0.c, smu_v14_0.c, smu_v13_0_0_ppt.c, smu_v14_0_2_ppt.c.
 """
 
 from __future__ import annotations
@@ -8,15 +10,15 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
-from amdrv.errors import AmdrvError, Timeout
+from amdrv.errors import AmdrvError, Timeout, Unsupported
 from amdrv.facts.mailboxes import (
-    MODE1_RESET_WAIT_S,
     SMU_FIRMWARE_FLAGS_READY,
     SMU_FIRMWARE_FLAGS_SMN,
     SMU_REGISTER,
     SmuMailbox,
 )
-from amdrv.facts.smu_v13_0_0 import METRICS, Clock, Message, Plane, Result, Table, Temperature
+from amdrv.facts.smu import SMU_13_0_0, SmuInterface
+from amdrv.facts.smu_v13_0_0 import Clock, Message, Result, Temperature
 from amdrv.ioctl.pci_function import ALL_ONES
 from amdrv.memory.layout import SMU_TABLE
 from amdrv.mmio import Mmio
@@ -73,16 +75,22 @@ class Metrics:
 class Smu:
     """The power management firmware of one card."""
 
-    def __init__(self, mmio: Mmio, vram: Vram, device_address: int) -> None:
+    def __init__(
+        self, mmio: Mmio, vram: Vram, device_address: int, interface: SmuInterface = SMU_13_0_0
+    ) -> None:
+        self._interface = interface
         self._mmio = mmio
         self._vram = vram
         self._device_address = device_address
 
     # smu_cmn_send_smc_msg_with_param, __smu_cmn_send_msg
     def send(self, message: Message, argument: int = 0, timeout_s: float = MESSAGE_TIMEOUT_S) -> None:
-        """Send a message and wait for its answer. Raises SmuRejected or Timeout."""
+        """Send a message and wait for its answer. Raises SmuRejected, Timeout, Unsupported for one it does not have."""
+        number = self._interface.messages.get(message.name)
+        if number is None:
+            raise Unsupported(f"{self._mmio.function.name}: its SMU has no message {message.name}")
         answer = self._exchange(
-            (SmuMailbox.RESPONSE, SmuMailbox.ARGUMENT, SmuMailbox.MESSAGE), message, argument, timeout_s, message.name
+            (SmuMailbox.RESPONSE, SmuMailbox.ARGUMENT, SmuMailbox.MESSAGE), number, argument, timeout_s, message.name
         )
         if answer != Result.OK:
             meaning = next((text for code, text in MEANINGS.items() if code == answer), "not a known answer")
@@ -115,37 +123,46 @@ class Smu:
     # smu_cmn_get_metrics_table, smu_v13_0_0_get_gpu_metrics
     def read_metrics(self) -> Metrics:
         """A measurement; one message."""
-        self.send(Message.TransferTableSmu2Dram, Table.SMU_METRICS)
-        return decode_metrics(self._vram.read(SMU_TABLE.offset, METRICS.size_bytes))
+        self.send(Message.TransferTableSmu2Dram, self._interface.metrics_table)
+        layout = self._interface.metrics
+        return decode_metrics(self._vram.read(SMU_TABLE.offset, layout.size_bytes), self._interface)
 
     # smu_v13_0_get_dpm_level_count, smu_v13_0_get_dpm_freq_by_index
     def frequency_levels(self, clock: Clock) -> list[int]:
         """Frequencies in MHz that a clock can be held at, ascending."""
-        count = self.ask(Message.GetDpmFreqByIndex, clock << 16 | ALL_LEVELS) & FREQUENCY_MASK
-        return [self.ask(Message.GetDpmFreqByIndex, clock << 16 | i) & FREQUENCY_MASK for i in range(count)]
+        domain = self._interface.clocks[clock.name] << 16
+        count = self.ask(Message.GetDpmFreqByIndex, domain | ALL_LEVELS) & FREQUENCY_MASK
+        return [self.ask(Message.GetDpmFreqByIndex, domain | i) & FREQUENCY_MASK for i in range(count)]
 
     # smu_v13_0_set_soft_freq_limited_range
     def limit_clock(self, clock: Clock, low_mhz: int, high_mhz: int) -> None:
         """Keep a clock between two frequencies; 0 and ANY_FREQUENCY lift the limits."""
-        self.send(Message.SetSoftMaxByFreq, clock << 16 | high_mhz)
-        self.send(Message.SetSoftMinByFreq, clock << 16 | low_mhz)
+        domain = self._interface.clocks[clock.name] << 16
+        self.send(Message.SetSoftMaxByFreq, domain | high_mhz)
+        self.send(Message.SetSoftMinByFreq, domain | low_mhz)
 
-    # smu_v13_0_0_mode1_reset; the wait is smu_v13_0.h: SMU13_MODE1_RESET_WAIT_TIME_IN_MS
+    # smu_v13_0_0_mode1_reset, smu_v14_0_2_mode1_reset
     def mode1_reset(self) -> None:
-        """Reset everything but the bus interface; device memory and registers are lost. Takes half a second.
+        """Reset everything but the bus interface; device memory and registers are lost. Takes up to a second.
 
-        Raises Timeout when neither mailbox is served.
+        Raises Timeout when no mailbox that can do it is served.
         """
-        try:
-            self.send(Message.Mode1Reset)
-        except (Timeout, SmuRejected) as error:
-            # All ones: the reset took the registers away before the answer could be read.
-            if not (isinstance(error, SmuRejected) and error.answer == ALL_ONES):
-                log.warning("%s; trying the debug mailbox", error)
-                mailboxes = (SmuMailbox.DEBUG_RESPONSE, SmuMailbox.DEBUG_ARGUMENT, SmuMailbox.DEBUG_MESSAGE)
-                self._exchange(mailboxes, DEBUG_MODE1_RESET, 0, MESSAGE_TIMEOUT_S, "mode1 reset (debug mailbox)")
+        if self._interface.reset_message is None:
+            self._debug_reset()
+        else:
+            try:
+                self.send(Message[self._interface.reset_message])
+            except (Timeout, SmuRejected) as error:
+                # All ones: the reset took the registers away before the answer could be read.
+                if not (isinstance(error, SmuRejected) and error.answer == ALL_ONES):
+                    log.warning("%s; trying the debug mailbox", error)
+                    self._debug_reset()
         # The card must not be touched while it resets.
-        self._mmio.function.sleep(MODE1_RESET_WAIT_S)
+        self._mmio.function.sleep(self._interface.reset_wait_s)
+
+    def _debug_reset(self) -> None:
+        mailboxes = (SmuMailbox.DEBUG_RESPONSE, SmuMailbox.DEBUG_ARGUMENT, SmuMailbox.DEBUG_MESSAGE)
+        self._exchange(mailboxes, DEBUG_MODE1_RESET, 0, MESSAGE_TIMEOUT_S, "mode1 reset (debug mailbox)")
 
     def _exchange(
         self,
@@ -180,21 +197,22 @@ class Smu:
 
 
 # smu_v13_0_0_get_gpu_metrics
-def decode_metrics(table: bytes) -> Metrics:
+def decode_metrics(table: bytes, interface: SmuInterface = SMU_13_0_0) -> Metrics:
     """The SMU's metrics table, in words a person reads."""
+    layout = interface.metrics
 
     def number(name: str) -> int:
-        return METRICS.get(table, name)
+        return layout.get(table, name)
 
-    temperatures = METRICS.get_array(table, "AvgTemperature")
-    clocks = METRICS.get_array(table, "CurrClock")
-    voltages = METRICS.get_array(table, "AvgVoltage")
+    temperatures = layout.get_array(table, "AvgTemperature")
+    clocks = layout.get_array(table, "CurrClock")
+    voltages = layout.get_array(table, "AvgVoltage")
     busy = number("AverageGfxActivity") > BUSY_ACTIVITY_PERCENT
     memory_busy = number("AverageUclkActivity") > BUSY_ACTIVITY_PERCENT
     return Metrics(
         temperatures_c={
-            name: temperatures[index]
-            for name, index in (
+            name: temperatures[interface.temperatures[place.name]]
+            for name, place in (
                 ("edge", Temperature.EDGE),
                 ("hotspot", Temperature.HOTSPOT),
                 ("memory", Temperature.MEM),
@@ -205,10 +223,10 @@ def decode_metrics(table: bytes) -> Metrics:
         clocks_mhz={
             "graphics": number(f"AverageGfxclkFrequency{'PreDs' if busy else 'PostDs'}"),
             "memory": number(f"AverageMemclkFrequency{'PreDs' if memory_busy else 'PostDs'}"),
-            "fabric": clocks[Clock.FCLK],
-            "soc": clocks[Clock.SOCCLK],
+            "fabric": clocks[interface.clocks[Clock.FCLK.name]],
+            "soc": clocks[interface.clocks[Clock.SOCCLK.name]],
         },
-        voltages_mv={"graphics": voltages[Plane.GFX], "soc": voltages[Plane.SOC], "memory": voltages[Plane.VMEMP]},
+        voltages_mv={name: voltages[index] for name, index in interface.planes.items()},
         graphics_activity_percent=number("AverageGfxActivity"),
         memory_activity_percent=number("AverageUclkActivity"),
         fan_rpm=number("AvgFanRpm"),

@@ -1,7 +1,8 @@
 """Waves that stand still on the shader engines, looked at one register at a time.
 
-Source: Linux 6.12 gfx_v11_0.c (wave_read_ind, gfx_v11_0_read_wave_data, gfx_v11_0_select_se_sh; on gfx11 the SIMD is
-part of the instance that GRBM_GFX_INDEX selects); gc_11_0_0 SQ_WAVE_* (register indices and status bits).
+Source: Linux 6.12 gfx_v11_0.c (wave_read_ind, gfx_v11_0_read_wave_data, gfx_v11_0_select_se_sh; from gfx11 on the SIMD
+is part of the instance that GRBM_GFX_INDEX selects), gfx_v12_0.c; gc_11_0_0 and gc_12_0_0 SQ_WAVE_* (register indices and
+status bits).
 """
 
 from __future__ import annotations
@@ -14,11 +15,29 @@ from dataclasses import dataclass, field
 from amdrv.discovery import GcInfo
 from amdrv.mmio import Mmio
 
-WAVE_STATUS, WAVE_PC_LO, WAVE_PC_HI = 0x102, 0x108, 0x109
+
+
+@dataclass(frozen=True, slots=True)
+class WaveRegisters:
+    """Where a generation shows what, as indirect registers of a wave."""
+
+    pc_lo: int
+    pc_hi: int
+    halted: tuple[tuple[int, int], ...]  # (register, bits): any of them set in a wave that stands still
+    status: int = 0x102  # SQ_WAVE_STATUS
+    valid: int = 1 << 16  # of it
+
+
+STATUS_FATAL_HALT = 1 << 23
+# By the version of GC. gfx12 has HALT in SQ_WAVE_STATE_PRIV.
+DESIGNS: dict[tuple[int, int, int], WaveRegisters] = {
+    (11, 0, 0): WaveRegisters(0x108, 0x109, ((0x102, 1 << 13 | STATUS_FATAL_HALT),)),
+    (12, 0, 1): WaveRegisters(0x140, 0x141, ((0x102, STATUS_FATAL_HALT), (0x104, 1 << 14))),
+}
+GFX11 = DESIGNS[11, 0, 0]
 # soc21_enum.h SQIND_WAVE_*_OFFSET: scalar registers by operand code (ixSQ_WAVE_M0 and EXEC_LO are such), vector ones.
 WAVE_SGPRS, WAVE_VGPRS = 0x200, 0x400
 EXEC_LO, EXEC_HI = 126, 127
-STATUS_HALT, STATUS_VALID, STATUS_FATAL_HALT = 1 << 13, 1 << 16, 1 << 23
 CUS_PER_WGP = 2
 SIMDS_PER_WGP = 4
 WGP_SHIFT = 2  # instance index: WGP, then two bits of SIMD
@@ -57,9 +76,10 @@ class HaltedWave:
 class Waves:
     """The window of one card onto its waves."""
 
-    def __init__(self, mmio: Mmio) -> None:
+    def __init__(self, mmio: Mmio, design: WaveRegisters = GFX11) -> None:
         self._mmio = mmio
         self._regs = mmio.registers.block("GC")
+        self._design = design
 
     def find_halted(self, gc: GcInfo) -> HaltedWave | None:
         """The first wave that an error halted; None when none is. Leaves register writes broadcast to every engine.
@@ -67,17 +87,22 @@ class Waves:
         Two accesses for each wave slot that is looked at: some thousand when no wave is halted.
         """
         wgps = gc.cus_per_array // CUS_PER_WGP
+        design = self._design
         with self._broadcast_again():
             for engine, array, wgp, simd in itertools.product(
                 range(gc.shader_engines), range(gc.arrays_per_engine), range(wgps), range(SIMDS_PER_WGP)
             ):
                 self._select(engine, array, wgp, simd)
                 for wave in range(gc.max_waves_per_simd):
-                    status = self._read(wave, WAVE_STATUS)
-                    if status & STATUS_VALID and status & (STATUS_HALT | STATUS_FATAL_HALT):
-                        pc = self._read(wave, WAVE_PC_HI) << 32 | self._read(wave, WAVE_PC_LO)
+                    status = self._read(wave, design.status)
+                    if status & design.valid and self._is_halted(wave, status):
+                        pc = self._read(wave, design.pc_hi) << 32 | self._read(wave, design.pc_lo)
                         return HaltedWave(engine, array, wgp, simd, wave, pc, self)
             return None
+
+    def _is_halted(self, wave: int, status: int) -> bool:
+        known = {self._design.status: status}
+        return any((known.get(index) or self._read(wave, index)) & bits for index, bits in self._design.halted)
 
     def read(self, wave: HaltedWave, index: int, lane: int = 0) -> int:
         """One indirect register of a wave. Leaves register writes broadcast to every engine."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -80,12 +81,15 @@ def _card(arch: str, path: Path, vram_mib: int | None, bar0_mib: int | None) -> 
 def _serve(card: Card, path: Path) -> None:
     from amdrv.emulator.server import Server
 
+    server_log = logging.getLogger("amdrv.emulator.server")
     server = Server(card, path)
     try:
         server.listen()
         server.serve_forever()
     finally:
         server.close()
+        for name, accesses in card.unmodelled():
+            server_log.info("nobody models %s: %d accesses", name, accesses)
 
 
 def _stop(_number: int, _frame: FrameType | None) -> None:

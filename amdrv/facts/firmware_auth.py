@@ -21,6 +21,12 @@ class PieceType(NamedTuple):
     name: str
     gfx_fw_type: FwType | None  # of LOAD_IP_FW; None where another command loads the piece
     container_type: int  # 16 bits at container offset 0x58
+    later_types: tuple[int, ...] = ()  # what they are on later chips, where that differs
+
+    @property
+    def container_types(self) -> tuple[int, ...]:
+        """Every type that a genuine container of this kind has."""
+        return (self.container_type, *self.later_types)
 
 
 class RootKey(NamedTuple):
@@ -35,7 +41,7 @@ class KnownPiece(NamedTuple):
     """A genuine piece whose signature nobody outside AMD can check, known by its digest."""
 
     sha256: bytes  # of the container: header, body, signature
-    body_sha256: bytes
+    body_sha256: bytes  # as the header states it: a SHA-384 in the second format
     size_bytes: int
     piece: str
     image: str
@@ -52,13 +58,14 @@ PIECE_TYPES: tuple[PieceType, ...] = (
     PieceType("DBG_DRV", None, 0x014B),
     PieceType("INTF_DRV", None, 0x014C),
     PieceType("RAS_DRV", None, 0x0152),
+    PieceType("IPKEYMGR_DRV", None, 0x01E1),  # read from psp_14_0_3_sos.bin
     PieceType("TOC", FwType.TOC, 0x200E),
     PieceType("ASD", None, 0x0000),
-    PieceType("TA_RAS", None, 0x0000),
+    PieceType("TA_RAS", None, 0x0000, (0x0F1B,)),  # psp_14_0_3_ta.bin
     PieceType("TA_HDCP", None, 0x0000),
     PieceType("TA_DTM", None, 0x0000),
     PieceType("SMU", FwType.SMU, 0x1001),
-    PieceType("SDMA_UCODE_TH0", FwType.SDMA_UCODE_TH0, 0x203E),
+    PieceType("SDMA_UCODE_TH0", FwType.SDMA_UCODE_TH0, 0x203E, (0x2025,)),  # sdma_7_0_1.bin
     PieceType("SDMA_UCODE_TH1", FwType.SDMA_UCODE_TH1, 0x203F),
     PieceType("RS64_PFP", FwType.RS64_PFP, 0x2044),
     PieceType("RS64_ME", FwType.RS64_ME, 0x2046),
@@ -73,8 +80,9 @@ PIECE_TYPES: tuple[PieceType, ...] = (
     PieceType("RS64_MEC_P3_STACK", FwType.RS64_MEC_P3_STACK, 0x2049),
     PieceType("CP_MES", FwType.CP_MES, 0x2007),
     PieceType("MES_STACK", FwType.MES_STACK, 0x2008),
-    PieceType("CP_MES_KIQ", FwType.CP_MES_KIQ, 0x2042),
-    PieceType("MES_KIQ_STACK", FwType.MES_KIQ_STACK, 0x2043),
+    # Of the one image for both pipes, gc_12_0_1_uni_mes.bin, each pipe gets the same pieces.
+    PieceType("CP_MES_KIQ", FwType.CP_MES_KIQ, 0x2042, (0x2007,)),
+    PieceType("MES_KIQ_STACK", FwType.MES_KIQ_STACK, 0x2043, (0x2008,)),
     PieceType("IMU_I", FwType.IMU_I, 0x203B),
     PieceType("IMU_D", FwType.IMU_D, 0x203C),
     PieceType("RLC_RESTORE_LIST_GPM_MEM", FwType.RLC_RESTORE_LIST_GPM_MEM, 0x200B),
@@ -100,14 +108,22 @@ _SYNTHETIC_ROOT_MODULUS = int(
     16,
 )
 
-ROOT_KEYS: tuple[RootKey, ...] = (
-    # Navi31, MP0 13.0.0
+# The key of this project's synthetic images. Its private half is published with them: it protects nothing.
+_SYNTHETIC_ROOT = RootKey(SYNTHETIC_ROOT_KEY_ID, ROOT_PIECES, _SYNTHETIC_ROOT_MODULUS)
+
+NAVI31_ROOT_KEYS: tuple[RootKey, ...] = (  # MP0 13.0.0
     RootKey(bytes.fromhex("579a9cb60f674203b2bd47c5b41f9bf7"), ("KDB",), None),
     RootKey(bytes.fromhex("e14e6fe2d5ca474b9149ab3948d96754"), ("SPL",), None),
     RootKey(bytes.fromhex("fc0fe9a89ccd40589008ffafa2f5178e"), ("SYS_DRV", "SOS"), None),
-    # The key of this project's synthetic images. Its private half is published with them: it protects nothing.
-    RootKey(SYNTHETIC_ROOT_KEY_ID, ROOT_PIECES, _SYNTHETIC_ROOT_MODULUS),
+    _SYNTHETIC_ROOT,
 )
+# MP0 14.0.3: the key database is loaded before anything that its keys sign, SYS_DRV and SOS among them.
+NAVI48_ROOT_KEYS: tuple[RootKey, ...] = (
+    RootKey(bytes.fromhex("e49fc37411e14a57bcb93913bac1e043"), ("KDB",), None),
+    RootKey(bytes.fromhex("f4df025b37194be3afabc96f8132d22d"), ("SPL",), None),
+    _SYNTHETIC_ROOT,
+)
+ROOT_KEYS = (*NAVI31_ROOT_KEYS, *NAVI48_ROOT_KEYS[:-1])
 
 
 def known_pieces() -> tuple[KnownPiece, ...]:

@@ -1,6 +1,7 @@
 """Which C2PMSG mailbox does what: the doors to the PSP (MP0) and the SMU (MP1).
 
-Source: Linux 6.12 psp_v13_0.c, smu_v13_0_0_ppt.c (smu_v13_0_0_set_smu_mailbox_registers), smu_v13_0.c.
+Source: Linux 6.12 psp_v13_0.c, smu_v13_0_0_ppt.c (smu_v13_0_0_set_smu_mailbox_registers), smu_v13_0.c; psp_v14_0.c and
+smu_v14_0_2_ppt.c use the same numbers.
 """
 
 from __future__ import annotations
@@ -67,4 +68,3 @@ class SmuMailbox(enum.IntEnum):
 # The SMU's firmware flags, in the SMN address space; bit 0 says that it takes messages.
 SMU_FIRMWARE_FLAGS_SMN = 0x3B10024
 SMU_FIRMWARE_FLAGS_READY = 0x1
-MODE1_RESET_WAIT_S = 0.5  # smu_v13_0.h: SMU13_MODE1_RESET_WAIT_TIME_IN_MS

@@ -1,9 +1,13 @@
-"""Address translation hubs of gfx11: sizes, units, reset values and client names.
+"""Address translation hubs of gfx11 and gfx12: sizes, units, reset values and client names.
 
-Source: Linux 6.12 gfxhub_v3_0.c (GC) and mmhub_v3_0.c (MMHUB), gmc_v11_0.c, gc_11_0_0_default.h.
+Source: Linux 6.12 gfxhub_v3_0.c, gfxhub_v12_0.c (GC), mmhub_v3_0.c, mmhub_v4_1_0.c (MMHUB), gmc_v11_0.c, gmc_v12_0.c,
+gc_11_0_0_default.h.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 VMIDS = 16
 INVALIDATE_ENGINES = 18
@@ -20,28 +24,58 @@ MM_L2_CNTL3_START = 0x80100007
 L2_CNTL4_START = 0x000000C1
 L2_CNTL5_START = 0x00003FE0
 
-# CID of GCVM_L2_PROTECTION_FAULT_STATUS.
-GC_CLIENTS: tuple[str, ...] = (
+
+
+@dataclass(frozen=True, slots=True)
+class HubClients:
+    """Who asks a hub for translations, by client id (CID of its fault status): for reads and for writes."""
+
+    read: Mapping[int, str]
+    write: Mapping[int, str]
+
+    def name(self, client: int, *, write: bool) -> str:
+        """Name of a client; ``client N`` when it has none."""
+        return (self.write if write else self.read).get(client) or f"client {client}"
+
+
+def _same(names: tuple[str, ...]) -> HubClients:
+    numbered = dict(enumerate(names))
+    return HubClients(numbered, numbered)
+
+
+# gfxhub_v3_0.c: gfxhub_client_ids
+GC_3_0_CLIENTS = _same((
     "CB/DB", "reserved", "GE1", "GE2", "CPF", "CPC", "CPG", "RLC", "TCP", "SQC (inst)", "SQC (data)", "SQG",
     "reserved", "SDMA0", "SDMA1", "GCR", "SDMA2", "SDMA3",
-)  # fmt: skip
+))  # fmt: skip
+# gfxhub_v12_0.c: gfxhub_client_ids
+GC_12_0_CLIENTS = _same((
+    "CB", "DB", "GE1", "GE2", "CPF", "CPC", "CPG", "RLC", "TCP", "SQC (inst)", "SQC (data)", "SQG/PC/SC",
+    "reserved", "SDMA0", "SDMA1", "GCR", "reserved", "reserved", "WGS", "DSM", "PA",
+))  # fmt: skip
 
-# CID of MMVM_L2_PROTECTION_FAULT_STATUS; some numbers mean another client for writes (RW = 1) than for reads.
-MM_READ_CLIENTS: dict[int, str] = {
+# mmhub_v3_0.c: mmhub_client_ids_v3_0_0
+MM_3_0_CLIENTS = HubClients({
     0: "VMC", 4: "DCEDMC", 5: "DCEVGA", 6: "MP0", 7: "MP1", 8: "MPIO", 16: "HDP", 17: "LSDMA", 18: "JPEG",
     19: "VCNU0", 21: "VSCH", 22: "VCNU1", 23: "VCN1", 52: "VCN0",
-}  # fmt: skip
-MM_WRITE_CLIENTS: dict[int, str] = {
+}, {
     2: "DBGUNBIO", 3: "DCEDWB", 4: "DCEDMC", 5: "DCEVGA", 6: "MP0", 7: "MP1", 8: "MPIO", 10: "DBGU0", 11: "DBGU1",
     12: "DBGU2", 13: "DBGU3", 14: "XDP", 15: "OSSSYS", 16: "HDP", 17: "LSDMA", 18: "JPEG", 19: "VCNU0", 20: "VCN0",
     21: "VSCH", 22: "VCNU1", 23: "VCN1",
-}  # fmt: skip
+})  # fmt: skip
+# mmhub_v4_1_0.c: mmhub_client_ids_v4_1_0
+MM_4_1_CLIENTS = HubClients({
+    0: "VMC", 4: "DCEDMC", 6: "MP0", 7: "MP1", 8: "MPIO", 16: "LSDMA", 17: "JPEG", 19: "VCNU", 22: "VSCH", 23: "HDP",
+    55: "VCNRD",
+}, {
+    3: "DCEDWB", 4: "DCEDMC", 6: "MP0", 7: "MP1", 8: "MPIO", 10: "DBGU0", 11: "DBGU1", 12: "DBGUNBIO", 14: "XDP",
+    15: "OSSSYS", 16: "LSDMA", 17: "JPEG", 18: "VCNWR", 19: "VCNU", 22: "VSCH", 23: "HDP",
+})  # fmt: skip
 
-
-def fault_client(ip: str, client: int, *, write: bool) -> str:
-    """Name of the hub client ``client`` (CID) of hub "GC" or "MMHUB"; ``client N`` when it has none."""
-    if ip == "GC":
-        name = GC_CLIENTS[client] if client < len(GC_CLIENTS) else None
-    else:
-        name = (MM_WRITE_CLIENTS if write else MM_READ_CLIENTS).get(client)
-    return name or f"client {client}"
+# By block and version.
+HUB_CLIENTS: dict[tuple[str, tuple[int, int, int]], HubClients] = {
+    ("GC", (11, 0, 0)): GC_3_0_CLIENTS,
+    ("MMHUB", (3, 0, 0)): MM_3_0_CLIENTS,
+    ("GC", (12, 0, 1)): GC_12_0_CLIENTS,
+    ("MMHUB", (4, 1, 0)): MM_4_1_CLIENTS,
+}

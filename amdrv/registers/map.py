@@ -92,8 +92,9 @@ class RegisterBlock:
         """What a register is called in this version, and the table that has it."""
         table = self._table_of(name)
         for elsewhere, here in () if table is not None else self._source.renamed:
-            if name.startswith(elsewhere) and (found := self._table_of(here + name.removeprefix(elsewhere))) is not None:
-                return here + name.removeprefix(elsewhere), found
+            other = here + name.removeprefix(elsewhere)
+            if name.startswith(elsewhere) and (found := self._table_of(other)) is not None:
+                return other, found
         return name, table
 
     def _make(self, asked: str) -> Register:

@@ -42,6 +42,7 @@ SOURCES: dict[tuple[str, Version], TableSource] = {
     ("ATHUB", (3, 0, 0)): TableSource(("athub_3_0_0",)),
     ("SMUIO", (13, 0, 6)): TableSource(("smuio_13_0_6",)),
     ("THM", (13, 0, 0)): TableSource(("thm_13_0_2",)),
+    ("LSDMA", (6, 0, 0)): TableSource(("lsdma_6_0_0",)),
     # Navi48. Linux 6.12 gfx_v12_0.c, gfxhub_v12_0.c, mmhub_v4_1_0.c, psp_v14_0.c, nbif_v6_3_1.c and sdma_v7_0.c use the
     # names on the right where their predecessors use those on the left.
     ("GC", (12, 0, 1)): TableSource(
@@ -70,6 +71,7 @@ SOURCES: dict[tuple[str, Version], TableSource] = {
     ("ATHUB", (4, 1, 0)): TableSource(("athub_4_1_0",)),
     ("SMUIO", (14, 0, 2)): TableSource(("smuio_14_0_2",)),
     ("THM", (14, 0, 2)): TableSource(("thm_14_0_2",)),
+    ("LSDMA", (7, 0, 1)): TableSource(("lsdma_7_0_0",)),
 }
 
 KNOWN_BLOCKS = frozenset(block for block, _ in SOURCES)

@@ -74,8 +74,8 @@ def operand_dtype(operand: Operand) -> np.dtype[Any]:
 
 
 def _is_matrix(operand: Operand, instruction: Instruction) -> bool:
-    """Whether a definition wants the operand as a stack of registers: all of a matrix instruction's but its index."""
-    return operand.bits > 64 or (_ignores_exec(instruction) and operand.type != "b32")
+    """Whether a definition wants the operand as a stack of registers: wide ones, and all of a matrix instruction."""
+    return operand.bits > 64 or _ignores_exec(instruction)
 
 
 def _in_wave_shape(instruction: Instruction, place: Place) -> Instruction:

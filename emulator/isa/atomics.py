@@ -68,13 +68,13 @@ def _add_pairs(kind: str) -> Callable[[Array, Array, Array], Array]:
     def apply(memory: Array, data: Array, other: Array) -> Array:
         old, new = (np.ascontiguousarray(array).view(np.uint16) for array in (memory, data))
         if kind == "f16":
-            return (old.view(np.float16) + new.view(np.float16)).view(np.uint32)
+            return (old.view(np.float16) + new.view(np.float16)).view(memory.dtype)
         wide = [(half.astype(np.uint32) << np.uint32(16)).view(np.float32) for half in (old, new)]
         total = wide[0] + wide[1]
         bits = total.view(np.uint32)
         rounded = bits + np.uint32(0x7FFF) + (bits >> np.uint32(16) & np.uint32(1))
         kept = _where(np.isnan(total), bits | np.uint32(0x400000), rounded) >> np.uint32(16)
-        return kept.astype(np.uint16).view(np.uint32)
+        return kept.astype(np.uint16).view(memory.dtype)
 
     return apply
 

@@ -54,7 +54,8 @@ def inline_constant(code: int, kind: str, bits: int) -> int:
     """Bit pattern of inline constant ``code`` (128..208, 240..248) in an operand of ``bits`` bits of ``kind``.
 
     Integers are sign-extended to the operand. Floats follow the operand: f16 or bf16 in the low half with zero above,
-    f32, f64; a packed 16-bit integer operand reads the f32 pattern (LLVM 22 AMDGPUBaseInfo.cpp: getInlineEncodingV216).
+    f32, f64; a 16-bit integer operand, packed or not, reads the f32 pattern (LLVM 22 AMDGPUBaseInfo.cpp:
+    getInlineEncodingV216; SIInstrInfo.cpp: isInlineConstant, on what the hardware was seen to do).
     In an operand wider than 64 bits (a matrix) every element is the constant: the pattern is that of one register,
     with a 16-bit element in both halves.
     """
@@ -69,9 +70,7 @@ def inline_constant(code: int, kind: str, bits: int) -> int:
         return FLOAT_CONSTANTS[kind][index]
     if bits == 64:
         return FLOAT_CONSTANTS["f64"][index]
-    if bits == 16:
-        return FLOAT_CONSTANTS["f16"][index]
-    return FLOAT_CONSTANTS["f32"][index]
+    return FLOAT_CONSTANTS["f32"][index] & ((1 << bits) - 1)
 
 
 def literal_constant(literal: int, kind: str, bits: int) -> int:
@@ -207,6 +206,8 @@ def _register_or_constant(spec: OperandSpec, code: int, bits: int, modifiers: in
     if spec.type == "mix":
         bits = mix_bits
     if code >= VGPR_BASE:
+        if spec.cls in "cspq":
+            raise ReservedCode(f"{spec.name} is a vector register, which cannot be addressed there")
         return Operand(spec.name, Kind.VGPR, code - VGPR_BASE, bits, kind, 0, neg, magnitude, half, code=code)
     if bits > 32 and code < NULL and kind != "mask":
         code &= ~1 if bits == 64 else ~3  # hardware ignores the low bits of a wide scalar operand's number
@@ -220,7 +221,7 @@ def _register_or_constant(spec: OperandSpec, code: int, bits: int, modifiers: in
         value = inline_constant(code, kind, bits)
         if spec.cls == "d" and code >= 240:
             value |= value << 16
-        if half and bits == 16:  # the upper half of a 32-bit constant: the sign of an integer, zero above an f16
-            value = 0xFFFF if 193 <= code <= 208 else 0
+        if half and bits == 16:  # the upper half of a 32-bit constant; above an f16 it is zero
+            value = inline_constant(code, kind, 32) >> 16
         return Operand(spec.name, Kind.CONSTANT, 0, bits, kind, value, neg, magnitude, code=code)
     raise ReservedCode(f"{spec.name} is reserved operand code {code}")

@@ -6,6 +6,9 @@ import logging
 
 from amdrv.emulator.isa.dispatch import ShaderEngine
 from amdrv.emulator.isa.interpreter import Interpreter
+from amdrv.emulator.isa.table import generation_of
+
+TRANSLATED = ("gfx11",)  # generations
 
 log = logging.getLogger("amdrv.emulator")
 
@@ -16,12 +19,19 @@ def create_engine(arch: str, *, shader_engines: int, interpreted: bool = False) 
     ``shader_engines`` is the chip's count.
     """
     if not interpreted:
-        from amdrv.emulator.isa.native import jit
-
-        reason = jit.unavailable()
+        reason = _untranslatable(arch)
         if not reason:
             from amdrv.emulator.isa.native.engine import create
 
             return create(arch, shader_engines=shader_engines)
         log.info("shaders are interpreted, which is slow: %s", reason)
     return Interpreter(arch, shader_engines=shader_engines)
+
+
+def _untranslatable(arch: str) -> str:
+    """Why code of a processor cannot be translated here; "" when it can."""
+    if generation_of(arch) not in TRANSLATED:
+        return f"there is no translator for {arch}"
+    from amdrv.emulator.isa.native import jit
+
+    return jit.unavailable()

@@ -15,7 +15,7 @@ import numpy as np
 from amdrv.emulator.isa.atomics import ATOMICS, AtomicOp, dtype_of
 from amdrv.emulator.isa.instruction import Instruction, Kind, Operand
 from amdrv.emulator.isa.operands import Op, Place, fetch, find, nothing, vector_keys
-from amdrv.emulator.isa.spaces import FLAT, GLOBAL, LDS, SCRATCH, Bits, Lanes, Space
+from amdrv.emulator.isa.spaces import FLAT, GLOBAL, LDS, SCRATCH, Bits, LaneFault, Lanes, Space
 from amdrv.emulator.isa.wave import M0_KEY, U32, U64, Array, Group
 
 Address: TypeAlias = Callable[[Group], Array]  # one uint64 per lane (or per wave)
@@ -238,12 +238,35 @@ def prepare_flat(instruction: Instruction, place: Place) -> Op | None:
         return build_load(LOADS[name], space, address, target, place)
     if verb == "store" and name in STORES and data is not None:
         return build_store(STORES[name], space, address, data, place)
+    if name == "tr_b128" and target is not None and place.lanes == 32:
+        return build_transposing_load(space, address, target, place)
     if name == "block":
         return build_block(space, address, (data, target), place)
     form = atomic_form(name) if verb == "atomic" else None
     if form is None or data is None:
         return None
     return build_flat_atomic(form, space, address, (data, target), place)
+
+
+def build_transposing_load(space: Space, address: Address, target: Operand, place: Place) -> Op:
+    """GLOBAL_LOAD_TR_B128: eight 16-bit elements a lane, transposed within every eight lanes.
+
+    Lane l gets element l % 8 of each of the eight runs that its eight lanes name: measured on a gfx1201 (notes on the
+    WMMA fragment contract of the Tessera compiler) and, for its successor's instruction, on a gfx1250. All lanes must
+    be active. How TR_B64, and a wave64, permute elements is not published.
+    """
+    keys = vector_keys(target, place)
+
+    def load(group: Group) -> None:
+        lanes = group.active_lanes()
+        if len(lanes) != group.count * place.lanes:
+            raise LaneFault("illegal instruction", "a transposing load with inactive lanes", 0)
+        dwords = space.load(group, lanes, group.pick(address(group), lanes), 16)
+        runs = np.stack(dwords, axis=1).view(np.uint16).reshape(-1, 8, 8)  # groups of lanes, lanes, elements
+        columns = np.ascontiguousarray(runs.swapaxes(1, 2)).reshape(-1, 8).view(np.uint32)
+        write_loaded(group, keys, lanes, list(columns.T))
+
+    return load
 
 
 def build_block(

@@ -318,7 +318,9 @@ class NumpyAlgebra(Algebra[Array]):
         if x.dtype.kind == "f":
             (x,) = self._inputs(x)
             if x.dtype.itemsize < dtype.itemsize:
-                return x.astype(dtype)
+                wide = x.astype(dtype)
+                signalling = is_signalling(wide)  # NumPy may widen f16 by integer operations
+                return np.where(signalling, quieted(wide), wide) if signalling.any() else wide
         result = narrow(x.astype(_F64), dtype, rule.rounding if rounding is None else rounding)
         return self._output(result)
 

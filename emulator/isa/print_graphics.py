@@ -35,6 +35,7 @@ EXPORT_TARGETS = {
     21: "dual_src_blend0",
     22: "dual_src_blend1",
 }
+_SCALARS = 0x7F  # of the nine bits that number a scalar register from gfx12 on
 _LISTED_ADDRESSES = 5  # an image instruction with an address list names at most so many registers
 
 
@@ -122,7 +123,7 @@ def unsampled_image_text(instruction: Instruction) -> str:
     parts = [
         register_range("v", fields["vdata"], 32 * image_data_dwords(instruction)),
         _address_12(instruction, image_address_dwords(instruction), 5),
-        scalar_register(fields["srsrc"], 256),
+        scalar_register(fields["srsrc"] & _SCALARS, 256),
     ]
     return f"{instruction.mnemonic} {', '.join(parts)}{_image_tail(instruction)}"
 
@@ -133,10 +134,10 @@ def sampled_image_text(instruction: Instruction) -> str:
     parts = [
         register_range("v", fields["vdata"], 32 * image_data_dwords(instruction)),
         _address_12(instruction, image_address_dwords(instruction), 4),
-        scalar_register(fields["srsrc"], 256),
+        scalar_register(fields["srsrc"] & _SCALARS, 256),
     ]
     if instruction.mnemonic != "image_msaa_load":
-        parts.append(scalar_register(fields["ssamp"], 128))
+        parts.append(scalar_register(fields["ssamp"] & _SCALARS, 128))
     return f"{instruction.mnemonic} {', '.join(parts)}{_image_tail(instruction)}"
 
 
@@ -175,7 +176,7 @@ def _ray_text_12(instruction: Instruction) -> str:
     names = [register_range("v", fields[f"vaddr{n}"], 32 * count) for n, count in enumerate(counts)]
     wide = instruction.mnemonic in ("image_bvh_dual_intersect_ray", "image_bvh8_intersect_ray")
     data = register_range("v", fields["vdata"], 320 if wide else 128)
-    parts = [data, f"[{', '.join(names)}]", scalar_register(fields["srsrc"], 128)]
+    parts = [data, f"[{', '.join(names)}]", scalar_register(fields["srsrc"] & _SCALARS, 128)]
     return f"{instruction.mnemonic} {', '.join(parts)}{' a16' if fields['a16'] else ''}"
 
 

@@ -26,6 +26,7 @@ from amdrv.emulator.pm4.queue_engine import (
     QueueState,
     RingSetup,
 )
+from amdrv.facts.layout import StructLayout
 from amdrv.facts.mqd_v11 import V11_GFX_MQD
 from amdrv.facts.psp import FwType
 
@@ -51,6 +52,8 @@ class CpGfx(QueueEngine):
 
     ip = "GC"
     fault_client = 6  # CPG of gfxhub_client_ids
+    pipes = PIPES
+    mqd: StructLayout = V11_GFX_MQD
 
     def __init__(self, card: Card, instance: int = 0) -> None:
         super().__init__(card, instance)
@@ -71,18 +74,18 @@ class CpGfx(QueueEngine):
             register = self.register(name)
             self.claim(name, reset=register.reset_value, bank=self.grbm.selected_queue, on_write=hooks.get(name))
         self.claim("CP_VMID_RESET", on_write=self._queue_reset_written)
-        for pipe in range(PIPES):
+        for pipe in range(self.pipes):
             for part in OLD_RING:
                 hook = partial(self._old_ring_written, pipe) if part in ("ACTIVE", "WPTR") else None
                 self.claim(f"CP_RB{pipe}_{part}", on_write=hook)
             self.claim(f"CP_RB{pipe}_RPTR", writable=0)
         for name in PLAIN:
             self.claim(name)
-        self._interrupts = [self.claim(f"CP_INT_CNTL_RING{pipe}") for pipe in range(PIPES)]
+        self._interrupts = [self.claim(f"CP_INT_CNTL_RING{pipe}") for pipe in range(self.pipes)]
         self._doorbell_control = self.register("CP_RB_DOORBELL_CONTROL")
         block = card.registers.block("GC", instance)
         banked = (*BANKED_PREFIXES, *BANKED)  # what a descriptor says goes into the register of the same name
-        self._loaded = [n for n in V11_GFX_MQD.members if n.upper().startswith(banked) and n.upper() in block]
+        self._loaded = [n for n in self.mqd.members if n.upper().startswith(banked) and n.upper() in block]
         self._old_rings: set[QueueId] = set()  # those without a descriptor
 
     def power_on(self) -> None:
@@ -155,15 +158,15 @@ class CpGfx(QueueEngine):
         """What firmware does with a graphics descriptor."""
         with self.card.lock:
             me, pipe, number = queue
-            if me or pipe >= PIPES or number >= QUEUES_PER_PIPE or not self.may_run(queue):
+            if me or pipe >= self.pipes or number >= QUEUES_PER_PIPE or not self.may_run(queue):
                 raise BadDescriptor(f"graphics queue {queue} does not exist, or its engine does not run")
-            mqd = self.hub.view(0).read(mapping.mqd_va, V11_GFX_MQD.size_bytes)
+            mqd = self.hub.view(0).read(mapping.mqd_va, self.mqd.size_bytes)
             if queue in self.queues:
                 self.queues[queue].cancelled = True
                 self.disconnect(queue)
             self._old_rings.discard(queue)
             for name in self._loaded:
-                self._set(queue, name.upper(), V11_GFX_MQD.get(mqd, name))
+                self._set(queue, name.upper(), self.mqd.get(mqd, name))
             self._set(queue, "CP_GFX_MQD_BASE_ADDR", mapping.mqd_va & 0xFFFF_FFFF)
             self._set(queue, "CP_GFX_MQD_BASE_ADDR_HI", mapping.mqd_va >> 32)
             control = self._doorbell_control.encode(DOORBELL_OFFSET=mapping.doorbell, DOORBELL_EN=1)
@@ -186,7 +189,7 @@ class CpGfx(QueueEngine):
             "cp_gfx_hqd_wptr_hi": state.wptr >> 32,
         }
         for name, value in values.items():
-            self.hub.view(0).write((address & ~3) + V11_GFX_MQD.offset(name), value.to_bytes(4, "little"))
+            self.hub.view(0).write((address & ~3) + self.mqd.offset(name), value.to_bytes(4, "little"))
 
     def show_disconnected(self, queue: QueueId) -> None:
         """CP_GFX_HQD_ACTIVE."""

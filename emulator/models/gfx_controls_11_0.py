@@ -34,6 +34,7 @@ PLAIN = (
     "CPC_PSP_DEBUG",
     "CPG_PSP_DEBUG",
     "CPF_GCR_CNTL",
+    "DB_RING_CONTROL",
     "GC_USER_RB_BACKEND_DISABLE",
     "CGTS_USER_TCC_DISABLE",
     "GDS_COMPUTE_MAX_WAVE_ID",
@@ -73,18 +74,21 @@ class GfxControls(Model):
     """See the module."""
 
     ip = "GC"
+    plain: tuple[str, ...] = PLAIN
+    quiet: tuple[str, ...] = QUIET
+    has_gds = True  # its registers, that is
 
     def __init__(self, card: Card, instance: int = 0) -> None:
         super().__init__(card, instance)
         self._mec = card.model(Mec)
         block = card.registers.block("GC", instance)
-        for name in PLAIN:
+        for name in self.plain:
             self.claim(name, reset=block[name].reset_value)
-        for name in QUIET:
+        for name in self.quiet:
             self.claim(name, writable=0)
         for name in PER_VMID:
             self.claim(name, bank=self._mec.grbm.selected_vmid)
-        for vmid in range(VMIDS):
+        for vmid in range(VMIDS if self.has_gds else 0):
             for name in (f"GDS_VMID{vmid}_BASE", f"GDS_VMID{vmid}_SIZE", f"GDS_GWS_VMID{vmid}", f"GDS_OA_VMID{vmid}"):
                 self.claim(name)
         self.claim("CP_CPC_STATUS", writable=0, on_read=self._cpc_status)

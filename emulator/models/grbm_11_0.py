@@ -19,6 +19,7 @@ ALL_INACTIVE = 0xFFFF
 SOFT_RESET_SDMA0 = 23  # bit of GRBM_SOFT_RESET; SDMA1 has the next
 # Indirect SQ registers of a wave (gc_11_0_0_offset.h, ixSQ_WAVE_*).
 SQ_WAVE_STATUS, SQ_WAVE_TRAPSTS, SQ_WAVE_PC_LO, SQ_WAVE_PC_HI = 0x102, 0x103, 0x108, 0x109
+GB_ADDR_CONFIG = 0x545  # a Navi31's, as its driver reports it
 # Where its registers begin (soc21_enum.h): scalar ones by operand code, so that M0 is 0x27d and EXEC 0x27e and 0x27f.
 SQIND_SGPRS, SQIND_VGPRS = 0x200, 0x400
 STATUS_VALID, STATUS_HALT = 1 << 16, 1 << 13  # SQ_WAVE_STATUS.VALID, .HALT
@@ -49,6 +50,7 @@ class Grbm(Model):
     """Graphics register bus manager."""
 
     ip = "GC"
+    address_config = GB_ADDR_CONFIG
 
     def __init__(self, card: Card, instance: int = 0) -> None:
         super().__init__(card, instance)
@@ -69,8 +71,8 @@ class Grbm(Model):
         self.claim("SH_MEM_BASES", bank=self.selected_vmid)
         for number in range(8):
             self.claim(f"SCRATCH_REG{number}")
-        self.claim("GB_ADDR_CONFIG", reset=0x545)
-        self.claim("GB_ADDR_CONFIG_READ", reset=0x545, writable=0)
+        self.claim("GB_ADDR_CONFIG", reset=self.address_config)
+        self.claim("GB_ADDR_CONFIG_READ", reset=self.address_config, writable=0)
         geometry = card.chip.shader_array
         absent = ALL_INACTIVE & ~((1 << geometry.wgps_per_array) - 1)
         self.claim("CC_GC_SHADER_ARRAY_CONFIG", reset=absent << 16, writable=0)
@@ -139,6 +141,10 @@ class Grbm(Model):
         wave = self._halted
         if wave is None or index.WAVE_ID != 0:
             return 0
+        return self.state_registers(wave).get(index.INDEX, wave.register(index.INDEX, index.WORKITEM_ID))
+
+    def state_registers(self, wave: WaveState) -> dict[int, int]:
+        """What SQ_IND shows beside the wave's SGPRs and VGPRs, by index."""
         traps = (TRAPSTS_MEM_VIOL if wave.memory_violation else 0) | (
             TRAPSTS_ILLEGAL_INST if wave.illegal_instruction else 0
         )
@@ -147,4 +153,4 @@ class Grbm(Model):
             SQ_WAVE_TRAPSTS: traps,
             SQ_WAVE_PC_LO: wave.pc & 0xFFFF_FFFF,
             SQ_WAVE_PC_HI: wave.pc >> 32,
-        }.get(index.INDEX, wave.register(index.INDEX, index.WORKITEM_ID))
+        }

@@ -30,10 +30,12 @@ class Hdp(Model):
     """The host data path of Navi3x."""
 
     ip = "HDP"
+    version = (6, 0)
 
     def __init__(self, card: Card, instance: int = 0) -> None:
         super().__init__(card, instance)
         for name in PLAIN:
             self.claim(name)
         self.claim("HDP_OUTSTANDING_REQ", writable=0)
-        self.claim("HDP_VERSION", writable=0, reset=self.register("HDP_VERSION").encode(MAJVER=6, MINVER=0))
+        major, minor = self.version
+        self.claim("HDP_VERSION", writable=0, reset=self.register("HDP_VERSION").encode(MAJVER=major, MINVER=minor))

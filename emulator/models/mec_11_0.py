@@ -34,6 +34,7 @@ from amdrv.emulator.pm4.queue_engine import (
     RingSetup,
 )
 from amdrv.emulator.pm4.scheduler_packets import KIQ_PACKETS, MES_KIQ_PACKETS
+from amdrv.facts.layout import StructLayout
 from amdrv.facts.mqd_v11 import V11_COMPUTE_MQD
 
 if TYPE_CHECKING:
@@ -72,6 +73,8 @@ class Mec(QueueEngine):
 
     ip = "GC"
     fault_client = 5  # CPC of gfxhub_client_ids
+    pipes = PIPES
+    mqd: StructLayout = V11_COMPUTE_MQD
 
     def __init__(self, card: Card, instance: int = 0) -> None:
         super().__init__(card, instance)
@@ -102,7 +105,7 @@ class Mec(QueueEngine):
         # CPC_INT_CNTL shows that of the selected pipe: amdkfd sets it so, amdgpu by each pipe's own name.
         self.claim("CPC_INT_CNTL", on_read=self._selected_interrupts, on_write=self._select_interrupts)
         self._interrupts = {
-            (COMPUTE_ME, pipe): self.claim(f"CP_ME1_PIPE{pipe}_INT_CNTL") for pipe in range(PIPES)
+            (COMPUTE_ME, pipe): self.claim(f"CP_ME1_PIPE{pipe}_INT_CNTL") for pipe in range(self.pipes)
         }
         for name in PLAIN:
             self.claim(name)
@@ -299,8 +302,8 @@ class Mec(QueueEngine):
         with self.card.lock:
             if not self._exists(queue):
                 raise BadDescriptor(f"queue {queue} does not exist, or its engine does not run")
-            mqd = self.hub.view(0).read(mapping.mqd_va, V11_COMPUTE_MQD.size_bytes)
-            if V11_COMPUTE_MQD.get(mqd, "header") != MQD_HEADER:
+            mqd = self.hub.view(0).read(mapping.mqd_va, self.mqd.size_bytes)
+            if self.mqd.get(mqd, "header") != MQD_HEADER:
                 raise BadDescriptor(f"no descriptor at {mapping.mqd_va:#x}")
             if queue in self.queues:
                 self.queues[queue].cancelled = True
@@ -333,7 +336,7 @@ class Mec(QueueEngine):
         }
         view = self.hub.view(0)
         for name, value in values.items():
-            view.write(address + V11_COMPUTE_MQD.offset(name), value.to_bytes(4, "little"))
+            view.write(address + self.mqd.offset(name), value.to_bytes(4, "little"))
 
     def _connect(self, queue: QueueId, wptr: int) -> None:
         self.connect(queue, self._processor(queue, self.hqd(queue, "CP_HQD_PQ_RPTR")), wptr)
@@ -362,7 +365,7 @@ class Mec(QueueEngine):
         me, pipe, number = queue
         if me == SCHEDULER_ME:
             return pipe < SCHEDULER_PIPES and number == 0 and self.may_run(queue)
-        return me == COMPUTE_ME and pipe < PIPES and number < QUEUES_PER_PIPE and self.running
+        return me == COMPUTE_ME and pipe < self.pipes and number < QUEUES_PER_PIPE and self.running
 
     def _activation_error(self, queue: QueueId) -> int:
         """CP_HQD_ERROR bits when the descriptor cannot be connected, 0 when it can. Loads the MQD's compute state."""
@@ -371,10 +374,10 @@ class Mec(QueueEngine):
             return error(QU_UTCL1_ERROR=1)
         mqd_va = self.hqd_pair(queue, "CP_MQD_BASE_ADDR", "CP_MQD_BASE_ADDR_HI")
         try:
-            mqd = self.hub.view(0).read(mqd_va, V11_COMPUTE_MQD.size_bytes)
+            mqd = self.hub.view(0).read(mqd_va, self.mqd.size_bytes)
         except MemoryViolation:
             return error(QU_UTCL1_ERROR=1)
-        if V11_COMPUTE_MQD.get(mqd, "header") != MQD_HEADER or not self._matches(queue, mqd):
+        if self.mqd.get(mqd, "header") != MQD_HEADER or not self._matches(queue, mqd):
             return error(QU_UTCL1_ERROR=1)
         setup = self.ring_setup(queue)
         try:
@@ -386,9 +389,9 @@ class Mec(QueueEngine):
 
     def _load_compute_state(self, queue: QueueId, mqd: bytes) -> None:
         block = self.card.registers.block("GC")
-        for name, member in V11_COMPUTE_MQD.members.items():
+        for name, member in self.mqd.members.items():
             if name.startswith("compute_") and name.upper() in block:
-                self.set_hqd(queue, name.upper(), V11_COMPUTE_MQD.get(mqd, name, 0) if member.size == 4 else 0)
+                self.set_hqd(queue, name.upper(), self.mqd.get(mqd, name, 0) if member.size == 4 else 0)
 
     def _matches(self, queue: QueueId, mqd: bytes) -> bool:
         """Whether the registers hold what the MQD in memory says: firmware reads it again at the next connect."""
@@ -399,7 +402,7 @@ class Mec(QueueEngine):
             ("CP_HQD_VMID", "cp_hqd_vmid"),
             ("CP_HQD_PQ_DOORBELL_CONTROL", "cp_hqd_pq_doorbell_control"),
         )
-        return all(self.hqd(queue, register) == V11_COMPUTE_MQD.get(mqd, member) for register, member in pairs)
+        return all(self.hqd(queue, register) == self.mqd.get(mqd, member) for register, member in pairs)
 
     # -- dequeue ------------------------------------------------------------------------------------------------------
 

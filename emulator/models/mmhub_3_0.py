@@ -20,8 +20,9 @@ class Mmhub(VmHub):
     prefix = "MM"
     interrupt_client = Client.VMC
     l2_control3 = 0x8010_0007
+    clock_gating: tuple[str, ...] = CLOCK_GATING
 
     def __init__(self, card: Card, instance: int = 0) -> None:
         super().__init__(card, instance)
-        for name in CLOCK_GATING:
+        for name in self.clock_gating:
             self.claim(name)

@@ -61,6 +61,7 @@ class Nbio(BusInterface):
     """The bus interface of Navi3x."""
 
     ip = "NBIO"
+    plain: tuple[str, ...] = PLAIN
 
     def __init__(self, card: Card, instance: int = 0) -> None:
         super().__init__(card, instance)
@@ -70,6 +71,7 @@ class Nbio(BusInterface):
         self.claim("RCC_DEV0_EPF0_RCC_CONFIG_MEMSIZE", writable=0, reset=card.vram_bytes >> MIB_SHIFT)
         self.claim("RCC_DEV0_EPF0_RCC_IOV_FUNC_IDENTIFIER", writable=0)  # 0: not a virtual function
         self.claim("RCC_STRAP0_RCC_DEV0_EPF0_STRAP0", writable=0, reset=self._identity_strap())
+        self.claim("REGS_ROM_OFFSET_CTRL", writable=0)  # the board's ROM is not shared: its image begins at 0
         self._aperture = self.claim("RCC_DEV0_EPF0_RCC_DOORBELL_APER_EN")
         self.claim("BIF_BX0_BIF_FB_EN", reset=0x3)  # reads and writes of VRAM through BAR0: on since the boot ROM
         self._ranges: list[tuple[int, int, str | None]] | None = None
@@ -80,7 +82,7 @@ class Nbio(BusInterface):
         self._scratch = [self.claim(f"BIF_BX0_BIOS_SCRATCH_{n}", sticky=True) for n in range(BIOS_SCRATCH_COUNT)]
         for n in range(BIOS_SCRATCH_COUNT):
             self.claim(f"BIF_BX0_SBIOS_SCRATCH_{n}", sticky=True)
-        for name in PLAIN:
+        for name in self.plain:
             self.claim(name)
 
     def power_on(self) -> None:

@@ -11,11 +11,12 @@ from amdrv.emulator.discovery_table import build
 from amdrv.emulator.model import Model
 from amdrv.emulator.models.nbio_4_3 import Nbio
 from amdrv.emulator.models.psp_bootloader import Bootloader
-from amdrv.emulator.models.psp_commands import Commands
+from amdrv.emulator.models.psp_commands import NEEDED_FOR_AUTOLOAD, Commands
 from amdrv.emulator.models.psp_images import LoadedImage
 from amdrv.emulator.models.psp_ring import Ring, RingRegisters
 from amdrv.emulator.models.psp_trust import Trust
 from amdrv.facts.discovery import DISCOVERY_OFFSET_FROM_END_BYTES
+from amdrv.facts.firmware_auth import NAVI31_ROOT_KEYS
 from amdrv.facts.mailboxes import PSP_REGISTER, READY, PspMailbox
 
 if TYPE_CHECKING:
@@ -30,18 +31,23 @@ class Psp(Model):
     """The platform security processor."""
 
     ip = "MP0"
+    needed_for_autoload = NEEDED_FOR_AUTOLOAD
+    roots = NAVI31_ROOT_KEYS
+    boot_tmr_from_end_bytes = 0  # where the boot ROM sets trusted memory up, before the end of VRAM; 0: it does not
 
     def __init__(self, card: Card, instance: int = 0) -> None:
         super().__init__(card, instance)
         self._table = build(card.chip)
-        self._trust = Trust(card.faults.rejects)
+        self._trust = Trust(card.faults.rejects, self.roots)
         self._boot_firmware = self._mailbox(PspMailbox.BOOT_FIRMWARE, writable=0)
         self._alive = self._mailbox(PspMailbox.SOS_ALIVE, writable=0)
-        self._version = self._mailbox(PspMailbox.SOS_VERSION, writable=0)
+        # Headers of later versions do not say where the secure OS tells its version.
+        shown = PSP_REGISTER.format(int(PspMailbox.SOS_VERSION)) in card.registers.block(self.ip, instance)
+        self._version = self._mailbox(PspMailbox.SOS_VERSION, writable=0) if shown else None
         address = self._mailbox(PspMailbox.BOOTLOADER_ADDRESS)
         command = self._mailbox(PspMailbox.BOOTLOADER, writable=0, on_write=self._bootloader_command)
         self._bootloader = Bootloader(card, command, address, self._trust, self._start_sos)
-        self._commands = Commands(card, self._trust)
+        self._commands = Commands(card, self._trust, self.needed_for_autoload)
         registers = RingRegisters(
             control=self._mailbox(PspMailbox.RING_CONTROL, writable=0, on_write=self._ring_control),
             wptr=self._mailbox(PspMailbox.RING_WPTR, on_write=lambda _: self._ring.kick()),
@@ -77,6 +83,8 @@ class Psp(Model):
         """Memory is trained, the discovery table is in place, the bootloader listens."""
         offset = self.card.vram_bytes - DISCOVERY_OFFSET_FROM_END_BYTES
         self.card.arena.view(offset, len(self._table))[:] = self._table
+        if self.boot_tmr_from_end_bytes:
+            self._commands.reserve(self.card.vram_bytes - self.boot_tmr_from_end_bytes)
         self.card.model(Nbio).boot_rom_done()
         self._boot_firmware.value = READY
         self._bootloader.start()
@@ -85,7 +93,8 @@ class Psp(Model):
         timings = self.card.chip.timings
 
         def alive() -> None:
-            self._version.value = piece.version
+            if self._version is not None:
+                self._version.value = piece.version
             self._alive.value = 1
 
         def ready() -> None:

@@ -41,6 +41,7 @@ STAGES: dict[int, Stage] = {
     BootloaderCommand.LOAD_INTFDRV: Stage(("INTF_DRV",), (_SYSTEM,)),
     BootloaderCommand.LOAD_DBGDRV: Stage(("DBG_DRV",), (_SYSTEM,)),
     BootloaderCommand.LOAD_RASDRV: Stage(("RAS_DRV",), (_SYSTEM,)),
+    BootloaderCommand.LOAD_IPKEYMGRDRV: Stage(("IPKEYMGR_DRV",), (_SYSTEM,)),
     BootloaderCommand.LOAD_SOSDRV: Stage(("SOS",), (_SYSTEM,)),
 }
 

@@ -43,7 +43,7 @@ PROGRAMMABLE = {0: "IH_RB_CNTL", 1: "IH_RB_CNTL_RING1"}  # Linux 6.12 amdgpu_psp
 # Images that go to their engine at once instead of into trusted memory, and so may come before SETUP_TMR. Linux loads
 # the SMU's first on this chip (psp_hw_start: pmfw_centralized_cstate_management).
 OUTSIDE_TMR = frozenset({FwType.SMU})
-# Without these the graphics core cannot boot. A public user-space driver boots gfx1100 boards with exactly these and
+# Without these the graphics core of Navi31 cannot boot. A public user-space driver boots gfx1100 boards with exactly these and
 # the SDMA images, so silicon asks for no more; engines whose images are missing just do not run.
 NEEDED_FOR_AUTOLOAD = (
     FwType.RS64_MEC,
@@ -84,9 +84,11 @@ class Job(NamedTuple):
 class Commands:
     """State of the secure OS."""
 
-    def __init__(self, card: Card, trust: Trust) -> None:
+    def __init__(self, card: Card, trust: Trust, needed: tuple[FwType, ...] = NEEDED_FOR_AUTOLOAD) -> None:
+        """``needed`` are the images without which the graphics core cannot boot."""
         self._card = card
         self._trust = trust
+        self._needed = needed
         self._handlers: dict[int, Callable[[bytes, bytes | None], bytes]] = {
             Command.LOAD_TOC: self._load_toc,
             Command.SETUP_TMR: self._setup_tmr,
@@ -110,6 +112,12 @@ class Commands:
         self._autoloaded = False
         self._sessions: set[int] = set()
         self._next_session = FIRST_SESSION
+
+    def reserve(self, vram_offset: int) -> None:
+        """Trusted memory that the boot ROM has set up already; no command does it then."""
+        address, size_bytes = self._card.chip.fb_base + vram_offset, self._card.chip.tmr_bytes
+        self._tmr, self._tmr_next = range(address, address + size_bytes), address
+        self._card.trusted_memory = range(vram_offset, vram_offset + size_bytes)
 
     def prepare(self, buffer: bytes) -> Job:
         """Look at a command buffer and fetch the image it names."""
@@ -183,7 +191,7 @@ class Commands:
         name = NAME_OF_FW_TYPE.get(fw_type)
         if name is None or fw_type == FwType.TOC:
             raise Refusal(Status.ITEM_NOT_FOUND, f"no firmware type {fw_type}")
-        if fw_type not in OUTSIDE_TMR and self._tmr is None:
+        if fw_type not in OUTSIDE_TMR and (self._tmr is None or not self._toc_loaded):
             raise Refusal(Status.BAD_STATE, f"{name} before trusted memory is set up")
         if fw_type in self.images:
             status = Status.CANCEL if fw_type == FwType.REG_LIST else Status.ACCESS_CONFLICT
@@ -206,7 +214,7 @@ class Commands:
         return address
 
     def _autoload(self, _arguments: bytes, _image: bytes | None) -> bytes:
-        missing = [kind.name for kind in NEEDED_FOR_AUTOLOAD if kind not in self.images]
+        missing = [kind.name for kind in self._needed if kind not in self.images]
         if missing:
             raise Refusal(Status.ITEM_NOT_FOUND, f"missing images: {', '.join(missing)}")
         if self._autoloaded:

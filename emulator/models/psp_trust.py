@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from amdrv.emulator.models.psp_verify import ImageRejected, Piece, Problem, authenticate
-from amdrv.facts.firmware_auth import PIECE_TYPES, ROOT_KEYS, KnownPiece, known_pieces
+from amdrv.facts.firmware_auth import PIECE_TYPES, KnownPiece, RootKey, known_pieces
 
-CONTAINER_TYPE_OF = {kind.name: kind.container_type for kind in PIECE_TYPES}
+CONTAINER_TYPES_OF = {kind.name: kind.container_types for kind in PIECE_TYPES}
 NAME_OF_FW_TYPE = {int(kind.gfx_fw_type): kind.name for kind in PIECE_TYPES if kind.gfx_fw_type is not None}
 
 
 class Trust:
     """The PSP's key ring. Names are those of amdrv/facts/firmware_auth.py."""
 
-    def __init__(self, rejects: Callable[[str], bool]) -> None:
-        """``rejects`` tells of a piece, by name, that an injected fault makes fail."""
+    def __init__(self, rejects: Callable[[str], bool], roots: Sequence[RootKey]) -> None:
+        """``rejects`` tells of a piece, by name, that an injected fault makes fail; ``roots`` are the boot ROM's keys."""
         self._rejects = rejects
+        self._roots = roots
         self._keys: dict[bytes, int] = {}
         self._known: tuple[KnownPiece, ...] | None = None
 
@@ -34,5 +35,5 @@ class Trust:
             raise ImageRejected(Problem.BAD_SIGNATURE, "an injected fault")
         if self._known is None:
             self._known = known_pieces()
-        types = frozenset(CONTAINER_TYPE_OF[name] for name in names)
-        return authenticate(data, names, types, self._keys, ROOT_KEYS, self._known)
+        types = frozenset(kind for name in names for kind in CONTAINER_TYPES_OF[name])
+        return authenticate(data, names, types, self._keys, self._roots, self._known)

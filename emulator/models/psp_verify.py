@@ -24,6 +24,8 @@ KEY_ENTRY_BYTES = 0x50  # without the modulus
 FIRST_KEY_ENTRY = 0x50
 EXPONENT = 65537
 SIGNATURE_BYTES = (0x100, 0x200)  # RSA-2048, RSA-4096
+# The second format, from PSP 14 on: no total size (its field has another meaning or none), and a longer digest.
+FORMAT_OFFSET, SECOND_FORMAT = 0x5A, 2
 DIGEST_BYTES = 32
 TRAILER = 0xBC
 
@@ -86,6 +88,8 @@ def total_size(header: bytes) -> int:
     signed, compressed = struct.unpack_from("<I", header, 0x30)[0], struct.unpack_from("<I", header, 0x48)[0]
     if encrypted or compressed or signed != 1:
         raise ImageRejected(Problem.MALFORMED, f"encrypted {encrypted}, compressed {compressed}, signed {signed}")
+    if header[FORMAT_OFFSET] == SECOND_FORMAT:
+        return HEADER_BYTES + body_bytes + SIGNATURE_BYTES[0]
     total: int = struct.unpack_from("<I", header, 0x6C)[0]
     if total - HEADER_BYTES - body_bytes not in SIGNATURE_BYTES:
         raise ImageRejected(Problem.MALFORMED, f"{total:#x} bytes for a body of {body_bytes:#x} and a signature")
@@ -104,7 +108,7 @@ def parse(data: bytes) -> Piece:
         key_id=data[0x38:0x48],
         signed=data[:signed_bytes],
         signature=data[signed_bytes:total],
-        stated_digest=data[0xD0:0xF0],
+        stated_digest=data[0xD0:0x100] if data[FORMAT_OFFSET] == SECOND_FORMAT else data[0xD0:0xF0],
     )
 
 
@@ -182,7 +186,8 @@ def _mask(seed: bytes, size_bytes: int) -> bytes:
 
 def _check_by_digest(piece: Piece, known: Sequence[KnownPiece]) -> None:
     """The substitute for a signature whose key is not public."""
-    if hashlib.sha256(piece.body).digest() != piece.stated_digest:
+    digest = hashlib.sha256 if len(piece.stated_digest) == DIGEST_BYTES else hashlib.sha384
+    if digest(piece.body).digest() != piece.stated_digest:
         raise ImageRejected(Problem.BAD_DIGEST)
     genuine = {image.sha256 for image in known if image.body_sha256 == piece.stated_digest}
     if genuine and piece.sha256() not in genuine:

@@ -27,6 +27,7 @@ from amdrv.emulator.pm4.queue_engine import (
 from amdrv.emulator.pm4.stream import BadPacket
 from amdrv.emulator.sdma.ring import SdmaRing
 from amdrv.facts.ih_ids import Client, GfxSource
+from amdrv.facts.layout import StructLayout
 from amdrv.facts.mqd_v11 import V11_SDMA_MQD
 from amdrv.facts.pm4 import GCR_CNTL
 from amdrv.facts.psp import FwType
@@ -52,6 +53,7 @@ PLAIN = (
     "CHICKEN_BITS_2",
     "CLOCK_GATING_STATUS",
     "POWER_CNTL",
+    "RLC_CGCG_CTRL",
     "SEM_WAIT_FAIL_TIMER_CNTL",
     "WATCHDOG_CNTL",
     "UTCL1_CNTL",
@@ -84,13 +86,14 @@ class Sdma(QueueEngine):
     """One of the two copy engines."""
 
     ip = "SDMA0"
+    mqd: StructLayout = V11_SDMA_MQD
 
     def __init__(self, card: Card, instance: int = 0) -> None:
         super().__init__(card, instance)
         self.grbm = card.model(Grbm)
         self.hub = card.model(Gfxhub)
-        self.fault_client = FIRST_CLIENT + instance
-        self.grbm.on_sdma_reset[instance] = self.stop_all
+        self.fault_client = FIRST_CLIENT + self.number
+        self.grbm.on_sdma_reset[self.number] = self.stop_all
         self.grbm.sdma_busy_parts.append(self.busy)
         self._local_time_offset = 0
         self._mqds: dict[int, int] = {}  # queue → address of its descriptor
@@ -163,23 +166,23 @@ class Sdma(QueueEngine):
 
     def wanted_slot(self, mapping: Mapping) -> int | None:
         """The engine that the descriptor names: the driver has chosen its doorbell accordingly."""
-        return self.hub.view(0).read32(mapping.mqd_va + V11_SDMA_MQD.offset("sdma_engine_id"))
+        return self.hub.view(0).read32(mapping.mqd_va + self.mqd.offset("sdma_engine_id"))
 
     def map_queue(self, queue: QueueId, mapping: Mapping) -> None:
         """Load a queue's registers from its descriptor."""
         with self.card.lock:
             number = queue[2]
-            if queue[0] != self.instance or number >= QUEUES or not self.may_run(queue):
+            if queue[0] != self.number or number >= QUEUES or not self.may_run(queue):
                 raise BadDescriptor(f"copy queue {queue} does not exist, or its engine does not run")
-            mqd = self.hub.view(0).read(mapping.mqd_va, V11_SDMA_MQD.size_bytes)
+            mqd = self.hub.view(0).read(mapping.mqd_va, self.mqd.size_bytes)
             if queue in self.queues:
                 self.queues[queue].cancelled = True
                 self.disconnect(queue)
-            for name in V11_SDMA_MQD.members:
+            for name in self.mqd.members:
                 short = name.removeprefix(MQD_PREFIX).upper()
                 short = OTHER_NAMES.get(short, short)
                 if name.startswith(MQD_PREFIX) and self._name(f"QUEUE{number}_{short}") in self._block():
-                    self._set(number, short, V11_SDMA_MQD.get(mqd, name))
+                    self._set(number, short, self.mqd.get(mqd, name))
             control = self._register(number, "RB_CNTL").decode(self._get(number, "RB_CNTL")).replace(RB_ENABLE=1)
             if mapping.vmid is not None:
                 control = control.replace(RB_VMID=mapping.vmid)
@@ -206,7 +209,7 @@ class Sdma(QueueEngine):
             "sdmax_rlcx_rb_wptr_hi": state.wptr >> 32,
         }
         for name, value in values.items():
-            self.hub.view(0).write(mqd_va + V11_SDMA_MQD.offset(name), value.to_bytes(4, "little"))
+            self.hub.view(0).write(mqd_va + self.mqd.offset(name), value.to_bytes(4, "little"))
 
     def disconnect(self, queue: QueueId) -> None:
         """Forget a queue; its read pointer stays in its registers."""
@@ -230,7 +233,7 @@ class Sdma(QueueEngine):
                 self.card.model(IhModel).post(
                     client_id=Client.GFX,
                     source_id=GfxSource.SDMA_TRAP,
-                    ring_id=self.instance << 4 | queue[2],
+                    ring_id=self.number << 4 | queue[2],
                     vmid=vmid,
                     pasid=None,
                     context=(context, 0, 0, 0),
@@ -238,7 +241,7 @@ class Sdma(QueueEngine):
 
     def bad_packet(self, queue: QueueId, bad: BadPacket) -> None:
         """The engine stops at what it does not know; Linux finds out by its watchdog."""
-        log.warning("%s: copy engine %d queue %d: %s", self.card.name, self.instance, queue[2], bad)
+        log.warning("%s: copy engine %d queue %d: %s", self.card.name, self.number, queue[2], bad)
 
     def local_time(self) -> int:
         """The engine's own time stamp."""
@@ -262,7 +265,7 @@ class Sdma(QueueEngine):
         return self.card.registers.block(self.ip, self.instance)
 
     def _name(self, short: str) -> str:
-        return f"SDMA{self.instance}_{short}"
+        return f"SDMA{self.number}_{short}"
 
     def _register(self, number: int, short: str) -> Register:
         return self._queue_slots[number, short].register
@@ -283,7 +286,7 @@ class Sdma(QueueEngine):
     # -- registers ----------------------------------------------------------------------------------------------------
 
     def _claim_queue(self, number: int, names: list[str]) -> None:
-        queue = self.instance, 0, number
+        queue = self.number, 0, number
         hooks: dict[str, Callable[[int], None]] = {
             "RB_CNTL": partial(self._control_written, queue),
             "RB_WPTR": partial(self._wptr_written, queue),

@@ -14,11 +14,14 @@ from amdrv.emulator.model import PowerManagement
 from amdrv.emulator.models.psp_13_0 import Psp
 from amdrv.emulator.models.psp_images import FirmwareUser, LoadedImage
 from amdrv.emulator.models.smu_gfxoff import BLOCK as GRAPHICS_BLOCK
+from amdrv.emulator.models.smu_gfxoff import DOMAIN as GRAPHICS_DOMAIN
+from amdrv.emulator.models.smu_interface import SmuInterface
 from amdrv.emulator.models.smu_messages import Answer, PowerFirmware
+from amdrv.emulator.models.smu_tables import INTERFACE
 from amdrv.emulator.models.smu_thermal import Sensors, ThermalState, advance, read
 from amdrv.facts.mailboxes import SMU_FIRMWARE_FLAGS_READY, SMU_FIRMWARE_FLAGS_SMN, SMU_REGISTER, SmuMailbox
 from amdrv.facts.psp import FwType
-from amdrv.facts.smu_v13_0_0 import DebugMessage, Message, Result
+from amdrv.facts.smu_v13_0_0 import DebugMessage, Result
 from amdrv.registers import Register, RegisterTable
 
 if TYPE_CHECKING:
@@ -45,14 +48,16 @@ class Smu(FirmwareUser, PowerManagement):
     """The system management unit."""
 
     ip = "MP1"
+    interface: SmuInterface = INTERFACE
 
     def __init__(self, card: Card, instance: int = 0) -> None:
         super().__init__(card, instance)
+        self._names = {number: name for name, number in self.interface.messages.items()}
         self._main = self._claim_mailbox(SmuMailbox.MESSAGE, SmuMailbox.ARGUMENT, SmuMailbox.RESPONSE, self._message)
         self._debug = self._claim_mailbox(
             SmuMailbox.DEBUG_MESSAGE, SmuMailbox.DEBUG_ARGUMENT, SmuMailbox.DEBUG_RESPONSE, self._debug_message
         )
-        self._flags = self._claim_flags()
+        self._flags = self.claim_flags()
         self.claim("MP1_SMN_IH_SW_INT")
         self.claim("MP1_SMN_IH_SW_INT_CTRL")
         self._thermal = ThermalState()
@@ -73,8 +78,8 @@ class Smu(FirmwareUser, PowerManagement):
             self.card.clock.after(self.card.chip.timings.smu_start, lambda: self._start(image))
 
     def doorbell_rang(self, block: str) -> None:
-        """A doorbell is on its way to a block: the graphics core gets its power back."""
-        if block == GRAPHICS_BLOCK and self._firmware is not None:
+        """A doorbell is on its way to a block: the graphics core gets its power, for copy engines too."""
+        if block in GRAPHICS_DOMAIN and self._firmware is not None:
             self._firmware.graphics_power.wake()
 
     def sensors(self) -> Sensors:
@@ -86,7 +91,7 @@ class Smu(FirmwareUser, PowerManagement):
         return read(self._thermal, power, limit_w)
 
     def _start(self, image: LoadedImage) -> None:
-        self._firmware = PowerFirmware(self.card, image.version, self.sensors)
+        self._firmware = PowerFirmware(self.card, image.version, self.sensors, self.interface)
         self._flags.value = SMU_FIRMWARE_FLAGS_READY
 
     # -- mailboxes ----------------------------------------------------------------------------------------------------
@@ -112,10 +117,11 @@ class Smu(FirmwareUser, PowerManagement):
 
     def _special(self, message: int, argument: int) -> Answer | None:
         """Messages that end the firmware's life."""
-        if message == Message.Mode1Reset:
+        name = self._names.get(message)
+        if name == "Mode1Reset":
             self._reset_soon()
             return Result.OK, argument
-        if message == Message.PrepareMp1ForUnload:
+        if name == "PrepareMp1ForUnload":
             if argument != UNLOAD_ARGUMENT:
                 return Result.Failed, argument
             self._firmware = None
@@ -142,13 +148,13 @@ class Smu(FirmwareUser, PowerManagement):
 
     def _duration_s(self, message: int) -> float:
         timings = self.card.chip.timings
-        if message in (Message.TransferTableSmu2Dram, Message.TransferTableDram2Smu):
-            return timings.smu_table
-        if message == Message.RunDcBtc:
-            return timings.smu_calibration
-        if message in (Message.EnableAllSmuFeatures, Message.DisableAllSmuFeatures):
-            return timings.smu_features
-        return timings.smu_message
+        return {
+            "TransferTableSmu2Dram": timings.smu_table,
+            "TransferTableDram2Smu": timings.smu_table,
+            "RunDcBtc": timings.smu_calibration,
+            "EnableAllSmuFeatures": timings.smu_features,
+            "DisableAllSmuFeatures": timings.smu_features,
+        }.get(self._names.get(message, ""), timings.smu_message)
 
     def _reset_soon(self) -> None:
         timings = self.card.chip.timings
@@ -165,7 +171,7 @@ class Smu(FirmwareUser, PowerManagement):
             self.claim(SMU_REGISTER.format(int(response))),
         )
 
-    def _claim_flags(self) -> Slot:
+    def claim_flags(self) -> Slot:
         """The firmware flags lie in the SMN address space, where no base address of the block points."""
         table = RegisterTable.load("mp_13_0_0")
         dword = SMU_FIRMWARE_FLAGS_SMN // DWORD_BYTES

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 ENTRY_S = 0.1  # inferred: how long the core must have idled
 BLOCK = "GC"
+# Linux 6.12 sdma_v5_2_ring_begin_use: the copy engines hold GFXOFF off while they work.
+DOMAIN = frozenset((BLOCK, "SDMA0", "SDMA1"))
 
 
 class GraphicsPower:

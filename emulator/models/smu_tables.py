@@ -1,17 +1,15 @@
-"""The tables that the SMU moves to and from driver memory. Pure functions.
+"""The tables that the SMU 13.0.0 moves to and from driver memory. Pure functions.
 
 Layouts: Linux 6.12 smu13_driver_if_v13_0_0.h; sizes: the size of the structure that each table id stands for there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-
 from amdrv.emulator.chips.chip import PowerAndClocks
+from amdrv.emulator.models.smu_interface import ClockState, SmuInterface, numbers
 from amdrv.emulator.models.smu_thermal import Sensors
 from amdrv.facts.layout import Member, StructLayout
-from amdrv.facts.smu_v13_0_0 import METRICS, Clock, Plane, Table, Temperature
+from amdrv.facts.smu_v13_0_0 import METRICS, Clock, Feature, Message, Plane, Table, Temperature, Version
 
 PPTABLE_VERSION = 0x2B
 # PPTable_t: of its 3972 bytes those that a driver shows. The rest of an emulated one is zero.
@@ -63,26 +61,14 @@ CAP_POWERPLAY = 0x1  # and not BACO: the card has no power state below D0
 THERMAL_CONTROLLER_NAVI21 = 28
 SHUTDOWN_C = 115  # inferred: above every limit
 TEMPERATURE_LIMITS_C = {Temperature.EDGE: 100, Temperature.HOTSPOT: 110, Temperature.MEM: 108}
-# What a driver may hand over. The contents are kept, so that reading back shows them, and have no other effect.
-WRITABLE_BYTES: dict[Table, int] = {
-    Table.PPTABLE: PPTABLE.size_bytes,
-    Table.WATERMARKS: 16,
-    Table.DRIVER_SMU_CONFIG: 80,
-    Table.ACTIVITY_MONITOR_COEFF: 124,
-    Table.OVERDRIVE: OVERDRIVE.size_bytes,
+WRITABLE_BYTES = {
+    "PPTABLE": PPTABLE.size_bytes,
+    "WATERMARKS": 16,
+    "DRIVER_SMU_CONFIG": 80,
+    "ACTIVITY_MONITOR_COEFF": 124,
+    "OVERDRIVE": OVERDRIVE.size_bytes,
 }
 PLANE_MV = {Plane.GFX: (720, 1100), Plane.SOC: (780, 900), Plane.VMEMP: (680, 850), Plane.VDDIO_MEM: (1250, 1350)}
-
-
-@dataclass(frozen=True, slots=True)
-class ClockState:
-    """Present frequencies in MHz by domain name."""
-
-    current: Mapping[str, int]
-
-    def of(self, clock: Clock) -> int:
-        """Frequency of a domain, 0 when the chip does not use it."""
-        return self.current.get(clock.name, 0)
 
 
 def default_pptable(power: PowerAndClocks) -> bytes:
@@ -137,7 +123,7 @@ def default_overdrive(power: PowerAndClocks) -> bytes:
 
 def metrics(counter: int, power: PowerAndClocks, clocks: ClockState, sensors: Sensors) -> bytes:
     """SmuMetricsExternal_t as of now; ``counter`` counts the readings."""
-    gfx, uclk, fclk = clocks.of(Clock.GFXCLK), clocks.of(Clock.UCLK), clocks.of(Clock.FCLK)
+    gfx, uclk, fclk = clocks.of("GFXCLK"), clocks.of("UCLK"), clocks.of("FCLK")
     load = sensors.activity_percent / 100
     millivolts = [round(low + (high - low) * load) for low, high in PLANE_MV.values()]
     temperatures = {
@@ -151,7 +137,7 @@ def metrics(counter: int, power: PowerAndClocks, clocks: ClockState, sensors: Se
     }
     return bytes(
         METRICS.pack(
-            CurrClock=[clocks.of(clock) for clock in Clock if clock != Clock.COUNT],
+            CurrClock=[clocks.of(clock.name) for clock in Clock if clock != Clock.COUNT],
             AverageGfxclkFrequencyTarget=gfx,
             AverageGfxclkFrequencyPreDs=gfx,
             AverageGfxclkFrequencyPostDs=round(gfx * load),  # deep sleep included
@@ -178,3 +164,23 @@ def metrics(counter: int, power: PowerAndClocks, clocks: ClockState, sensors: Se
 
 def _places() -> list[Temperature]:
     return [place for place in Temperature if place != Temperature.COUNT]
+
+
+def _board_tables(power: PowerAndClocks) -> dict[str, bytes]:
+    return {
+        "PPTABLE": default_pptable(power),
+        "COMBO_PPTABLE": combined_pptable(power),
+        "OVERDRIVE": default_overdrive(power),
+    }
+
+
+INTERFACE = SmuInterface(
+    driver_if_version=Version.SMU13_0_0_DRIVER_IF,
+    messages=numbers(Message),
+    features=numbers(Feature),
+    clocks=numbers(Clock),
+    tables=numbers(Table),
+    board_tables=_board_tables,
+    writable_bytes=WRITABLE_BYTES,
+    metrics=metrics,
+)

@@ -21,7 +21,7 @@ from amdrv.emulator.model import Model
 from amdrv.emulator.models.ih_6_0 import IhModel
 from amdrv.emulator.vm.tlb import Extent, Tlb
 from amdrv.emulator.vm.walk import Context, FaultReason, WalkFault, walk
-from amdrv.facts.pte import GFX11, Mtype
+from amdrv.facts.pte import GFX11, EntryFormat, Mtype
 
 if TYPE_CHECKING:
     from amdrv.emulator.register_space import Slot
@@ -82,12 +82,13 @@ class VmHub(Model):
     prefix: str  # "GC" or "MM"
     interrupt_client: int
     l2_control3: int  # reset value of VM_L2_CNTL3, where the two hubs differ
+    entries: EntryFormat = GFX11
+    context_reset = 0x01FF_FE00  # of VM_CONTEXTn_CNTL
 
     def __init__(self, card: Card, instance: int = 0) -> None:
         super().__init__(card, instance)
         self._slots: dict[str, Slot] = {}
         self._tlbs = [Tlb() for _ in range(VMIDS)]
-        self._entries = GFX11
         fb_top = card.chip.fb_base + card.vram_bytes - 1
         self._claim("MC_VM_FB_LOCATION_BASE", reset=card.chip.fb_base >> 24)
         self._claim("MC_VM_FB_LOCATION_TOP", reset=fb_top >> 24)
@@ -100,7 +101,7 @@ class VmHub(Model):
         self._address_lo = self._claim("VM_L2_PROTECTION_FAULT_ADDR_LO32", writable=0)
         self._address_hi = self._claim("VM_L2_PROTECTION_FAULT_ADDR_HI32", writable=0)
         for vmid in range(VMIDS):
-            self._claim(f"VM_CONTEXT{vmid}_CNTL", reset=0x01FF_FE00)
+            self._claim(f"VM_CONTEXT{vmid}_CNTL", reset=self.context_reset)
             for part in ("BASE", "START", "END"):
                 self._claim(f"VM_CONTEXT{vmid}_PAGE_TABLE_{part}_ADDR_LO32")
                 self._claim(f"VM_CONTEXT{vmid}_PAGE_TABLE_{part}_ADDR_HI32")
@@ -165,7 +166,7 @@ class VmHub(Model):
     def _fill(self, vmid: int, va: int) -> Extent:
         if vmid == 0 and (aperture := self._system_aperture(va)) is not None:
             return self._outside_trusted(aperture, va)
-        page = walk(self.context(vmid), self._entries, self._read_entry, va)
+        page = walk(self.context(vmid), self.entries, self._read_entry, va)
         index = self._arena_index(page.in_system, page.address, page.size_bytes)
         if index is None:  # the run is not all there: translate the one 4 KiB page
             first = va & ~0xFFF

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from amdrv.emulator.isa.dispatch import Dispatch
 from amdrv.facts.aql import KERNEL_DESCRIPTOR, KERNEL_DISPATCH, QUEUE, KernelProperty, QueueError
+from amdrv.registers import Field
 
 if TYPE_CHECKING:
     from amdrv.emulator.pm4.processor import QueueProcessor
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 MAX_WORKGROUP_ITEMS = 1024
 MAX_LDS_BYTES = 65536
 LDS_UNIT_BYTES, LDS_SHIFT, LDS_MASK = 512, 15, 0x1FF  # COMPUTE_PGM_RSRC2.LDS_SIZE
-SCRATCH_UNIT_BYTES, WAVESIZE_SHIFT, WAVESIZE_MASK = 256, 12, 0x7FFF  # COMPUTE_TMPRING_SIZE.WAVESIZE on gfx11
+SCRATCH_UNIT_BYTES = 256  # of COMPUTE_TMPRING_SIZE.WAVESIZE
 INITIATOR_SHADER, INITIATOR_START_000, INITIATOR_WAVE32 = 1 << 0, 1 << 2, 1 << 15
 USER_SGPRS = 16
 
@@ -49,7 +50,8 @@ def build_aql_dispatch(
     descriptor = processor.view.read(kernel, KERNEL_DESCRIPTOR.size_bytes)
     properties = KernelProperty(KERNEL_DESCRIPTOR.get(descriptor, "kernel_code_properties") & 0x47F)
     wave32 = KernelProperty.WAVEFRONT_SIZE32 in properties
-    tmpring = _scratch(queue, field(packet, "private_segment_size"), wave32)
+    wave_size = processor.mec.register("COMPUTE_TMPRING_SIZE").fields["WAVESIZE"]
+    tmpring = _scratch(queue, wave_size, field(packet, "private_segment_size"), wave32)
     lds = -(-group_bytes // LDS_UNIT_BYTES) << LDS_SHIFT
     apertures = _apertures(processor)
     return Dispatch(
@@ -70,10 +72,10 @@ def build_aql_dispatch(
     )
 
 
-def _scratch(queue: bytes, private_bytes: int, wave32: bool) -> int:
+def _scratch(queue: bytes, wave_size: Field, private_bytes: int, wave32: bool) -> int:
     """COMPUTE_TMPRING_SIZE for a kernel that wants so much scratch a work-item."""
     tmpring = QUEUE.get(queue, "compute_tmpring_size")
-    wave_bytes = (tmpring >> WAVESIZE_SHIFT & WAVESIZE_MASK) * SCRATCH_UNIT_BYTES
+    wave_bytes = wave_size.get(tmpring) * SCRATCH_UNIT_BYTES
     if private_bytes * (32 if wave32 else 64) > wave_bytes:
         raise QueueRefusal(QueueError.SCRATCH_WAVE32 if wave32 else QueueError.SCRATCH_WAVE64)
     return tmpring

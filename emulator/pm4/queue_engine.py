@@ -87,6 +87,11 @@ class QueueEngine(Model):
         self.queues: dict[QueueId, QueueState] = {}
         self._connections = 0
 
+    @property
+    def number(self) -> int:
+        """Which of the card's engines of its kind it is: its instance, where all are instances of one block."""
+        return self.instance
+
     def power_on(self) -> None:
         for state in self.queues.values():
             state.cancelled = True

@@ -62,7 +62,7 @@ def map_queues(processor: QueueProcessor, packet: Packet, _state: QueueState) ->
     select = fields["ENGINE_SEL"]
     try:
         engine = engine_of(processor.card, select)
-        me = ME_OF_ENGINE.get(select, engine.instance)
+        me = ME_OF_ENGINE.get(select, engine.number)
         engine.map_queue((me, fields["PIPE"], fields["QUEUE"]), mapping)
     except (LookupError, BadDescriptor) as error:
         raise BadPacket(packet.header, f"MAP_QUEUES: {error}") from error

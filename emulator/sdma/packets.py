@@ -226,6 +226,9 @@ def cache_request(ring: SdmaRing, words: Words, _state: QueueState) -> None:
     ring.sdma.maintain_caches(facts.GCR_REQ.decode(list(words))["gcr_control"])
 
 
+# Linux has no name for it. ROCr's queues send it in the same layout (sdma_registers.h: SDMA_SUBOP_USER_GCR).
+USER_GCR = 1
+
 # (OP, SUB_OP) → dwords of the packet and what it does; copies and the packets that change the flow are elsewhere.
 PACKETS: dict[tuple[int, int], tuple[int, Handler]] = {
     (Opcode.WRITE, WriteSub.LINEAR): (4, write),
@@ -249,5 +252,6 @@ PACKETS: dict[tuple[int, int], tuple[int, Handler]] = {
     (Opcode.SRBM_WRITE, 0): (3, register_write),
     (Opcode.GPUVM_INV, 0): (4, gpuvm_invalidate),
     (Opcode.GCR_REQ, 0): (5, cache_request),
+    (Opcode.GCR_REQ, USER_GCR): (5, cache_request),
     **{(Opcode.COPY, sub): entry for sub, entry in COPIES.items()},
 }

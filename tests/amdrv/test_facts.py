@@ -141,7 +141,8 @@ def test_smu_numbers_are_those_a_driver_sends() -> None:
     ],
 )
 def test_fault_clients_have_the_hub_names(hub: str, client: int, write: bool, name: str) -> None:
-    assert vm.fault_client(hub, client, write=write) == name
+    version = {"GC": (11, 0, 0), "MMHUB": (3, 0, 0)}[hub]
+    assert vm.HUB_CLIENTS[hub, version].name(client, write=write) == name
 
 
 def test_discovery_facts_are_those_of_the_kernel() -> None:

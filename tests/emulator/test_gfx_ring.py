@@ -18,9 +18,9 @@ SCRATCH_WINDOW = 0xC000
 class Graphics:
     """A graphics ring with its descriptor (gfx_v11_0_gfx_mqd_init)."""
 
-    def __init__(self, rig: Any, ring_type: Any) -> None:
+    def __init__(self, rig: Any, ring_type: Any, doorbell: int = 2 * Doorbell.GFX_RING0) -> None:
         self.rig = rig
-        self.ring = ring_type(rig, 2 * Doorbell.GFX_RING0)
+        self.ring = ring_type(rig, doorbell)
         self.mes = rig.start_scheduler()
         self.place = rig.memory.take()
         self.halt(False)
@@ -74,6 +74,18 @@ def set_scratch(rig: Any, value: int) -> tuple[int, ...]:
 def test_ring_test_sets_the_scratch_register(graphics: Graphics) -> None:
     graphics.ring.submit(set_scratch(graphics.rig, 0xDEADBEEF))
     assert graphics.rig.wait(lambda: graphics.rig.read("SCRATCH_REG0") == 0xDEADBEEF)
+
+
+@pytest.mark.parametrize(("doorbell", "heard"), [(0x80A, True), (0x20, False)])
+def test_doorbell_range_is_one_of_the_kernels_page(rig: Any, ring_type: Any, doorbell: int, heard: bool) -> None:
+    """Linux 6.12 mes_v11_0.c gives the scheduler's self test a graphics queue whose doorbell is in a later page."""
+    graphics = Graphics(rig, ring_type, doorbell)
+    rig.write("CP_RB_DOORBELL_RANGE_LOWER", 8 * Doorbell.GFX_RING0)
+    rig.write("CP_RB_DOORBELL_RANGE_UPPER", 8 * Doorbell.GFX_RING0 + 8)
+    assert graphics.map()
+    graphics.ring.submit(set_scratch(rig, 0xDEADBEEF))
+    assert rig.idle()
+    assert (rig.read("SCRATCH_REG0") == 0xDEADBEEF) == heard
 
 
 def test_start_up_state_is_taken(graphics: Graphics) -> None:

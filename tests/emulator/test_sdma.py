@@ -86,6 +86,19 @@ def test_ring_test_writes_memory_and_reports_its_read_pointer_in_bytes(
     assert engine.read("QUEUE0_RB_RPTR") == 4 * engine.ring.wptr
 
 
+@pytest.mark.parametrize("sub_op", [0, 1])
+def test_cache_request_of_the_kernel_and_of_rocr_ask_the_caches(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, sub_op: int
+) -> None:
+    asked: list[int] = []
+    sdma_models = [model for model in engine.rig.card.all_models() if type(model).__name__ == "Sdma"]
+    monkeypatch.setattr(sdma_models[0], "maintain_caches", asked.append)
+    request = sdma.GCR_REQ.encode(op=Opcode.GCR_REQ, sub_op=sub_op, gcr_control=0x8100)
+    engine.run(tuple(request), engine.store(1))
+    assert asked == [0x8100]
+    assert engine.words(1) == [1]
+
+
 def test_ring_wraps(engine: Engine) -> None:
     for number in range(80):
         engine.run(engine.store(number, 4 * number))

@@ -195,6 +195,26 @@ def test_idle_metrics_are_plausible(host: Host) -> None:
     assert host.metrics()["MetricsCounter"] == 2
 
 
+def test_combined_power_play_table_has_the_firmwares_table_behind_the_boards(host: Host) -> None:
+    # Linux 6.12 smu_v13_0_0_ppt.c: smu_v13_0_0_setup_pptable; smu_v13_0_0_pptable.h: smu_13_0_0_powerplay_table.
+    host.set_table_address()
+    assert host.send(Message.TransferTableSmu2Dram, Table.PPTABLE)[0] == Result.OK
+    firmware_table = bytes(host.card.vram_view(TABLE_OFFSET, 3972))
+    assert host.send(Message.TransferTableSmu2Dram, Table.COMBO_PPTABLE)[0] == Result.OK
+    combined = bytes(host.card.vram_view(TABLE_OFFSET, 832 + 3972))
+    assert (combined[2], combined[4], int.from_bytes(combined[6:8], "little")) == (15, 2, 832)
+    assert combined[832:] == firmware_table
+    assert not combined[18] & 0x8  # no BACO: the driver would switch the card off through it
+
+
+def test_overdrive_begins_with_the_boards_own_clocks(host: Host) -> None:
+    host.set_table_address()
+    assert host.send(Message.TransferTableSmu2Dram, Table.OVERDRIVE)[0] == Result.OK
+    table = bytes(host.card.vram_view(TABLE_OFFSET, 140))
+    assert int.from_bytes(table[22:24], "little") == POWER.clock_levels_mhz[Clock.GFXCLK.name][-1]
+    assert int.from_bytes(table[26:28], "little") == POWER.clock_levels_mhz[Clock.UCLK.name][-1]
+
+
 def test_table_that_was_handed_over_reads_back(host: Host) -> None:
     host.set_table_address()
     host.card.vram_view(TABLE_OFFSET, 16)[:] = bytes(range(16))

@@ -333,8 +333,11 @@ def test_relaxed_card_never_takes_the_power_away(powered_down: Card) -> None:
     assert powered_down.read_register(powered_down.registers.gc.SCRATCH_REG0.address) == 5
 
 
-def test_doorbell_of_the_core_brings_its_power_back(powered_down: Card, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(powered_down._bus_interface, "route_doorbell", lambda offset: "GC")
+@pytest.mark.parametrize("block", ["GC", "SDMA0"])
+def test_doorbell_of_the_core_brings_its_power_back(
+    powered_down: Card, monkeypatch: pytest.MonkeyPatch, block: str
+) -> None:
+    monkeypatch.setattr(powered_down._bus_interface, "route_doorbell", lambda offset: block)
     powered_down.write_doorbell(0x18, 8, 1)
     scratch = powered_down.registers.gc.SCRATCH_REG0.address
     assert powered_down.read_register(scratch) == 5

@@ -9,6 +9,7 @@ import ctypes
 import struct
 import sys
 import time
+from pathlib import Path
 
 CODE_OBJECT, KERNEL = "/lib/vm/scale.co", b"scale.kd"
 FACTOR, GROUPS, GROUP_ITEMS = 3.0, 4, 256
@@ -43,7 +44,7 @@ class Queue(ctypes.Structure):
     )
 
 
-def call(name, *arguments):
+def call(name: str, *arguments: object) -> None:
     """Call a function of the runtime and end the program when it fails."""
     status = getattr(hsa, name)(*arguments)
     if status:
@@ -52,11 +53,11 @@ def call(name, *arguments):
         sys.exit(f"vm: {name} fails: {status:#x} {(text.value or b'').decode()}")
 
 
-def visit(name, *first):
+def visit(name: str, *first: object) -> list[int]:
     """Handles that one of the runtime's iterations comes by."""
-    found = []
+    found: list[int] = []
 
-    def note(handle, _data):
+    def note(handle: int, _data: object) -> int:
         found.append(handle)
         return 0
 
@@ -64,14 +65,14 @@ def visit(name, *first):
     return found
 
 
-def info(name, handle, attribute):
+def info(name: str, handle: int, attribute: int) -> int:
     """A 32-bit attribute."""
     value = ctypes.c_uint32()
     call(name, u64(handle), attribute, ctypes.byref(value))
     return value.value
 
 
-def pool_of(agent, flags):
+def pool_of(agent: int, flags: int) -> int:
     """The agent's memory pool that has one of ``flags``."""
     for pool in visit("hsa_amd_agent_iterate_memory_pools", u64(agent)):
         if info("hsa_amd_memory_pool_get_info", pool, POOL_INFO_SEGMENT) == SEGMENT_GLOBAL and flags & info(
@@ -81,17 +82,17 @@ def pool_of(agent, flags):
     sys.exit("vm: an agent lacks a memory pool")
 
 
-def allocate(pool, size_bytes, agent):
+def allocate(pool: int, size_bytes: int, agent: int) -> int:
     """Memory that the agent reaches."""
     place = pointer()
     call("hsa_amd_memory_pool_allocate", u64(pool), ctypes.c_size_t(size_bytes), 0, ctypes.byref(place))
     call("hsa_amd_agents_allow_access", 1, (u64 * 1)(agent), None, place)
-    return place.value
+    return place.value or 0
 
 
-def kernel_object(agent):
+def kernel_object(agent: int) -> int:
     """Load the code object; address of the kernel's descriptor."""
-    code = open(CODE_OBJECT, "rb").read()
+    code = Path(CODE_OBJECT).read_bytes()
     reader, executable, symbol, place = u64(), u64(), u64(), u64()
     call("hsa_code_object_reader_create_from_memory", code, ctypes.c_size_t(len(code)), ctypes.byref(reader))
     call("hsa_executable_create_alt", PROFILE_FULL, ROUNDING_DEFAULT, None, ctypes.byref(executable))
@@ -102,19 +103,20 @@ def kernel_object(agent):
     return place.value
 
 
-def wait(signal):
-    """Until the signal is below one."""
+def wait(signal: ctypes.c_uint64) -> None:
+    """Until the signal is below one; then it is no longer needed."""
     hsa.hsa_signal_wait_scacquire(signal, LESS_THAN, ctypes.c_int64(1), u64(2**63), WAIT_BLOCKED)
+    call("hsa_signal_destroy", signal)
 
 
-def new_signal():
+def new_signal() -> ctypes.c_uint64:
     """A signal that is one."""
     signal = u64()
     call("hsa_signal_create", ctypes.c_int64(1), 0, None, ctypes.byref(signal))
     return signal
 
 
-def copy(target, target_agent, source, source_agent, size_bytes):
+def copy(target: int, target_agent: int, source: int, source_agent: int, size_bytes: int) -> None:
     """By a copy engine."""
     done = new_signal()
     call(
@@ -125,7 +127,7 @@ def copy(target, target_agent, source, source_agent, size_bytes):
     wait(done)
 
 
-def dispatch(agent, kernel, arguments):
+def dispatch(agent: int, kernel: int, arguments: int) -> None:
     """One packet on a queue of our own, and wait for it."""
     queue = ctypes.POINTER(Queue)()
     call("hsa_queue_create", u64(agent), 64, QUEUE_MULTI, None, None, NO_LIMIT, NO_LIMIT, ctypes.byref(queue))
@@ -141,7 +143,7 @@ def dispatch(agent, kernel, arguments):
     call("hsa_queue_destroy", queue)
 
 
-def main():
+def main() -> int:
     """The whole way: host memory, device memory, kernel, back."""
     call("hsa_init")
     agents = visit("hsa_iterate_agents")
@@ -162,8 +164,8 @@ def main():
     copy(result, host, values, gpu, size_bytes)
     seen = list((ctypes.c_float * ITEMS).from_address(result))
     right = seen == [FACTOR * n for n in range(ITEMS)]
-    seconds = time.monotonic() - started
-    print(f"vm: dispatch on {name.value.decode()} {'right' if right else 'WRONG'} in {seconds:.2f} s {seen[-2:]}", flush=True)
+    verdict = f"{'right' if right else 'WRONG'} in {time.monotonic() - started:.2f} s"
+    print(f"vm: dispatch on {name.value.decode()} {verdict}: {seen[-2:]}", flush=True)
     call("hsa_shut_down")
     return 0 if right else 1
 

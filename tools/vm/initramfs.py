@@ -9,9 +9,10 @@ import io
 import lzma
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+import zstandard
 from elftools.elf.elffile import ELFFile
 from parts import Parts
 
@@ -19,7 +20,11 @@ MODULE = "amdgpu"
 HERE = Path(__file__).resolve().parent
 DIRECTORY, EXECUTABLE = stat.S_IFDIR | 0o755, stat.S_IFREG | 0o755
 PLAIN, LINK = stat.S_IFREG | 0o644, stat.S_IFLNK | 0o777
-PROGRAMS = ("usr/bin/rocminfo", "usr/bin/python3.13")
+PROGRAMS = ("usr/bin/rocminfo", "usr/bin/python3.13", "usr/share/libdrm/amdgpu.ids")
+DECOMPRESS: dict[str, Callable[[bytes], bytes]] = {
+    ".xz": lzma.decompress,
+    ".zst": lambda data: zstandard.ZstdDecompressor().decompressobj().decompress(data),
+}
 # Of the programs' packages: what nothing here asks for.
 LEFT_OUT = ("/gconv/", "/perl", "/test/", "__pycache__", "/idlelib/", "/dpkg/", "/apt/", "/pydoc_data/", "/ensurepip/")
 # What a gfx1100 asks for: the names that `modinfo amdgpu` lists for its IP versions.
@@ -56,7 +61,7 @@ class Modules:
     def contents(self, name: str) -> bytes:
         """The module's ELF file."""
         path = self._paths[name]
-        return lzma.decompress(path.read_bytes()) if path.suffix == ".xz" else path.read_bytes()
+        return DECOMPRESS.get(path.suffix, bytes)(path.read_bytes())
 
     def in_order(self, name: str) -> list[str]:
         """``name`` and everything that it needs, in an order in which they load."""
@@ -97,7 +102,11 @@ def build(parts: Parts, extra: Mapping[str, tuple[int, bytes]]) -> bytes:
 
 def _programs(guest: Path) -> Iterator[tuple[str, tuple[int, bytes]]]:
     """What the guest's programs need of their packages."""
-    for path in (*(guest / program for program in PROGRAMS), *(guest / "usr/lib").rglob("*"), *(guest / "usr/lib64").iterdir()):
+    for path in (
+        *(guest / program for program in PROGRAMS),
+        *(guest / "usr/lib").rglob("*"),
+        *(guest / "usr/lib64").iterdir(),
+    ):
         name = path.relative_to(guest).as_posix()
         if any(part in name for part in LEFT_OUT):
             continue

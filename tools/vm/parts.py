@@ -13,8 +13,10 @@ from packages import Archive, Unavailable
 ROOT = Path(__file__).resolve().parents[2]
 QEMU_SUITE = "trixie-backports"
 OLDEST_QEMU = (10, 1)  # the first with vfio-user-pci
-KERNEL_SUITES = {"6.12": "trixie", "newest": "trixie-backports"}
+KERNEL = "6.12"
+KERNEL_SUITES = {KERNEL: "trixie", "newest": "trixie-backports"}
 GUEST_PACKAGES = ("rocminfo", "libhsa-runtime64-1", "python3-minimal", "libpython3-stdlib")
+KERNEL_PACKAGE = re.compile(r"linux-[a-z]+-\d")
 LOADER = "usr/lib64/ld-linux-x86-64.so.2"
 
 
@@ -31,7 +33,7 @@ class Parts:
     @property
     def vmlinuz(self) -> Path:
         """The kernel's image."""
-        return next((self.kernel / "boot").glob("vmlinuz-*"))
+        return next(self.kernel.rglob("vmlinuz*"))
 
     def qemu_command(self) -> list[str]:
         """QEMU with the libraries that it came with, whatever this machine's are."""
@@ -50,14 +52,16 @@ def default_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "amdrv" / "vm"
 
 
-def gather(folder: Path, kernel: str = "6.12") -> Parts:
+def gather(folder: Path, kernel: str = KERNEL, *, fetch: bool = True) -> Parts:
     """Everything, fetched as far as it is not in ``folder`` already. Raises Unavailable."""
     if os.uname().machine != "x86_64":
         raise Unavailable(f"this machine is a {os.uname().machine}; the guest's packages are for x86_64")
     parts = Parts(
-        folder / "qemu", folder / f"kernel-{kernel}", folder / "guest", folder / "busybox", _firmware(folder)
+        folder / "qemu", folder / f"kernel-{kernel}", folder / "guest", folder / "busybox", _firmware(folder, fetch)
     )
     missing = [part for part in (parts.qemu, parts.kernel, parts.guest, parts.busybox) if not part.exists()]
+    if missing and not fetch:
+        raise Unavailable(f"{missing[0]} is not there; tools/vm/boot fetches it")
     if missing:
         _fetch(parts, missing, Archive(folder / "apt"), KERNEL_SUITES[kernel])
     _check_qemu(parts)
@@ -71,8 +75,7 @@ def _fetch(parts: Parts, missing: list[Path], archive: Archive, kernel_suite: st
         if part == parts.qemu:
             archive.unpack(["qemu-system-x86"], unfinished, suite=QEMU_SUITE)
         elif part == parts.kernel:
-            image = next(name for name in archive.dependencies("linux-image-amd64", kernel_suite) if "linux" in name)
-            archive.unpack([image], unfinished, suite=kernel_suite, depends=False)
+            archive.unpack(_kernel_packages(archive, kernel_suite), unfinished, suite=kernel_suite, depends=False)
         elif part == parts.guest:
             archive.unpack(GUEST_PACKAGES, unfinished, suite="trixie")
         else:
@@ -80,12 +83,27 @@ def _fetch(parts: Parts, missing: list[Path], archive: Archive, kernel_suite: st
         unfinished.rename(part)
 
 
-def _firmware(folder: Path) -> Path:
+def _kernel_packages(archive: Archive, suite: str) -> list[str]:
+    """The packages of one kernel version: one or, from 7 on, one each for image and modules."""
+    found, pending = [], ["linux-image-amd64"]
+    while pending:
+        package = pending.pop()
+        pending += [
+            name for name in archive.dependencies(package, suite) if KERNEL_PACKAGE.match(name) and name not in found
+        ]
+        if KERNEL_PACKAGE.match(package) and package not in found:
+            found.append(package)
+    return found
+
+
+def _firmware(folder: Path, fetch: bool) -> Path:
     """A folder with ``amdgpu/`` in it: the one that the tests' own script keeps."""
     place = folder.parent / "firmware"
-    done = subprocess.run([ROOT / "tools" / "fetch_firmware", place], capture_output=True, text=True)
+    said = "no firmware; tools/fetch_firmware fetches it"
+    if fetch:
+        said = subprocess.run([ROOT / "tools" / "fetch_firmware", place], capture_output=True, text=True).stdout.strip()
     if not (place / "amdgpu").is_dir():
-        raise Unavailable(done.stdout.strip() or done.stderr.strip())
+        raise Unavailable(said)
     return place
 
 

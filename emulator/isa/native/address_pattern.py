@@ -86,8 +86,11 @@ def window(lanes: int, size_bytes: int, access: str) -> str:
     mask, kind, flags = f"i{lanes}", vector(lanes), vector(lanes, "i1")
     narrow = "add i32 %k, 0" if lanes == 32 else "trunc i64 %k to i32"
     parts = "".join(
-        f"\n  %{name} = extractvalue {EXTENT} %extent, {number}"
+        f"\n  %{name}.missed = extractvalue {EXTENT} %extent, {number}"
         for number, name in enumerate(("first", "end", "delta", "fault"))
+    )
+    bounds = "".join(
+        f"\n  %{name}.near = phi i64 [%{name}, %some], [%{name}.missed, %missed]" for name in ("first", "end", "delta")
     )
     return f"""
   %nobody = icmp eq {mask} %mask, 0
@@ -105,14 +108,16 @@ some:
   %hi.k.up = shl i64 %hi.k.wide, 32
   %origin = add i64 %base, %hi.k.up
   %lo.k.wide = zext i32 %lo.k to i64
-  %va = add i64 %origin, %lo.k.wide
+  %va = add i64 %origin, %lo.k.wide{probe(access, "%va")}
+  br i1 %tag.ok, label %known, label %missed
+missed:
   %extent = call {EXTENT} @tlb_extent_{access}.w{lanes}(ptr %ctx, i64 %va, i32 %k.lane){parts}
-  br i1 %fault, label %bad, label %known
-known:{splat("lo.all", "%lo.k", lanes)}
+  br i1 %fault.missed, label %bad, label %known
+known:{bounds}{splat("lo.all", "%lo.k", lanes)}
   %near.lo = select {flags} %active, {kind} %lo, {kind} %lo.all
-  %low = sub i64 %first, %origin
+  %low = sub i64 %first.near, %origin
   %low.0 = call i64 @llvm.smax.i64(i64 %low, i64 0)
-  %high.end = sub i64 %end, %origin
+  %high.end = sub i64 %end.near, %origin
   %high.last = sub i64 %high.end, {size_bytes}
   %high.0 = call i64 @llvm.smin.i64(i64 %high.last, i64 {(1 << 32) - 1})
   %span = sub i64 %high.0, %low.0
@@ -127,7 +132,7 @@ known:{splat("lo.all", "%lo.k", lanes)}
   %fit = icmp sge i64 %span, 0
   %near.high = and i1 %all.near, %high.ok
   %near.ok = and i1 %near.high, %fit
-  %near.origin = add i64 %origin, %delta
+  %near.origin = add i64 %origin, %delta.near
   %near.base = inttoptr i64 %near.origin to ptr
   br i1 %near.ok, label %near, label %apart"""
 

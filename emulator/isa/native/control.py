@@ -26,6 +26,9 @@ from amdrv.emulator.isa.native.layout import Detail, Outcome, Service
 from amdrv.emulator.isa.native.operands import is_zero, read, resize, write_scalar
 
 OFFSET_MASK = (1 << 64) - 1
+# Compiled code for the host must not keep what it has read before: other waves may have written it since.
+FENCE = 'fence syncscope("singlethread") seq_cst'
+_INVALIDATIONS = ("buffer_gl0_inv", "buffer_gl1_inv")
 _IMMEDIATE_MODES = {"s_round_mode": 0, "s_denorm_mode": 4}
 
 
@@ -102,6 +105,8 @@ def translate(frame: Frame, instruction: Instruction) -> bool:
     """Write an instruction of this family that is no terminator; False for others."""
     name = instruction.mnemonic
     if name in IGNORED:
+        if name in _INVALIDATIONS:
+            frame.builder.do(FENCE)
         return True
     if name in _IMMEDIATE_MODES:
         shift = _IMMEDIATE_MODES[name]

@@ -68,8 +68,11 @@ class Translator:
         self._libraries: dict[int, tuple[Library, jit.LoadedLibrary]] = {}
         self._entries: dict[int, Entries] = {}
         self._planner = Planner()
+        self.interpreted = 0  # dispatches whose code LLVM refused
+        self._interpreter: Interpreter | None = None  # which runs them
+        self._linker = _linker(os.getpid())
         self._start_helpers()
-        self._units = Units(self._decoder, _linker(os.getpid()), self._library, cache, self._improve)
+        self._units = Units(self._decoder, self._linker, self._library, cache, self._improve)
 
     def _start_helpers(self) -> None:
         """What belongs to this process alone: threads and a child."""
@@ -91,7 +94,8 @@ class Translator:
     def invalidate_code(self) -> None:
         """Compare code with memory before it is used again: what ACQUIRE_MEM with an I$ invalidation does."""
         self._units.invalidate()
-        self._interpreter.invalidate_code()
+        if self._interpreter is not None:
+            self._interpreter.invalidate_code()
 
     def run(
         self,
@@ -114,15 +118,14 @@ class Translator:
             except BadModule as error:
                 # A mistake of the translator's must not cost the user the work: it takes longer, but it is done.
                 log.warning("a kernel at pc %#x is interpreted, because LLVM refuses its code: %s", dispatch.pc, error)
+                self.interpreted += 1
+                if self._interpreter is None:
+                    self._interpreter = Interpreter(self._arch, shader_engines=self._shader_engines)
                 return self._interpreter.run(
                     dispatch, memory, cancelled=cancelled, realtime=realtime, interrupt=interrupt
                 )
             self._pool.work(run, self.threads)
             return run.result()
-
-    @functools.cached_property
-    def _interpreter(self) -> Interpreter:
-        return Interpreter(self._arch, shader_engines=self._shader_engines)
 
     def _prepare(
         self,
@@ -159,7 +162,7 @@ class Translator:
         found = self._libraries.get(lanes)
         if found is None:
             library = library_of(lanes)
-            loaded = jit.LoadedLibrary(_linker(os.getpid()), library, self._cache)
+            loaded = jit.LoadedLibrary(self._linker, library, self._cache)
             found = self._libraries[lanes] = (library, loaded)
         return found
 

@@ -17,6 +17,7 @@ from amdrv.emulator.isa.native import (
     wide,
 )
 from amdrv.emulator.isa.native.builder import Val
+from amdrv.emulator.isa.native.control import FENCE
 from amdrv.emulator.isa.native.frame import Frame
 from amdrv.emulator.isa.native.ir_text import constants, result_type, vector
 from amdrv.emulator.isa.native.library import Function
@@ -28,8 +29,6 @@ _MASK64 = (1 << 64) - 1
 # Names of the library's forms by size and sign.
 _LOAD_NAMES = {(form.size_bytes, form.signed): name for name, form in vector_load.FORMS.items()}
 _STORE_NAMES = {size_bytes: name for name, size_bytes in vector_store.SIZES.items()}
-# Compiled code for the host must not keep what it has read before: other waves may have written it since.
-FENCE = 'fence syncscope("singlethread") seq_cst'
 
 
 def functions(lanes: int) -> list[Function]:

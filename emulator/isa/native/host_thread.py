@@ -132,7 +132,7 @@ class HostThread:
         for place in [*self._waiting, *self._free]:
             job = place.job
             run.count(job.waves_ended, job.instructions)
-            for wave in range(job.waves if job.alive else 0):
+            for wave in range(job.states_used if job.alive else 0):
                 state = self._state(run, place, wave)
                 if state[layout.STATE_OUTCOME // 4] != Outcome.END:
                     run.count(1, int(state.view(np.uint64)[layout.STATE_COUNT // 8]))

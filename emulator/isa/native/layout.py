@@ -81,7 +81,7 @@ class Context(ctypes.Structure):
         ("fault_detail", ctypes.c_uint32),  # Detail
         ("fault_argument", ctypes.c_uint64),  # what the detail's text needs
         ("fault_pc", ctypes.c_uint64),
-        # What a TLB miss looks at: EXTENTS Extent each, of which the first so many are filled, and whom it asks at last.
+        # What a TLB miss looks at: EXTENTS Extent each, so many of them filled, and whom it asks at last.
         ("extents_read", ctypes.c_uint64),
         ("extents_write", ctypes.c_uint64),
         ("extents_read_count", ctypes.c_uint32),

@@ -90,13 +90,15 @@ def _by_group(target: str, scalars: str, lanes: int) -> str:
 def _test(lanes: int, prefix: str, expected: str, bases: str, span: int) -> str:
     """IR for %<prefix>: all lanes' %rest is as expected, and ``span`` bytes from the bases on are in range."""
     mask = f"i{lanes}"
-    lines = [f"""
+    lines = [
+        f"""
   %{prefix}.eq = icmp eq {vector(lanes)} %rest, {expected}
   %{prefix}.bits = bitcast {vector(lanes, "i1")} %{prefix}.eq to {mask}
   %{prefix}.any = or {mask} %{prefix}.bits, %idle
   %{prefix}.all = icmp eq {mask} %{prefix}.any, -1
   %{prefix}.need = add i32 %reach, {span - 1}
-  %{prefix}.limit = call i32 @llvm.usub.sat.i32(i32 %lds_bytes, i32 %{prefix}.need)"""]
+  %{prefix}.limit = call i32 @llvm.usub.sat.i32(i32 %lds_bytes, i32 %{prefix}.need)"""
+    ]
     previous = f"%{prefix}.all"
     for group in range(lanes // GROUP):
         name = f"%{prefix}.ok.{group}" if group < lanes // GROUP - 1 else f"%{prefix}"
@@ -110,9 +112,12 @@ def _test(lanes: int, prefix: str, expected: str, bases: str, span: int) -> str:
 
 def _test_contiguous(lanes: int, size: int) -> str:
     steps = constants([size * (lane % GROUP) for lane in range(lanes)])
-    return _test(lanes, "line", steps, "start", GROUP * size) + f"""
+    return (
+        _test(lanes, "line", steps, "start", GROUP * size)
+        + f"""
   %some = icmp ne i{lanes} %mask, 0
   %straight = and i1 %line, %some"""
+    )
 
 
 def _lines(lanes: int) -> str:

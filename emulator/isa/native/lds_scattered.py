@@ -92,9 +92,7 @@ def _transpose(prefix: str, rows: list[str], lines: list[str]) -> list[str]:
 
     near = [unpack(f"near{high}", rows[0], rows[1], high, 1) for high in (0, 1)]
     far = [unpack(f"far{high}", rows[2], rows[3], high, 1) for high in (0, 1)]
-    return [
-        unpack(f"out{2 * pair + high}", near[pair], far[pair], high, 2) for pair in (0, 1) for high in (0, 1)
-    ]
+    return [unpack(f"out{2 * pair + high}", near[pair], far[pair], high, 2) for pair in (0, 1) for high in (0, 1)]
 
 
 # Loads.

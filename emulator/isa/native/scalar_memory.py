@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from amdrv.emulator.isa.instruction import Instruction
 from amdrv.emulator.isa.native.builder import Val
+from amdrv.emulator.isa.native.control import FENCE
 from amdrv.emulator.isa.native.frame import EXEC_HI, NULL, Frame
-from amdrv.emulator.isa.native.global_memory import FENCE
 from amdrv.emulator.isa.native.ir_text import vector
 from amdrv.emulator.isa.native.library import Function
 from amdrv.emulator.isa.native.operands import read, resize

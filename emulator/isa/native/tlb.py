@@ -56,21 +56,22 @@ def functions(lanes: int) -> list[Function]:
     return result
 
 
-def context_field(name: str, kind: str) -> str:
-    """IR that loads a field of %ctx, which must not change while a wave runs, into %<name>."""
+def context_field(name: str, kind: str, prefix: str = "") -> str:
+    """IR that loads a field of %ctx, which must not change while a wave runs, into %<prefix><name>."""
+    target = f"%{prefix}{name}"
     return f"""
-  %{name}.at = getelementptr i8, ptr %ctx, i64 {layout.offset(name)}
-  %{name} = load {kind}, ptr %{name}.at, !invariant.load !1"""
+  {target}.at = getelementptr i8, ptr %ctx, i64 {layout.offset(name)}
+  {target} = load {kind}, ptr {target}.at, !invariant.load !1"""
 
 
 def probe(access: str, va: str, prefix: str = "") -> str:
     """IR that looks at the slot of an address: %tag.ok, %first, %end and %delta (to the host address, if it is ok)."""
-    return f"""{context_field(f"tlb_{access}", "ptr")}{context_field("arena", "i64")}
+    return f"""{context_field(f"tlb_{access}", "ptr", prefix)}{context_field("arena", "i64", prefix)}
   %{prefix}page = lshr i64 {va}, {TLB_PAGE_SHIFT}
   %{prefix}hash = mul i64 %{prefix}page, {TLB_HASH}
   %{prefix}slot.bits = lshr i64 %{prefix}hash, {TLB_HASH_SHIFT - _ENTRY_SHIFT}
   %{prefix}slot.offset = and i64 %{prefix}slot.bits, {_SLOT_MASK}
-  %{prefix}slot = getelementptr i8, ptr %tlb_{access}, i64 %{prefix}slot.offset
+  %{prefix}slot = getelementptr i8, ptr %{prefix}tlb_{access}, i64 %{prefix}slot.offset
   %{prefix}tag = load i64, ptr %{prefix}slot
   %{prefix}tag.ok = icmp eq i64 %{prefix}tag, %{prefix}page
   %{prefix}first.at = getelementptr i8, ptr %{prefix}slot, i64 {TlbEntry.first.offset}
@@ -79,7 +80,7 @@ def probe(access: str, va: str, prefix: str = "") -> str:
   %{prefix}end = load i64, ptr %{prefix}end.at
   %{prefix}shift.at = getelementptr i8, ptr %{prefix}slot, i64 {TlbEntry.delta.offset}
   %{prefix}shift = load i64, ptr %{prefix}shift.at
-  %{prefix}delta = add i64 %{prefix}shift, %arena"""
+  %{prefix}delta = add i64 %{prefix}shift, %{prefix}arena"""
 
 
 def _hit(lanes: int, access: str) -> Function:

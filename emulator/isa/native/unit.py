@@ -303,6 +303,7 @@ class _Writer:
         check = builder.name("turn")
         builder.label(check)
         if self._graph.polls(target, frame.pc):
+            builder.do(control.FENCE)
             left = builder.emit(f"sub i32 {builder.emit('load i32, ptr %patience')}, 1")
             builder.do(f"store i32 {left}, ptr %patience")
             over, outcome = builder.emit(f"icmp slt i32 {left}, 0"), Outcome.POLL

@@ -34,6 +34,7 @@ QUICK, GOOD = int(Effort.QUICK), int(Effort.GOOD)
 REACH_BYTES = 1 << 20
 ENTRIES_MAX = 12
 UNITS_MAX = 1024
+BOUND_MAX = 8192  # places in memory whose unit is known
 # Better code for more than this takes LLVM too long to pay.
 GOOD_INSTRUCTIONS_MAX = 5000
 WORTH_S = 0.004  # a unit that has run for so long is compiled better
@@ -203,6 +204,8 @@ class Units:
     def trim(self) -> None:
         """Forget the units that were not used for longest; called while no wave runs."""
         with self._lock:
+            if len(self._bound) > BOUND_MAX:
+                self._bound.clear()
             if len(self._by_cell) <= UNITS_MAX:
                 return
             last = sorted(self._by_cell.values(), key=lambda unit: unit.used)[: len(self._by_cell) - UNITS_MAX // 2]
@@ -234,7 +237,7 @@ class Units:
     def _key(self, memory: ShaderMemory, index: int, base: int, shape: Shape) -> str:
         head = memory.arena[index : index + min(HEAD_BYTES, PAGE_BYTES - base % PAGE_BYTES)].tobytes()
         digest = hashlib.sha256(jit.identity())
-        digest.update(f"{shape.lanes} {shape.vgprs} {len(head)} ".encode() + head)
+        digest.update(f"{self._decoder.arch} {shape.lanes} {shape.vgprs} {len(head)} ".encode() + head)
         return digest.hexdigest()
 
     def _known(self, memory: ShaderMemory, key: str, base: int) -> Unit | None:

@@ -14,6 +14,7 @@ from amdrv.emulator.isa.native.address_pattern import addresses, arguments, lane
 from amdrv.emulator.isa.native.ir_text import (
     cold_result,
     cold_type,
+    constants,
     deinterleave,
     result,
     result_type,
@@ -23,6 +24,9 @@ from amdrv.emulator.isa.native.ir_text import (
 )
 from amdrv.emulator.isa.native.lane_transfer import copy, each_probed
 from amdrv.emulator.isa.native.library import Function
+
+ROW_BYTES = 64  # tiles of matrices are often narrower than a wave, but seldom narrower than this
+ROW_DWORDS = ROW_BYTES // 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,15 +137,17 @@ def _gather(lanes: int, name: str, form: LoadForm) -> Function:
     size, dwords, mask, wide = form.size_bytes, form.dwords, f"i{lanes}", vector(lanes, "i64")
     returned = cold_type(lanes, dwords)
     transfer = f"ptr %ctx, {mask} %mask, {wide} %vas, i64 {size}, i64 {4 * dwords}, ptr %buffer"
+    in_rows = ROW_BYTES % size == 0 and size >= 4
     merged = "".join(
         f"\n  %v{dword} = phi {vector(lanes)} [zeroinitializer, %none], [zeroinitializer, %bad], "
-        f"[%quick{dword}, %near], [%part{dword}, %over]"
+        f"[%quick{dword}, %each], [%part{dword}, %over]" + (f", [%row{dword}, %rows]" if in_rows else "")
         for dword in range(dwords)
     )
     text = f"""define {returned} @gather.{name}.w{lanes}({arguments(lanes)}) {{
   %buffer = alloca {vector(lanes * dwords)}
   %places = alloca {wide}{window(lanes, size, "read")}
-near:{_gather_lanes(lanes, form)}
+near:{_test_rows(lanes, form) if in_rows else f"{chr(10)}  br label %each"}
+each:{_gather_lanes(lanes, form)}
   br label %done
 apart:{addresses(lanes)}
   store {wide} %vas, ptr %places
@@ -161,11 +167,43 @@ none:
 bad:
   br label %done
 done:
-  %failed = phi i1 [false, %none], [true, %bad], [false, %near], [%apart.fault, %over]{merged}{
-        cold_result(lanes, [f"%v{dword}" for dword in range(dwords)], "%failed")
-    }
+  %failed = phi i1 [false, %none], [true, %bad], [false, %each], [%apart.fault, %over]{
+        ", [false, %rows]" if in_rows else ""
+    }{merged}{cold_result(lanes, [f"%v{dword}" for dword in range(dwords)], "%failed")}
 }}"""
     return Function(text)
+
+
+def _test_rows(lanes: int, form: LoadForm) -> str:
+    """IR that goes to %each, or loads whole rows, each of which neighbouring lanes share, to %row0, … in %rows."""
+    group = ROW_BYTES // form.size_bytes
+    kind, mask = vector(lanes), f"i{lanes}"
+    firsts = [lane // group * group for lane in range(lanes)]
+    steps = constants([lane % group * form.size_bytes for lane in range(lanes)])
+    lines = [
+        shuffle("row.starts", "i32", lanes, ("%near.lo", "poison"), firsts),
+        f"""
+  %row.line = add {kind} %row.starts, {steps}
+  %row.differ = icmp ne {kind} %near.lo, %row.line
+  %row.bits = bitcast {vector(lanes, "i1")} %row.differ to {mask}
+  %row.ok = icmp eq {mask} %row.bits, 0
+  br i1 %row.ok, label %rows, label %each
+rows:""",
+    ]
+    for number in range(lanes // group):
+        lines.append(f"""
+  %row.lo.{number} = extractelement {kind} %near.lo, i64 {number * group}
+  %row.wide.{number} = zext i32 %row.lo.{number} to i64
+  %row.at.{number} = getelementptr i8, ptr %near.base, i64 %row.wide.{number}
+  %part{ROW_DWORDS}.{number} = load {vector(ROW_DWORDS)}, ptr %row.at.{number}, align 1""")
+    width = ROW_DWORDS
+    while width < lanes * form.dwords:
+        for number in range(0, lanes * form.dwords // width, 2):
+            pair = (f"%part{width}.{number}", f"%part{width}.{number + 1}")
+            lines.append(shuffle(f"part{2 * width}.{number // 2}", "i32", width, pair, range(2 * width)))
+        width *= 2
+    lines.append(deinterleave("row", f"%part{width}.0", lanes, form.dwords))
+    return "".join([*lines, "\n  br label %done"])
 
 
 def _gather_lanes(lanes: int, form: LoadForm) -> str:

@@ -57,16 +57,22 @@ def load_to(base: str, arguments: Sequence[str], registers: int, lanes: int, *, 
             "  ret i1 true",
             "write:",
         ]
-    lines.append(f"  %active = bitcast i{lanes} %a1 to <{lanes} x i1>")
     for number in range(registers):
         lines += [
             f"  %at.{number} = getelementptr {kind}, ptr %registers, i64 {number}",
             f"  %new.{number} = extractvalue {{{returned}}} %found, {number}",
+        ]
+    end = "ret i1 false" if faults else "ret void"
+    lines += [f"  %all = icmp eq i{lanes} %a1, -1", "  br i1 %all, label %whole, label %some", "whole:"]
+    lines += [f"  store {kind} %new.{number}, ptr %at.{number}, align 64" for number in range(registers)]
+    lines += [f"  {end}", "some:", f"  %active = bitcast i{lanes} %a1 to <{lanes} x i1>"]
+    for number in range(registers):
+        lines += [
             f"  %old.{number} = load {kind}, ptr %at.{number}, align 64",
             f"  %value.{number} = select <{lanes} x i1> %active, {kind} %new.{number}, {kind} %old.{number}",
             f"  store {kind} %value.{number}, ptr %at.{number}, align 64",
         ]
-    lines += ["  ret i1 false" if faults else "  ret void", "}"]
+    lines += [f"  {end}", "}"]
     return Function("\n".join(lines))
 
 

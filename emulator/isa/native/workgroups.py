@@ -14,7 +14,8 @@ Functions, for N = 32 or 64 lanes:
         Fill the TLB from the thread's extents (Context.miss); asks Context.find_extent for one that is not among them.
 
 A job is one workgroup's place on a thread: the memory of its waves' states and of its LDS. A plan is what all jobs of a
-dispatch share.
+dispatch share. A wave gets its state when it is first run, and most waves run to their end at once: one state, which
+stays in the host's closest cache, then does for all.
 """
 
 from __future__ import annotations
@@ -68,7 +69,11 @@ class Job(ctypes.Structure):
         ("slot", ctypes.c_uint32),
         ("waves", ctypes.c_uint32),
         ("alive", ctypes.c_uint32),  # waves that have not ended
-        ("cursor", ctypes.c_uint32),  # the wave to be run next
+        ("started", ctypes.c_uint32),  # waves that have been given a state
+        ("states_used", ctypes.c_uint32),  # states in use: those of waves that ended last are used again
+        ("cursor", ctypes.c_uint32),  # the state of the wave that runs, or is to be run next
+        ("group", ctypes.c_uint32 * 3),  # id of the workgroup
+        ("templates", ctypes.c_uint64),  # of its kind
         ("number", ctypes.c_uint64),  # of the workgroup
         ("left", ctypes.c_int64),  # budget of instructions
         # Totals of ended waves.
@@ -84,7 +89,7 @@ def _place(structure: type[ctypes.Structure], name: str) -> int:
 
 def functions(lanes: int) -> list[Function]:
     """The functions for one wave size."""
-    return [_run_groups(lanes), _start_group(lanes), _resume_group(lanes), _tlb_miss(lanes)]
+    return [_run_groups(lanes), _start_group(lanes), _start_wave(lanes), _resume_group(lanes), _tlb_miss(lanes)]
 
 
 def _at(target: str, base: str, offset: int | str) -> str:
@@ -137,24 +142,20 @@ end:
 
 
 def _start_group(lanes: int) -> Function:
-    """Ids of the workgroup from its number, and its waves' states from the templates of its kind."""
-    template_bytes = layout.STATE_VGPR + 4 * lanes
-    template = f"<{template_bytes // 4} x i32>"
+    """Id and kind of the workgroup from its number; none of its waves has begun."""
     ids = "".join(
         f"""{_load(f"start.{axis}", "i32", "%plan", _place(Plan, "start") + 4 * number)}\
 {_load(f"last.{axis}", "i64", "%plan", _place(Plan, "last") + 8 * number)}\
-{_load(f"place.{axis}", "i64", "%plan", _place(Plan, "id_places") + 8 * number)}\
   %narrow.{axis} = trunc i64 %number.{axis} to i32
   %id.{axis} = add i32 %narrow.{axis}, %start.{axis}
   %partial.{axis} = icmp eq i64 %number.{axis}, %last.{axis}
   %kind.{axis} = select i1 %partial.{axis}, i64 {1 << number}, i64 0
-"""
+{_store(f"group.{axis}", f"i32 %id.{axis}", "%job", _place(Job, "group") + 4 * number)}"""
         for number, axis in enumerate("xyz")
     )
     stores = "".join(
-        f"""{_store(f"group.{axis}", f"i32 %id.{axis}", "%state", layout.STATE_GROUP + 4 * number)}\
-{_store(f"sgpr.{axis}", f"i32 %id.{axis}", "%state", f"%place.{axis}")}"""
-        for number, axis in enumerate("xyz")
+        _store(f"job.{name}", f"i32 {value}", "%job", _place(Job, name))
+        for name, value in (("waves", "%waves"), ("alive", "%waves"), ("started", 0), ("states_used", 0), ("cursor", 0))
     )
     return Function(
         f"""define void @start_group.w{lanes}(ptr %job, i64 %number) {{
@@ -168,46 +169,61 @@ def _start_group(lanes: int) -> Function:
   %kind = or i64 %kind.xy, %kind.z
   %kind.scaled = mul i64 %kind, {ctypes.sizeof(Kind)}
 {_at("kind", "%plan", _place(Plan, "kinds"))}{_at("row", "%kind.at", "%kind.scaled")}\
-{_load("waves", "i64", "%row.at", 0)}{_load("templates", "ptr", "%row.at", 8)}\
-{_plan("lds_bytes", "i64")}{_job("lds", "ptr")}{_job("states", "ptr")}{_job("slot", "i32")}{_job("scratch", "i64")}\
-{_plan("state_bytes", "i64")}{_plan("clear_bytes", "i64")}{_plan("scratch_wave_bytes", "i64")}\
-  call void @llvm.memset.p0.i64(ptr align 64 %lds, i8 0, i64 %lds_bytes, i1 false)
-  %waves.narrow = trunc i64 %waves to i32
-{_store("job.waves", "i32 %waves.narrow", "%job", _place(Job, "waves"))}\
-{_store("job.alive", "i32 %waves.narrow", "%job", _place(Job, "alive"))}\
-{_store("job.cursor", "i32 0", "%job", _place(Job, "cursor"))}\
-{_store("job.number", "i64 %number", "%job", _place(Job, "number"))}\
-  %clears = icmp ne i64 %clear_bytes, 0
-  br label %wave
-wave:
-  %i = phi i64 [0, %0], [%i.next, %done]
-  %state = phi ptr [%states, %0], [%state.next, %done]
-  %template = phi ptr [%templates, %0], [%template.next, %done]
-  %private = phi i64 [%scratch, %0], [%private.next, %done]
-  %words = load {template}, ptr %template, align 64
+{_load("wide.waves", "i64", "%row.at", 0)}{_load("templates", "i64", "%row.at", 8)}\
+  %waves = trunc i64 %wide.waves to i32
+{stores}{_store("job.number", "i64 %number", "%job", _place(Job, "number"))}\
+{_store("job.templates", "i64 %templates", "%job", _place(Job, "templates"))}\
+{_plan("lds_bytes", "i64")}  %has.lds = icmp ne i64 %lds_bytes, 0
+  br i1 %has.lds, label %clear, label %done
+clear:
+{_job("lds", "ptr")}  call void @llvm.memset.p0.i64(ptr align 64 %lds, i8 0, i64 %lds_bytes, i1 false)
+  br label %done
+done:
+  ret void
+}}"""
+    )
+
+
+def _start_wave(lanes: int) -> Function:
+    """The state of wave number %wave from its template."""
+    template_bytes = layout.STATE_VGPR + 4 * lanes
+    template = f"<{template_bytes // 4} x i32>"
+    stores = "".join(
+        f"""{_load(f"id.{axis}", "i32", "%job", _place(Job, "group") + 4 * number)}\
+{_load(f"place.{axis}", "i64", "%plan", _place(Plan, "id_places") + 8 * number)}\
+{_store(f"group.{axis}", f"i32 %id.{axis}", "%state", layout.STATE_GROUP + 4 * number)}\
+{_store(f"sgpr.{axis}", f"i32 %id.{axis}", "%state", f"%place.{axis}")}"""
+        for number, axis in enumerate("xyz")
+    )
+    return Function(
+        f"""define void @start_wave.w{lanes}(ptr %job, ptr %plan, i32 %wave, ptr %state) {{
+{_job("templates", "ptr")}{_job("slot", "i32")}{_job("scratch", "i64")}{_plan("clear_bytes", "i64")}\
+{_plan("scratch_wave_bytes", "i64")}  %number = zext i32 %wave to i64
+  %row = mul i64 %number, {template_bytes}
+{_at("template", "%templates", "%row")}  %words = load {template}, ptr %template.at, align 64
   store {template} %words, ptr %state, align 64
 {stores}{_store("slot.of", "i32 %slot", "%state", layout.STATE_SLOT)}\
+  %private.shift = mul i64 %number, %scratch_wave_bytes
+  %private = add i64 %scratch, %private.shift
 {_store("private", "i64 %private", "%state", layout.STATE_SCRATCH)}\
+  %clears = icmp ne i64 %clear_bytes, 0
   br i1 %clears, label %clear, label %done
 clear:
 {_at("vgpr", "%state", template_bytes)}\
   call void @llvm.memset.p0.i64(ptr align 64 %vgpr.at, i8 0, i64 %clear_bytes, i1 false)
   br label %done
 done:
-  %i.next = add i64 %i, 1
-  %state.next = getelementptr i8, ptr %state, i64 %state_bytes
-  %template.next = getelementptr i8, ptr %template, i64 {template_bytes}
-  %private.next = add i64 %private, %scratch_wave_bytes
-  %more = icmp ult i64 %i.next, %waves
-  br i1 %more, label %wave, label %over
-over:
   ret void
-}}"""
+}}""",
+        inline=True,
     )
 
 
 def _resume_group(lanes: int) -> Function:
-    """Rounds over the waves. A wave's STATE_OUTCOME says whether it can run: END and BARRIER say that it cannot."""
+    """Rounds over the states, then over waves that have none yet.
+
+    STATE_OUTCOME says whether a wave can run: END and BARRIER say that it cannot.
+    """
     mxcsr = f"""  %mxcsr = alloca i32
   %usual = alloca i32
   call void @llvm.x86.sse.stmxcsr(ptr %mxcsr)
@@ -220,22 +236,36 @@ def _resume_group(lanes: int) -> Function:
         f"""define i32 @resume_group.w{lanes}(ptr %ctx, ptr %job) {{
 {mxcsr}{_job("plan", "ptr")}{_plan("state_bytes", "i64")}{_job("waves", "i32")}{_job("states", "ptr")}\
 {_job("lds", "i64")}{_job("cursor", "i32")}{_at("alive", "%job", _place(Job, "alive"))}\
+{_at("started", "%job", _place(Job, "started"))}{_at("states_used", "%job", _place(Job, "states_used"))}\
 {_store("ctx.lds", "i64 %lds", "%ctx", layout.offset("lds"))}  br label %round
 round:
   %first = phi i32 [%cursor, %0], [0, %round.over], [0, %released]
   %idle.before = phi i32 [0, %0], [%idle.now, %round.over], [0, %released]
   br label %wave
 wave:
-  %i = phi i32 [%first, %round], [%i.next, %next]
-  %progress = phi i1 [false, %round], [%progress.now, %next]
-  %within = icmp ult i32 %i, %waves
-  br i1 %within, label %look, label %round.end
-look:
+  %i = phi i32 [%first, %round], [%i.next, %next], [%i, %free]
+  %progress = phi i1 [false, %round], [%progress.now, %next], [true, %free]
   %i.wide = zext i32 %i to i64
   %shift = mul i64 %i.wide, %state_bytes
   %state = getelementptr i8, ptr %states, i64 %shift
-{_load("outcome", "i32", "%state", layout.STATE_OUTCOME)}  %waits = icmp ule i32 %outcome, {barrier}
+{_at("outcome", "%state", layout.STATE_OUTCOME)}  %used = load i32, ptr %states_used.at
+  %within = icmp ult i32 %i, %used
+  br i1 %within, label %look, label %more
+look:
+  %outcome = load i32, ptr %outcome.at
+  %waits = icmp ule i32 %outcome, {barrier}
   br i1 %waits, label %next, label %run
+more:
+  %started = load i32, ptr %started.at
+  %all.started = icmp uge i32 %started, %waves
+  br i1 %all.started, label %round.end, label %begin
+begin:
+  call void @start_wave.w{lanes}(ptr %job, ptr %plan, i32 %started, ptr %state)
+  %started.more = add i32 %started, 1
+  store i32 %started.more, ptr %started.at
+  %used.more = add i32 %i, 1
+  store i32 %used.more, ptr %states_used.at
+  br label %run
 run:
 {_load("cell", "ptr", "%state", layout.STATE_CELL)}{_load("base", "i64", "%state", layout.STATE_BASE)}\
   %unit = load atomic ptr, ptr %cell monotonic, align 8
@@ -254,7 +284,13 @@ ended:
   store i64 %ended.more, ptr %waves_ended.at
   %instructions.more = add i64 %instructions, %count
   store i64 %instructions.more, ptr %instructions.at
-  br label %next
+  %used.now = load i32, ptr %states_used.at
+  %behind = add i32 %i, 1
+  %is.last = icmp eq i32 %behind, %used.now
+  br i1 %is.last, label %free, label %next
+free:
+  store i32 %i, ptr %states_used.at
+  br label %wave
 next:
   %progress.now = phi i1 [%progress, %look], [true, %stopped], [%progress, %polled], [true, %ended]
   %i.next = add i32 %i, 1
@@ -276,10 +312,11 @@ round.end:
 all.ended:
 {restore}  ret i32 {end}
 count.blocked:
+  %held = load i32, ptr %states_used.at
   br label %check
 check:
   %k = phi i32 [0, %count.blocked], [%k.next, %check.next]
-  %k.within = icmp ult i32 %k, %waves
+  %k.within = icmp ult i32 %k, %held
   br i1 %k.within, label %check.one, label %release
 check.one:
   %k.wide = zext i32 %k to i64
@@ -294,7 +331,7 @@ release:
   br label %release.one
 release.one:
   %r = phi i32 [0, %release], [%r.next, %release.next]
-  %r.within = icmp ult i32 %r, %waves
+  %r.within = icmp ult i32 %r, %held
   br i1 %r.within, label %release.look, label %released
 release.look:
   %r.wide = zext i32 %r to i64
@@ -352,25 +389,14 @@ other:
   %i.next = add i32 %i, 1
   br label %look
 fill:
-{_load("delta", "i64", "%extent", 16)}  %page.0 = lshr i64 %va, {layout.TLB_PAGE_SHIFT}
-  %last.byte = sub i64 %end, 1
-  %last = lshr i64 %last.byte, {layout.TLB_PAGE_SHIFT}
-  %ahead = add i64 %page.0, 7
-  %stop = call i64 @llvm.umin.i64(i64 %ahead, i64 %last)
-  br label %put
-put:
-  %page = phi i64 [%page.0, %fill], [%page.next, %put]
+{_load("delta", "i64", "%extent", 16)}  %page = lshr i64 %va, {layout.TLB_PAGE_SHIFT}
   %hash = mul i64 %page, {layout.TLB_HASH}
   %index = lshr i64 %hash, {layout.TLB_HASH_SHIFT}
   %place = mul i64 %index, {ctypes.sizeof(TlbEntry)}
   %entry = getelementptr i8, ptr %tlb, i64 %place
   store i64 %page, ptr %entry
 {_store("entry.first", "i64 %first", "%entry", 8)}{_store("entry.end", "i64 %end", "%entry", 16)}\
-{_store("entry.delta", "i64 %delta", "%entry", 24)}  %page.next = add i64 %page, 1
-  %more = icmp ule i64 %page.next, %stop
-  br i1 %more, label %put, label %filled
-filled:
-  ret i32 1
+{_store("entry.delta", "i64 %delta", "%entry", 24)}  ret i32 1
 ask:
 {_load("find", "ptr", "%ctx", layout.offset("find_extent"))}\
   %found = call i32 %find(ptr %ctx, i64 %va, i32 %access)

@@ -29,9 +29,9 @@ class Definition:
 
     Sources are typed as the operand says (a 'b' type as unsigned, bf16 as u16), with modifiers and halves applied; a
     mask operand is a truth value per lane. A packed operand (several elements of a smaller type) of 32 or 64 bits comes
-    as an unmodified u32 or u64; a matrix, and any operand of more than 64 bits, as the stack of its registers, u32 of
-    shape (registers, waves, lanes), in the number that the wave size asks for. Modifiers of both are in "fields" and
-    are applied here. Results of that size come back the same way.
+    as an unmodified u32 or u64; every operand of a matrix instruction, and any of more than 64 bits, as the stack of
+    its registers, u32 of shape (registers, waves, lanes), in the number that the wave size asks for. Modifiers of both
+    are in "fields" and are applied here. Results of that size come back the same way.
 
     Names usable in ``reads``: "scc" (truth value per wave), "vcc" (truth value per lane), "exec" (of a scalar
     instruction: the register as u32 or u64, whichever its first destination is), "old" (the first destination's

@@ -117,7 +117,7 @@ def _stochastic(kind: str, random_bits: int) -> Evaluate:
         rounded = from_f32(a, a.f32(bits & 0xFF800000 | mantissa), kind)
         code = a.select(is_nan(a, a.f32(x), "f32"), from_f32(a, x, kind), rounded)
         shift = 8 * (fields.get("opsel", 0) >> 2 & 3)
-        return a.u32(old) & ~(0xFF << shift) & 0xFFFFFFFF | code << shift
+        return a.u32(old) & (0xFFFFFFFF ^ 0xFF << shift) | code << shift
 
     return evaluate
 

@@ -64,8 +64,9 @@ def _sparse(a: Ops, left: Elements, right: Elements, index: Value, total: Value,
     return total
 
 
-def _index(a: Ops, register: Value, elements: int, fields: Fields) -> Value:
+def _index(a: Ops, x: Value, elements: int, fields: Fields) -> Value:
     """The part of the index register that ``index_key`` names: two bits for each element of A."""
+    (register,) = a.registers(x)
     bits = 2 * elements
     return a.u32(register) >> bits * (fields.get("opsel", 0) & 32 // bits - 1)
 

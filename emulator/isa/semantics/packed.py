@@ -114,17 +114,17 @@ def _packed_floats() -> list[Definition]:
 
 
 def _dot2(kind: str) -> Evaluate:
-    """Two products of f16 or bf16 added to an f32, in f32."""
+    """Two products of f16 or bf16 added to an f32, in f32 without denormals, whatever the mode.
+
+    LLVM 22 SIISelLowering.cpp, performFMACombine: the instruction flushes f32 denormals of operand and result.
+    """
 
     def evaluate(a: Ops, x: Value, y: Value, addend: Value, fields: Fields) -> Value:
         lows, highs = packed_sources(a, "f16", fields, x, y)
-        total = accumulator(a, a.f32(addend), fields)
+        total = _flushed(a, accumulator(a, a.f32(addend), fields))
         for left, right in (lows, highs):
-            if kind == "bf16":
-                total = a.fma(from_bf16(a, left), from_bf16(a, right), total)
-            else:
-                total = a.fma(a.to_float(left, "f32"), a.to_float(right, "f32"), total)
-        return total
+            total = a.fma(_short_to_f32(a, left, kind), _short_to_f32(a, right, kind), total)
+        return _flushed(a, total)
 
     return evaluate
 

@@ -43,14 +43,9 @@ def frexp_exponent(kind: str, result: str) -> Unary:
 
 
 def frexp_mantissa(kind: str) -> Unary:
-    infinite, _, _ = FLOAT_LAYOUT[kind]
+    """The mantissa in [0.5, 1); zero and infinity stay, a NaN becomes quiet."""
     scale = frexp_exponent(kind, "i32")
-
-    def evaluate(a: Ops, x: Value) -> Value:
-        special = a.eq(exponent(a, x, kind), infinite)
-        return a.select(special, x, a.ldexp(x, 0 - scale(a, x)))
-
-    return evaluate
+    return lambda a, x: a.ldexp(x, 0 - scale(a, x))
 
 
 def med3(kind: str) -> Ternary:

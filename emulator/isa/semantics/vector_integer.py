@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from amdrv.emulator.isa.algebra import Ops, Value
 from amdrv.emulator.isa.semantics.bits import pair, saturate
 from amdrv.emulator.isa.semantics.definition import Binary, Definition, Evaluate, Ternary, Unary, family
 from amdrv.emulator.isa.semantics.scalar import add_carry, add_u32, bit_field_mask, find, sign_run, sub_borrow, sub_u32
 
 I32_MIN, I32_MAX, U32_MAX = -(2**31), 2**31 - 1, 2**32 - 1
+I64_MIN, I64_MAX, U64_MAX = -(2**63), 2**63 - 1, 2**64 - 1
 
 
 def clamp_i32(a: Ops, wide: Value) -> Value:
@@ -79,6 +82,22 @@ def _mad_i64_i32(a: Ops, x: Value, y: Value, addend: Value) -> tuple[Value, Valu
     total = product + addend
     overflown = a.lt((product ^ total) & (addend ^ total), 0)
     return total, a.lt(total, 0) ^ overflown
+
+
+def _limited(function: Evaluate, limit: int) -> Evaluate:
+    """An unsigned operation with a carry or borrow, which with the clamp bit puts ``limit`` in place of the result."""
+
+    def evaluate(a: Ops, *values: Value) -> tuple[Value, Value]:
+        total, carry = cast("tuple[Value, Value]", function(a, *values))
+        return a.select(carry, limit, total), carry
+
+    return evaluate
+
+
+def _mad_i64_i32_saturating(a: Ops, x: Value, y: Value, addend: Value) -> tuple[Value, Value]:
+    total, negative = _mad_i64_i32(a, x, y, addend)
+    limit = a.select(negative, a.constant("i64", I64_MIN), a.constant("i64", I64_MAX))
+    return a.select(a.lt(total, 0) ^ negative, limit, total), negative
 
 
 def _lanes_below(a: Ops, lane: Value, first: int) -> Value:
@@ -191,6 +210,14 @@ CARRY_IN: dict[str, Evaluate] = {
     "v_subrev_co_ci_u32": lambda a, x, y, borrow: sub_borrow(a, y, x, borrow),
 }
 MULTIPLY_ADD_64: dict[str, Evaluate] = {"v_mad_u64_u32": _mad_u64_u32, "v_mad_i64_i32": _mad_i64_i32}
+# With the clamp bit a sum stops at the greatest number and a difference at zero; the carry is the same. (LLVM makes
+# saturating additions of gfx8 with V_ADD_U32, which has a carry: test/CodeGen/AMDGPU/uaddsat.ll.)
+CARRY_OUT_SATURATING = {name: _limited(f, U32_MAX if "_add_" in name else 0) for name, f in CARRY_OUT.items()}
+CARRY_IN_SATURATING = {name: _limited(f, U32_MAX if "_add_" in name else 0) for name, f in CARRY_IN.items()}
+MULTIPLY_ADD_64_SATURATING: dict[str, Evaluate] = {
+    "v_mad_u64_u32": _limited(_mad_u64_u32, U64_MAX),
+    "v_mad_i64_i32": _mad_i64_i32_saturating,
+}
 
 DEFINITIONS: list[Definition] = [
     *family(UNARY_U32, "u32"),
@@ -201,9 +228,9 @@ DEFINITIONS: list[Definition] = [
     *family(TERNARY_I32, "i32", "i32", "i32", saturating=TERNARY_I32_SATURATING),
     *family(SHIFT_U64, "u64", "u64"),
     *family({"v_ashrrev_i64": lambda a, n, x: x >> (n & 63)}, "i64", "i64"),
-    *family(CARRY_OUT, "u32", "u32", writes=("dst", "dst1")),
-    *family(CARRY_IN, "u32", "u32", writes=("dst", "dst1")),
-    *family(MULTIPLY_ADD_64, writes=("dst", "dst1")),
+    *family(CARRY_OUT, "u32", "u32", writes=("dst", "dst1"), saturating=CARRY_OUT_SATURATING),
+    *family(CARRY_IN, "u32", "u32", writes=("dst", "dst1"), saturating=CARRY_IN_SATURATING),
+    *family(MULTIPLY_ADD_64, writes=("dst", "dst1"), saturating=MULTIPLY_ADD_64_SATURATING),
     *family({"v_mbcnt_lo_u32_b32": _mbcnt(0), "v_mbcnt_hi_u32_b32": _mbcnt(32)}, "u32", "u32", "u32", reads=("lane",)),
     *family({"v_cndmask_b32": lambda a, x, y, mask: a.select(mask, a.u32(y), a.u32(x))}),
     *family({"v_swap_b32": lambda a, x, old: (x, old)}, "u32", "u32", writes=("dst", "dst1")),

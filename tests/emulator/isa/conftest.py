@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -327,14 +327,22 @@ def translator(tmp_path_factory: pytest.TempPathFactory) -> Translator:
     return Translator(threads=2, cache=ObjectCache(tmp_path_factory.mktemp("native") / "cache"))
 
 
-@pytest.fixture(params=["interpreter", "translator"])
-def bench(request: pytest.FixtureRequest) -> Bench:
-    """A bench with either engine: both pass the same tests."""
-    if request.param == "interpreter":
-        return Bench()
+def with_engine(name: str, request: pytest.FixtureRequest) -> Iterator[Bench]:
+    """A bench with the interpreter or the translator; nothing may fall back from one to the other."""
+    if name == "interpreter":
+        yield Bench()
+        return
     engine: Translator = request.getfixturevalue("translator")
     engine.invalidate_code()  # another memory
-    return Bench(engine=engine)
+    engine.interpreted = 0
+    yield Bench(engine=engine)
+    assert not engine.interpreted
+
+
+@pytest.fixture(params=["interpreter", "translator"])
+def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
+    """A bench with either engine: both pass the same tests."""
+    yield from with_engine(request.param, request)
 
 
 @pytest.fixture
@@ -344,10 +352,9 @@ def gfx1201_bench() -> Bench:
 
 
 @pytest.fixture(params=["interpreter", "translator", "gfx1201"])
-def compiling_bench(request: pytest.FixtureRequest) -> Bench:
+def compiling_bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
     """A bench for programs that a compiler writes: with either engine of gfx1100, and for gfx1201."""
     if request.param == "gfx1201":
-        return Bench(engine=Interpreter("gfx1201"), arch="gfx1201")
-    engine = Interpreter() if request.param == "interpreter" else request.getfixturevalue("translator")
-    engine.invalidate_code()  # another memory
-    return Bench(engine=engine)
+        yield Bench(engine=Interpreter("gfx1201"), arch="gfx1201")
+    else:
+        yield from with_engine(request.param, request)

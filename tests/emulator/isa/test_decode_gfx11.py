@@ -110,6 +110,9 @@ def test_a_literal_is_widened_to_its_operand(literal: int, kind: str, bits: int,
         (242, "f16", 32, 0x00003C00),
         (242, "bf16", 32, 0x00003F80),
         (242, "u16", 32, 0x3F800000),
+        (242, "u16", 16, 0x0000),  # a 16-bit integer sees the low half of the f32
+        (248, "i16", 16, 0xF983),
+        (248, "b16", 16, 0xF983),
         (248, "f64", 64, 0x3FC45F306DC9C882),
         (242, "f32", 256, 0x3F800000),
         (242, "f16", 256, 0x3C003C00),
@@ -119,6 +122,20 @@ def test_a_literal_is_widened_to_its_operand(literal: int, kind: str, bits: int,
 )
 def test_an_inline_constant_has_the_bits_of_its_operand(code: int, kind: str, bits: int, value: int) -> None:
     assert inline_constant(code, kind, bits) == value
+
+
+@pytest.mark.parametrize(
+    ("words", "value"),
+    [
+        ((0xD7030800, 0x000202F2), 0x3F80),  # v_add_nc_u16 v0, 1.0, v1 op_sel:[1,0,0]
+        ((0xD7030800, 0x000202C1), 0xFFFF),  # v_add_nc_u16 v0, -1, v1 op_sel:[1,0,0]
+        ((0xD7030800, 0x00020281), 0x0000),  # v_add_nc_u16 v0, 1, v1 op_sel:[1,0,0]
+        ((0xD5320800, 0x000202F2), 0x0000),  # v_add_f16 v0, 1.0, v1 op_sel:[1,0,0]
+        ((0xD5320800, 0x000202C1), 0xFFFF),  # v_add_f16 v0, -1, v1 op_sel:[1,0,0]
+    ],
+)
+def test_op_sel_picks_the_upper_half_of_a_constant_of_32_bits(words: tuple[int, ...], value: int) -> None:
+    assert source(decode(*words), "src0").value == value
 
 
 def test_the_inline_float_of_a_packed_fmac_fills_both_halves() -> None:

@@ -10,13 +10,15 @@ from amdrv.emulator.isa.disassembler import disassemble
 from amdrv.emulator.isa.instruction import Instruction, UnknownInstruction
 from amdrv.emulator.isa.table import load_table
 
-DECODER = Decoder("gfx1100")
+PROCESSORS = ("gfx1100", "gfx1201")
+DECODERS = {arch: Decoder(arch) for arch in PROCESSORS}
 HEADS = [
     encoding.value | opcode << low
-    for encoding in load_table("gfx11").encodings.values()
+    for generation in ("gfx11", "gfx12")
+    for encoding in load_table(generation).encodings.values()
     for name, low, _ in encoding.fields
     if name == "op"
-    for opcode in load_table("gfx11").ops[encoding.name]
+    for opcode in load_table(generation).ops[encoding.name]
 ]
 noise = st.binary(max_size=64)
 # A word that names an opcode, with noise in the bits that the opcode leaves, and more noise behind it.
@@ -29,10 +31,10 @@ likely = st.builds(
 
 
 @settings(max_examples=1500, deadline=None)
-@given(st.one_of(noise, likely))
-def test_bytes_are_an_instruction_that_fits_in_them_or_are_refused(data: bytes) -> None:
+@given(st.one_of(noise, likely), st.sampled_from(PROCESSORS))
+def test_bytes_are_an_instruction_that_fits_in_them_or_are_refused(data: bytes, arch: str) -> None:
     try:
-        instruction = DECODER.decode(data)
+        instruction = DECODERS[arch].decode(data)
     except UnknownInstruction as error:
         assert str(error)
         return
@@ -41,10 +43,10 @@ def test_bytes_are_an_instruction_that_fits_in_them_or_are_refused(data: bytes) 
 
 
 @settings(max_examples=500, deadline=None)
-@given(st.one_of(noise, likely))
-def test_a_listing_covers_every_whole_word_once_and_in_order(data: bytes) -> None:
+@given(st.one_of(noise, likely), st.sampled_from(PROCESSORS))
+def test_a_listing_covers_every_whole_word_once_and_in_order(data: bytes, arch: str) -> None:
     expected = 0x1000
-    for address, instruction, text in disassemble(data, 0x1000):
+    for address, instruction, text in disassemble(data, 0x1000, arch):
         assert address == expected
         assert text.strip()
         expected += instruction.size_bytes if isinstance(instruction, Instruction) else 4

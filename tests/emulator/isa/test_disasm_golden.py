@@ -13,11 +13,11 @@ from amdrv.emulator.isa.instruction import Instruction, UnknownInstruction
 from amdrv.emulator.isa.table import load_table
 
 
-def golden() -> list[tuple[bool, bytes, str]]:
-    """(wave32, bytes, text) of each line of the golden table."""
+def golden(generation: str) -> list[tuple[bool, bytes, str]]:
+    """(wave32, bytes, text) of each line of a generation's golden table."""
     lines = []
     wave32 = True
-    for line in (Path(__file__).parent / "gfx11_golden.txt").read_text().splitlines():
+    for line in (Path(__file__).parent / f"{generation}_golden.txt").read_text().splitlines():
         if line.startswith("#"):
             wave32 = "wave64" not in line
         else:
@@ -26,26 +26,29 @@ def golden() -> list[tuple[bool, bytes, str]]:
     return lines
 
 
-GOLDEN = golden()
+GENERATIONS = ("gfx11", "gfx12")
+GOLDEN = golden("gfx11")
 
 
 @pytest.mark.parametrize("wave32", [True, False])
-def test_text_is_what_llvm_prints(wave32: bool) -> None:
+@pytest.mark.parametrize("generation", GENERATIONS)
+def test_text_is_what_llvm_prints(generation: str, wave32: bool) -> None:
     wrong = []
-    for _, code, text in (line for line in GOLDEN if line[0] is wave32):
-        ((_, _, printed),) = disassemble(code, wave32=wave32)
+    for _, code, text in (line for line in golden(generation) if line[0] is wave32):
+        ((_, _, printed),) = disassemble(code, arch=generation, wave32=wave32)
         if printed != text:
             wrong.append((code.hex(), text, printed))
     assert wrong == []
 
 
-def test_the_golden_table_covers_every_encoding() -> None:
+@pytest.mark.parametrize("generation", GENERATIONS)
+def test_the_golden_table_covers_every_encoding(generation: str) -> None:
     seen = set()
-    for _, code, _ in GOLDEN:
-        for _, instruction, _ in disassemble(code):
+    for _, code, _ in golden(generation):
+        for _, instruction, _ in disassemble(code, arch=generation):
             assert isinstance(instruction, Instruction)
             seen.add(instruction.encoding)
-    assert seen == set(load_table("gfx11").encodings)
+    assert seen == set(load_table(generation).encodings)
 
 
 def test_instructions_follow_each_other_without_gaps() -> None:
@@ -76,10 +79,10 @@ def test_dual_instructions_do_not_exist_in_wave64() -> None:
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.binary(max_size=64), st.booleans())
-def test_any_bytes_are_listed_to_their_end(code: bytes, wave32: bool) -> None:
+@given(st.binary(max_size=64), st.booleans(), st.sampled_from(GENERATIONS))
+def test_any_bytes_are_listed_to_their_end(code: bytes, wave32: bool, generation: str) -> None:
     end = 0
-    for offset, instruction, text in disassemble(code, wave32=wave32):
+    for offset, instruction, text in disassemble(code, arch=generation, wave32=wave32):
         assert offset == end
         assert text
         end = offset + (instruction.size_bytes if isinstance(instruction, Instruction) else 4)

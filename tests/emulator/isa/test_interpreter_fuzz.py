@@ -11,10 +11,10 @@ import pytest
 
 from amdrv.emulator.isa.dispatch import Dispatch, ShaderFault
 from amdrv.emulator.isa.interpreter import Interpreter
-from amdrv.emulator.isa.table import IsaTable, load_table
+from amdrv.emulator.isa.table import IsaTable, generation_of, load_table
 
 S_ENDPGM = 0xBFB00000
-GRAPHICS = ("MIMG", "EXP", "VINTERP", "LDSDIR")
+GRAPHICS = ("MIMG", "VIMAGE", "VSAMPLE", "EXP", "VINTERP", "LDSDIR")
 DATA_BYTES = 1 << 16
 
 
@@ -32,6 +32,8 @@ def instruction(rng: random.Random, table: IsaTable) -> list[int]:
             value = rng.randint(0, 30)
         elif name in ("sdst", "sdata"):
             value = rng.choice((rng.randint(0, 30), 106, 126, 124, 125))
+        elif name == "srsrc" and mask > 31:
+            value = 4 * rng.randint(0, 5)
         elif name == "saddr":
             value = rng.choice((124, 2, 4))
         raw |= (value & mask) << low
@@ -45,9 +47,10 @@ def program(rng: random.Random, table: IsaTable) -> list[int]:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_random_code_ends_or_faults(bench: Any, seed: int) -> None:
+def test_random_code_ends_or_faults(compiling_bench: Any, seed: int) -> None:
+    bench = compiling_bench
     rng = random.Random(seed)
-    table = load_table("gfx11")
+    table = load_table(generation_of(bench.arch))
     data = bench.memory.allocate(DATA_BYTES)
     guard = bench.array(np.full(1024, 0xA5A5A5A5, np.uint32), writable=False)
     code = bench.memory.allocate(4096)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+
 @pytest.fixture
 def bench(compiling_bench: Any) -> Any:
     """All engines run what LLVM compiles for them."""

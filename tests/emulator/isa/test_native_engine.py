@@ -99,6 +99,7 @@ def test_memory_and_counts_are_those_of_the_interpreter(
     oracle, bench = benches
     assert bench.stats == oracle.stats
     assert bench.stats.waves > 0
+    assert not bench.engine.interpreted
     np.testing.assert_array_equal(bench.memory.arena, oracle.memory.arena)
 
 
@@ -308,7 +309,7 @@ def test_code_that_llvm_refuses_is_interpreted(bench: Bench, monkeypatch: pytest
     monkeypatch.setattr(units, "compile_module", refuse)
     bench.engine = make_engine()
     run_saxpy(bench)
-    assert bench.stats.waves == 32
+    assert (bench.stats.waves, bench.engine.interpreted) == (32, 1)
     assert "not today" in caplog.text
 
 

@@ -15,29 +15,45 @@ from amdrv.emulator.isa.algebra import FloatMode, Rounding
 from amdrv.emulator.isa.numpy_algebra import DTYPES, NumpyAlgebra, quiet
 from amdrv.emulator.isa.semantics.definition import Definition
 from amdrv.emulator.isa.semantics.modifiers import bind
-from amdrv.emulator.isa.semantics.ownership import ENGINE
+from amdrv.emulator.isa.semantics.ownership import ENGINE, ENGINE_OF_GFX12
 from amdrv.emulator.isa.table import OperandSpec, OpSpec, load_table
 
 ALU_ENCODINGS = ("SOP1", "SOP2", "SOPC", "SOPK", "SOPP", "VOP1", "VOP2", "VOP3", "VOP3SD", "VOP3P", "VOPC", "VOPD")
 WAVES, LANES = 3, 32
 
-OPCODES = [op for encoding in ALU_ENCODINGS for op in load_table("gfx11").ops[encoding].values()]
-COMPUTED = [op for op in OPCODES if op.mnemonic not in ENGINE]
-ON_GFX1100 = [op for op in COMPUTED if "gfx1150" not in op.flags]
+OWNED = {"gfx11": ENGINE, "gfx12": ENGINE_OF_GFX12}
 
 
-def definition_of(op: OpSpec) -> Definition:
-    definition = semantics.lookup(op.mnemonic)
+def opcodes(generation: str) -> list[OpSpec]:
+    return [op for encoding in ALU_ENCODINGS for op in load_table(generation).ops[encoding].values()]
+
+
+OPCODES = [(generation, op) for generation in OWNED for op in opcodes(generation)]
+COMPUTED = [(generation, op) for generation, op in OPCODES if op.mnemonic not in OWNED[generation]]
+ON_GFX1100 = [(generation, op) for generation, op in COMPUTED if "gfx1150" not in op.flags]
+
+
+def name_of(value: object) -> str:
+    return f"{value.encoding}-{value.mnemonic}" if isinstance(value, OpSpec) else str(value)
+
+
+def definition_of(op: OpSpec, generation: str) -> Definition:
+    definition = semantics.lookup(op.mnemonic, generation)
     assert definition is not None, op.mnemonic
     return definition
 
 
-def source(spec: OperandSpec, scalar: bool, random: np.random.Generator) -> np.ndarray:
+def is_stack(op: OpSpec, spec: OperandSpec) -> bool:
+    """Whether an operand is a stack of registers."""
+    return spec.bits > 64 or "wmma" in op.mnemonic or "swmmac" in op.mnemonic
+
+
+def source(op: OpSpec, spec: OperandSpec, random: np.random.Generator) -> np.ndarray:
     """Random values as an engine hands them over."""
-    shape = (WAVES, 1 if scalar else LANES)
+    shape = (WAVES, 1 if is_scalar(op) else LANES)
     if spec.type == "mask":
         return random.integers(0, 2, shape).astype(np.bool_)
-    if spec.bits > 64 or (spec.type == "iu4" and spec.bits > 32):
+    if is_stack(op, spec):
         return random.integers(0, 2**32, (spec.bits // 32, *shape), dtype=np.uint32)
     word = random.integers(0, 2**64, shape, dtype=np.uint64)
     size = {16: "2", 32: "4", 64: "8"}[spec.bits]
@@ -49,9 +65,12 @@ def source(spec: OperandSpec, scalar: bool, random: np.random.Generator) -> np.n
     return word.astype(f"u{size}").view({"b": "u", "u": "u", "i": "i", "f": "f"}[letter] + size)
 
 
+def is_scalar(op: OpSpec) -> bool:
+    return op.encoding.startswith("SOP") or op.mnemonic.startswith("v_s_")
+
+
 def inputs(op: OpSpec, definition: Definition, fields: dict[str, int], random: np.random.Generator) -> list[object]:
-    scalar = op.encoding.startswith("SOP")
-    values: list[object] = [source(spec, scalar, random) for spec in op.src]
+    values: list[object] = [source(op, spec, random) for spec in op.src]
     width = op.dst[0].bits if op.dst else 32
     for name in definition.reads:
         values.append(
@@ -59,7 +78,7 @@ def inputs(op: OpSpec, definition: Definition, fields: dict[str, int], random: n
                 "scc": lambda: random.integers(0, 2, (WAVES, 1)).astype(np.bool_),
                 "vcc": lambda: random.integers(0, 2, (WAVES, LANES)).astype(np.bool_),
                 "exec": lambda: random.integers(0, 2**32, (WAVES, 1)).astype(f"u{width // 8}"),
-                "old": lambda: source(op.dst[0] if op.dst else op.src[0], scalar, random),
+                "old": lambda: source(op, op.dst[0] if op.dst else op.src[0], random),
                 "lane": lambda: np.arange(LANES, dtype=np.uint32)[None],
                 "fields": lambda: fields,
             }[name]()
@@ -67,8 +86,8 @@ def inputs(op: OpSpec, definition: Definition, fields: dict[str, int], random: n
     return values
 
 
-def results(op: OpSpec, fields: dict[str, int], algebra: NumpyAlgebra) -> tuple[np.ndarray, ...]:
-    definition = definition_of(op)
+def results(op: OpSpec, generation: str, fields: dict[str, int], algebra: NumpyAlgebra) -> tuple[np.ndarray, ...]:
+    definition = definition_of(op, generation)
     values = inputs(op, definition, fields, np.random.default_rng(1))
     evaluate = bind(definition, fields, op.dst[0].type if op.dst else "")
     with quiet():
@@ -77,15 +96,17 @@ def results(op: OpSpec, fields: dict[str, int], algebra: NumpyAlgebra) -> tuple[
     return result if isinstance(result, tuple) else (result,)
 
 
-@pytest.mark.parametrize("op", OPCODES, ids=lambda op: f"{op.encoding}-{op.mnemonic}")
-def test_every_alu_opcode_is_defined_or_owned_by_the_engine(op: OpSpec) -> None:
-    assert (semantics.lookup(op.mnemonic) is not None) != (op.mnemonic in ENGINE)
+@pytest.mark.parametrize(("generation", "op"), OPCODES, ids=name_of)
+def test_every_alu_opcode_is_defined_or_owned_by_the_engine(generation: str, op: OpSpec) -> None:
+    assert (semantics.lookup(op.mnemonic, generation) is not None) != (op.mnemonic in OWNED[generation])
 
 
 def test_no_meaning_and_no_ownership_is_left_without_an_opcode() -> None:
-    known = {op.mnemonic for op in OPCODES} | {op.mnemonic for op in load_table("gfx11").ops["VINTERP"].values()}
-    assert {definition.mnemonic for definition in semantics.definitions()} <= known
-    assert set(ENGINE) <= known
+    known: set[str] = set()
+    for generation in OWNED:
+        known |= {op.mnemonic for op in (*opcodes(generation), *load_table(generation).ops["VINTERP"].values())}
+        assert {definition.mnemonic for definition in semantics.definitions(generation)} <= known
+        assert set(OWNED[generation]) <= known
 
 
 def expected_size(op: OpSpec, name: str, result: np.ndarray) -> int:
@@ -99,33 +120,37 @@ def expected_size(op: OpSpec, name: str, result: np.ndarray) -> int:
 
 
 @pytest.mark.parametrize("flag", ["", "clamp", "omod"])
-@pytest.mark.parametrize("op", COMPUTED, ids=lambda op: f"{op.encoding}-{op.mnemonic}")
-def test_results_have_the_width_and_shape_of_the_destination(op: OpSpec, flag: str) -> None:
-    definition = definition_of(op)
+@pytest.mark.parametrize(("generation", "op"), COMPUTED, ids=name_of)
+def test_results_have_the_width_and_shape_of_the_destination(generation: str, op: OpSpec, flag: str) -> None:
+    definition = definition_of(op, generation)
     fields = {flag: 1} if flag in op.flags else {}
-    for name, result in zip(definition.writes, results(op, fields, NumpyAlgebra()), strict=True):
+    for name, result in zip(definition.writes, results(op, generation, fields, NumpyAlgebra()), strict=True):
         size = expected_size(op, name, result)
         assert result.dtype.itemsize == size, (name, result.dtype)
-        if name == "dst" and op.dst[0].bits > 64:
+        if name == "dst" and op.dst[0].bits > 64:  # a matrix
             assert result.shape == (op.dst[0].bits // 32, WAVES, LANES)
-        elif op.encoding.startswith("SOP"):
+        elif is_scalar(op):
             assert result.shape == (WAVES, 1)
         else:
             assert result.shape == (WAVES, LANES)
 
 
-@pytest.mark.parametrize("op", [op for op in ON_GFX1100 if op.encoding.startswith("V")])
-def test_every_vector_instruction_runs_in_every_mode(op: OpSpec) -> None:
+@pytest.mark.parametrize(("generation", "op"), [item for item in ON_GFX1100 if item[1].encoding.startswith("V")])
+def test_every_vector_instruction_runs_in_every_mode(generation: str, op: OpSpec) -> None:
     mode = FloatMode(
         round32=Rounding.DOWN, round64=Rounding.ZERO, flush_inputs32=True, flush_outputs64=True, ieee=False
     )
-    plain = results(op, {}, NumpyAlgebra())
+    plain = results(op, generation, {}, NumpyAlgebra())
     fields = {"omod": 1} if "omod" in op.flags else {}
-    for kept, moded in zip(plain, results(op, fields, NumpyAlgebra(mode)), strict=True):
+    for kept, moded in zip(plain, results(op, generation, fields, NumpyAlgebra(mode)), strict=True):
         assert (kept.dtype, kept.shape) == (moded.dtype, moded.shape)
 
 
-@pytest.mark.parametrize("definition", semantics.definitions(), ids=lambda d: d.mnemonic)
+@pytest.mark.parametrize(
+    "definition",
+    list(dict.fromkeys((*semantics.definitions(), *semantics.definitions("gfx12")))),
+    ids=lambda d: d.mnemonic,
+)
 def test_accuracy_is_exact_or_an_approximation_with_its_bound(definition: Definition) -> None:
     assert re.fullmatch(r"exact|approximate: \S.+", definition.accuracy)
 

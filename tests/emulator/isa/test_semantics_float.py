@@ -93,6 +93,30 @@ def test_frexp_splits_numbers_and_passes_special_values(kind: str) -> None:
 THREE = [-INF, -2.0, -0.0, 0.0, 1.0, 3.0, INF]
 
 
+SIGNALLING = {"f16": 0x7C01, "f32": 0x7F800001, "f64": 0x7FF0000000000001}
+QUIET = {"f16": 0x7E01, "f32": 0x7FC00001, "f64": 0x7FF8000000000001}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_frexp_quiets_a_signalling_nan(kind: str) -> None:
+    result = run(f"v_frexp_mant_{kind}", bits(kind, [SIGNALLING[kind]]))
+    assert result.view(f"u{result.dtype.itemsize}").item() == QUIET[kind]
+
+
+@pytest.mark.parametrize(
+    ("mnemonic", "source", "pattern", "want"),
+    [
+        ("v_cvt_f32_f16", "f16", 0xFC01, 0xFFC02000),
+        ("v_cvt_f64_f32", "f32", 0x7F800001, 0x7FF8000020000000),
+        ("v_cvt_f16_f32", "f32", 0x7F802000, 0x7E01),
+        ("v_cvt_f32_f64", "f64", 0x7FF0000020000000, 0x7FC00001),
+    ],
+)
+def test_conversions_quiet_a_signalling_nan(mnemonic: str, source: str, pattern: int, want: int) -> None:
+    result = run(mnemonic, bits(source, [pattern]))
+    assert result.view(f"u{result.dtype.itemsize}").item() == want
+
+
 @pytest.mark.parametrize("kind", ["f16", "f32"])
 def test_extrema_of_three_agree_with_sorting(kind: str) -> None:
     rows = list(product(THREE, repeat=3))

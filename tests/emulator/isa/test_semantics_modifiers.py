@@ -83,6 +83,44 @@ def test_integer_results_are_not_scaled_and_saturate_with_clamp() -> None:
     assert run("v_add_nc_u32", {"clamp": 1}, x, x, kind="u32").item() == 0xFFFFFFFF
 
 
+CARRIES = [
+    ("v_add_co_u32", (0xFFFFFFFF, 2), 0xFFFFFFFF, True),
+    ("v_add_co_u32", (5, 2), 7, False),
+    ("v_sub_co_u32", (1, 2), 0, True),
+    ("v_subrev_co_u32", (2, 1), 0, True),
+    ("v_subrev_co_u32", (1, 2), 1, False),
+    ("v_add_co_ci_u32", (0xFFFFFFFF, 0, True), 0xFFFFFFFF, True),
+    ("v_add_co_ci_u32", (0xFFFFFFFE, 0, True), 0xFFFFFFFF, False),
+    ("v_sub_co_ci_u32", (3, 3, True), 0, True),
+    ("v_subrev_co_ci_u32", (3, 4, True), 0, False),
+]
+
+
+@pytest.mark.parametrize(("mnemonic", "sources", "result", "carry"), CARRIES)
+def test_sums_with_a_carry_saturate_and_still_tell_the_carry(
+    mnemonic: str, sources: tuple[int, ...], result: int, carry: bool
+) -> None:
+    values = [np.array([[v]], bool if isinstance(v, bool) else np.uint32) for v in sources]
+    total, flag = run(mnemonic, {"clamp": 1}, *values, kind="u32")
+    assert (total.item(), flag.item()) == (result, carry)
+
+
+@pytest.mark.parametrize(
+    ("mnemonic", "sources", "result"),
+    [
+        ("v_mad_u64_u32", (0xFFFFFFFF, 0xFFFFFFFF, 0xFFFFFFFFFFFFFFFF), 0xFFFFFFFFFFFFFFFF),
+        ("v_mad_u64_u32", (3, 5, 7), 22),
+        ("v_mad_i64_i32", (0x7FFFFFFF, 0x7FFFFFFF, 0x7FFFFFFFFFFFFFFF), 0x7FFFFFFFFFFFFFFF),
+        ("v_mad_i64_i32", (0x80000000, 0x7FFFFFFF, 0x8000000000000000), -0x8000000000000000),
+        ("v_mad_i64_i32", (0xFFFFFFFF, 5, 2), -3),
+    ],
+)
+def test_wide_multiply_add_saturates(mnemonic: str, sources: tuple[int, int, int], result: int) -> None:
+    x, y, z = (np.array([[v]], dtype) for v, dtype in zip(sources, ("u4", "u4", "u8"), strict=True))
+    total, _ = run(mnemonic, {"clamp": 1}, x, y, z, kind=mnemonic[6:9])
+    assert total.item() == result
+
+
 def test_clamp_of_a_compare_or_a_bit_operation_changes_nothing() -> None:
     x, y = row("f32", [2.0]), row("f32", [3.0])
     assert run("v_cmp_lt_f32", {"clamp": 1}, x, y, kind="mask").item() is True

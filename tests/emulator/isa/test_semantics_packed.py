@@ -180,6 +180,23 @@ def test_float_dot_products_add_both_products_to_a_single(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["f16", "bf16"])
+def test_float_dot_products_know_no_f32_denormals(kind: str) -> None:
+    one, zero = word(0x3C003C00 if kind == "f16" else 0x3F803F80), word(0)
+    denormal = word(0x00000001).view(np.float32)
+    assert run(f"v_dot2_f32_{kind}", zero, one, denormal, STRAIGHT).item() == 0
+    assert run(f"v_dot2acc_f32_{kind}", zero, one, denormal).item() == 0
+    # A result below the smallest normal number: 2**-126 - 2**-126 * 1.5.
+    if kind == "bf16":
+        least = word(0x00800000).view(np.float32)
+        difference = run("v_dot2_f32_bf16", word(0x80C0), word(0x3F80), least, STRAIGHT)
+        assert difference.view(np.uint32).item() == 0x80000000
+
+
+def test_an_f16_denormal_counts_in_a_dot_product() -> None:
+    assert run("v_dot2_f32_f16", word(0x0001), word(0x3C00), np.float32([[0]]), STRAIGHT).item() == 2.0**-24
+
+
+@pytest.mark.parametrize("kind", ["f16", "bf16"])
 def test_short_dot_products_round_the_whole_sum_once(kind: str) -> None:
     if kind == "f16":
         encode, decode = lambda *v: np.array([v], np.float16).view(f"u{2 * len(v)}"), lambda r: r.item()

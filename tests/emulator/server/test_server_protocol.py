@@ -99,7 +99,15 @@ def test_device_is_a_resettable_pci_device(client) -> None:
 
 def test_regions_have_the_sizes_of_the_bars(client) -> None:
     sizes = {index: region_info(client, index)[0][4] for index in range(9)}
-    assert sizes == {0: 64 << 20, 1: 0, 2: 2 << 20, 3: 0, 4: 0, 5: 1 << 20, ROM: 0, CONFIG: 4096, VGA: 0}
+    assert sizes == {0: 64 << 20, 1: 0, 2: 2 << 20, 3: 0, 4: 0, 5: 1 << 20, ROM: 128 << 10, CONFIG: 4096, VGA: 0}
+
+
+def test_rom_region_shows_the_video_bios_and_cannot_be_written(client, card, refused) -> None:
+    assert region_info(client, ROM)[0][1] & 0x7 == 1
+    assert client.read(ROM, 0, len(card.rom) + 16) == card.rom + b"\xff" * 16
+    assert client.read(ROM, (128 << 10) - 4) == b"\xff" * 4
+    with refused(errno.EINVAL):
+        client.write(ROM, 0, b"1234")
 
 
 def test_only_bar0_can_be_mapped_and_its_descriptor_shows_vram(client, card) -> None:
@@ -205,7 +213,7 @@ def test_doorbell_reaches_the_card(client, card) -> None:
 
 @pytest.mark.parametrize(
     ("region", "offset", "size"),
-    [(REGISTERS, 1 << 20, 4), (REGISTERS, (1 << 20) - 2, 4), (CONFIG, 4095, 2), (1, 0, 4), (ROM, 0, 4), (99, 0, 4),
+    [(REGISTERS, 1 << 20, 4), (REGISTERS, (1 << 20) - 2, 4), (CONFIG, 4095, 2), (1, 0, 4), (ROM, 128 << 10, 4), (99, 0, 4),
      (VRAM, (1 << 64) - 4, 8), (VRAM, 0, (1 << 20) + 1), (REGISTERS, 0, 0xFFFF_FFFF)],
 )  # fmt: skip
 def test_access_outside_a_region_is_refused(client, refused, region: int, offset: int, size: int) -> None:
@@ -400,7 +408,7 @@ def test_start_of_a_virtual_machine_is_answered_as_it_expects(connect, event: in
     assert struct.unpack("<IIII", vm.ask(IRQ_INFO, struct.pack("<IIII", 16, 0, ERR, 0)))[2] == ERR
     assert len(vm.read(CONFIG, 0, 4096)) == 4096
     vm.write(CONFIG, 0x30, struct.pack("<I", 0xFFFF_F800))
-    assert vm.read(CONFIG, 0x30, 4) == bytes(4)  # no expansion ROM
+    assert vm.read(CONFIG, 0x30, 4) == struct.pack("<I", 0xFFFE_0000)  # an expansion ROM of 128 KiB
     set_irqs(vm, EVENTFD_TRIGGER, INTX, 0, 1, (event,))
     set_irqs(vm, NONE_TRIGGER, INTX, 0, 0)
     assert vm.ask(RESET) == b""

@@ -1,0 +1,341 @@
+"""What no processor has an instruction for, in terms of what every one has. No library is called on any target.
+
+Everything here is a rule on kernel nodes, so the same formulas run in vectors on the host and on the GPU. Polynomials are
+Taylor series on intervals where they are as good as the type; ``docs/tensor.md`` lists the error bounds that tests hold.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Iterable
+from fractions import Fraction
+
+from amdrv.tensor import dtypes, ir
+from amdrv.tensor.dtypes import DType
+from amdrv.tensor.ir import Node, Op, const, where
+from amdrv.tensor.patterns import Rule, RuleSet, node, var
+from amdrv.tensor.rewrite import Step, rewrite
+
+LN2_HI = {dtypes.float32: 0.693359375, dtypes.float64: float.fromhex("0x1.62e42fee00000p-1")}
+LN2_LO = {name: math.log(2) - high for name, high in LN2_HI.items()}
+LN2_LO[dtypes.float64] = float.fromhex("0x1.a39ef35793c76p-33")
+# pi/2 as a sum of parts; the first two have so few bits that their products with small integers are exact.
+HALF_PI = {
+    dtypes.float32: (1.5703125, 4.837512969970703e-4, 7.549790126404332e-8),
+    dtypes.float64: (1.5707963267341256, 6.077100506303966e-11, 2.0222662487959506e-21),
+}
+TERMS = {dtypes.float32: {"exp": 8, "log": 6, "sin": 6, "cos": 6}, dtypes.float64: {"exp": 14, "log": 13, "sin": 9, "cos": 9}}
+TWO_OVER_PI_BITS = 224
+
+
+def _integer(dtype: DType) -> DType:
+    return dtypes.BY_NAME[f"int{dtype.bits}"]
+
+
+def fused(a: Node, b: Node | float, c: Node | float) -> Node:
+    """a * b + c with one rounding."""
+    b, c = (part if isinstance(part, Node) else const(a.dtype, part) for part in (b, c))
+    return Node(Op.MULADD, a.dtype, (a, b, c))
+
+
+def polynomial(x: Node, factors: Iterable[float | Fraction]) -> Node:
+    """factors[0] + factors[1] * x + …"""
+    first, *rest = reversed([float(factor) for factor in factors])
+    result = const(x.dtype, first)
+    for factor in rest:
+        result = fused(result, x, factor)
+    return result
+
+
+def _power_of_two(exponent: Node, dtype: DType) -> Node:
+    """2 ** exponent for an integer that a normal number can have."""
+    return ((exponent + ((1 << dtype.exponent_bits - 1) - 1)) << dtype.mantissa_bits).bitcast(dtype)
+
+
+def _scaled(x: Node, exponent: Node) -> Node:
+    """x * 2 ** exponent in two steps, so that results may be subnormal."""
+    half = exponent >> 1
+    return x * _power_of_two(half, x.dtype) * _power_of_two(exponent - half, x.dtype)
+
+
+def _clamped(x: Node, low: float, high: float) -> Node:
+    return where(x < low, const(x.dtype, low), where(x > high, const(x.dtype, high), x))
+
+
+def _exponential(x: Node, base2: bool) -> Node:
+    dtype = x.dtype
+    limit = (1 << dtype.exponent_bits - 1) * 1.0 + dtype.mantissa_bits + 4
+    x = _clamped(x, -limit, limit) if base2 else _clamped(x, -limit * math.log(2), limit * math.log(2))
+    if base2:
+        whole = x.unary(Op.RINT)
+        rest = (x - whole) * math.log(2)
+    else:
+        whole = (x * (1 / math.log(2))).unary(Op.RINT)
+        rest = fused(whole, -LN2_LO[dtype], fused(whole, -LN2_HI[dtype], x))
+    series = polynomial(rest, [Fraction(1, math.factorial(k)) for k in range(TERMS[dtype]["exp"])])
+    # A NaN takes no branch above and reaches the sum, but not the exponent.
+    number = where(x.eq(x), whole, const(dtype, 0.0)).cast(_integer(dtype))
+    return _scaled(series, number)
+
+
+def _log_parts(x: Node) -> tuple[Node, Node]:
+    """(exponent, log of the mantissa), where the mantissa is between sqrt(1/2) and sqrt(2)."""
+    dtype, integer = x.dtype, _integer(x.dtype)
+    bits, bias = dtype.mantissa_bits, (1 << dtype.exponent_bits - 1) - 1
+    tiny = x < 2.0 ** (1 - bias)
+    grown = where(tiny, x * 2.0**bits, x).bitcast(integer)
+    # Subtracting the bits of sqrt(1/2) makes the exponent step where the mantissa passes it.
+    root = int.from_bytes(_bytes_of(math.sqrt(0.5), dtype), "little")
+    exponent = (grown - root) >> bits
+    mantissa = (grown - (exponent << bits)).bitcast(dtype)
+    exponent = (exponent - where(tiny, const(integer, bits), const(integer, 0))).cast(dtype)
+    ratio = (mantissa - 1.0) / (mantissa + 1.0)
+    squared = ratio * ratio
+    series = polynomial(squared, [Fraction(2, 2 * k + 3) for k in range(TERMS[dtype]["log"])])
+    # log(m) = 2r + 2r^3/3 + … and 2r = (m-1) - r(m-1): keeping m-1, which is exact, keeps results near zero accurate.
+    less_one = mantissa - 1.0
+    return exponent, less_one - ratio * (less_one - squared * series)
+
+
+def _bytes_of(value: float, dtype: DType) -> bytes:
+    return struct.pack("<f" if dtype.bits == 32 else "<d", value)
+
+
+def _logarithm(x: Node, base2: bool) -> Node:
+    exponent, rest = _log_parts(x)
+    dtype = x.dtype
+    if base2:
+        result = fused(rest, 1 / math.log(2), exponent)
+    else:
+        result = fused(exponent, LN2_HI[dtype], fused(exponent, LN2_LO[dtype], rest))
+    infinity = const(dtype, math.inf)
+    result = where(x.eq(infinity), infinity, result)
+    result = where(x.eq(0.0), const(dtype, -math.inf), result)
+    return where(x < 0.0, const(dtype, math.nan), where(x.eq(x), result, x))
+
+
+def _quadrant(x: Node) -> tuple[Node, Node]:
+    """(number of the quadrant, angle from its middle axis) for angles that are not huge."""
+    dtype = x.dtype
+    number = (x * (2 / math.pi)).unary(Op.RINT)
+    angle = x
+    for part in HALF_PI[dtype]:
+        angle = fused(number, -part, angle)
+    return where(number.eq(number), number, const(dtype, 0.0)).cast(_integer(dtype)), angle
+
+
+def _quadrant_huge(x: Node) -> tuple[Node, Node]:
+    """The same for any float32: the product with as many bits of 2/pi as matter (Payne and Hanek)."""
+    u32, u64 = dtypes.uint32, dtypes.uint64
+    bits = x.bitcast(u32)
+    exponent = ((bits >> 23) & 0xFF).cast(u32)
+    mantissa = ((bits & 0x7FFFFF) | 0x800000).cast(u64)
+    # x is mantissa * 2**shift; bits of 2/pi more than two places above the binary point of the product drop out.
+    shift = where(exponent < 152, const(u32, 0), exponent - 152)
+    digits = two_over_pi()
+    word, within = shift >> 5, (shift & 31).cast(u64)
+    words = [(digits >> (TWO_OVER_PI_BITS - 32 * (k + 1))) & 0xFFFFFFFF for k in range(TWO_OVER_PI_BITS // 32)]
+
+    def pick(ahead: int) -> Node:
+        chosen = const(u64, words[ahead])
+        for k in range(1, 4):
+            chosen = where(word < k, chosen, const(u64, words[k + ahead]))
+        return chosen
+
+    first, second, third = pick(0), pick(1), pick(2)
+    high = (((first << 32) | second) << within) | where(within.eq(0), const(u64, 0), third >> (const(u64, 32) - within))
+    fourth = pick(3)
+    low = ((third << within) | where(within.eq(0), const(u64, 0), fourth >> (const(u64, 32) - within))) & 0xFFFFFFFF
+    # The product modulo 4 with 62 bits behind the point.
+    product = mantissa * high + ((mantissa * low) >> 32)
+    number = (product + (1 << 61)) >> 62
+    rest = (product - (number << 62)).cast(dtypes.int64).cast(dtypes.float64)
+    angle = (rest * (math.pi / 2 * 2.0**-62)).cast(dtypes.float32)
+    negative = x < 0.0
+    signed = where(negative, -angle, angle)
+    quarter = number.cast(dtypes.int32)
+    return where(negative, -quarter, quarter), signed
+
+
+def two_over_pi() -> int:
+    """The bits of 2/pi behind the binary point, enough for every float32; by Machin's formula for pi."""
+    places = TWO_OVER_PI_BITS + 64
+    one = 1 << places
+
+    def arctan_of_inverse(n: int) -> int:
+        total, term, k = 0, one // n, 0
+        while term:
+            total += (-1) ** k * term // (2 * k + 1)
+            term //= n * n
+            k += 1
+        return total
+
+    pi = 4 * (4 * arctan_of_inverse(5) - arctan_of_inverse(239))
+    return (2 << (TWO_OVER_PI_BITS + places)) // pi
+
+
+def _circular(x: Node, ahead: int) -> Node:
+    """The sine of x moved ahead by quarter product."""
+    dtype = x.dtype
+    number, angle = _quadrant(x)
+    if dtype is dtypes.float32:
+        huge = where(x < 0.0, -x, x) > 16384.0
+        far_number, far_angle = _quadrant_huge(x)
+        number, angle = where(huge, far_number, number), where(huge, far_angle, angle)
+    number = number + ahead
+    squared = angle * angle
+    odd = [Fraction((-1) ** k, math.factorial(2 * k + 1)) for k in range(1, TERMS[dtype]["sin"])]
+    even = [Fraction((-1) ** k, math.factorial(2 * k)) for k in range(1, TERMS[dtype]["cos"] + 1)]
+    sine = fused(angle * squared, polynomial(squared, odd), angle)
+    cosine = fused(squared, polynomial(squared, even), 1.0)
+    result = where((number & 1).eq(0), sine, cosine)
+    result = where((number & 2).eq(0), result, -result)
+    finite = (x - x).eq(0.0)
+    return where(finite, result, const(dtype, math.nan))
+
+
+# erfc(x) = exp(-x²) * t * P(t) with t = 1 / (1 + x / 2). P: polynomials through Chebyshev points of 1 <= x <= 12,
+# found with 50 digits; relative error below 4e-10 and 2e-21.
+ERFC = {
+    dtypes.float32: (
+        *(0.2820940711231525, 0.2821152324161349, 0.24659784822205488, 0.1776560929291931, 0.08048118694569809),
+        *(-0.00917311150465846, 9.68452237221811e-05, -0.22361604221197517, 0.23851095274990713, -0.07496666165319492),
+    ),
+    dtypes.float64: (
+        *(0.28209479176366475, 0.2820947925747743, 0.2468329131148926, 0.17630993701011755, 0.08373549830399014),
+        *(-0.004266864350168101, -0.058108456832616596, -0.04295803946129462, -0.0696013837710037, 0.389461807984423),
+        *(-1.3995585022098334, 5.160581348714367, -15.368151975855293, 37.41156798060154, -75.63308171860751),
+        *(124.73641030646763, -164.30931394173683, 170.27182774268164, -136.8967424503546, 83.74267926667893),
+        *(-37.734636426498646, 11.82889294361621, -2.307077201869962, 0.211007587089711),
+    ),
+}
+ERF_TERMS = {dtypes.float32: 11, dtypes.float64: 20}
+
+
+def _error_function(x: Node) -> Node:
+    dtype = x.dtype
+    size = where(x < 0.0, -x, x)
+    squared = x * x
+    terms = range(ERF_TERMS[dtype])
+    near = [2 / math.sqrt(math.pi) * (-1) ** k / (math.factorial(k) * (2 * k + 1)) for k in terms]
+    inner = x * polynomial(squared, near)
+    t = 1.0 / (1.0 + size * 0.5)
+    tail = t * polynomial(t, ERFC[dtype]) * _exponential(-squared, base2=False)
+    outer = where(x < 0.0, tail - 1.0, 1.0 - tail)
+    return where(size < 1.0, inner, where(x.eq(x), outer, x)).cast(dtype)
+
+
+def _power(x: Node, y: Node) -> Node:
+    """x ** y as C's pow has it; float32 through float64, so that the logarithm's error does not grow."""
+    wide = dtypes.float64
+    a, b = x.cast(wide), y.cast(wide)
+    size = where(a < 0.0, -a, a)
+    result = _exponential(b * _logarithm(size, base2=False), base2=False)
+    whole = b.unary(Op.FLOOR).eq(b)
+    half = b * 0.5
+    odd = where(whole, const(dtypes.bool_, True), const(dtypes.bool_, False)) & (half.unary(Op.FLOOR) < half)
+    signed = where(odd, -result, result)
+    result = where(a < 0.0, where(whole, signed, const(wide, math.nan)), result)
+    one = const(wide, 1.0)
+    result = where(b.eq(0.0), one, where(a.eq(1.0), one, result))
+    unordered = where(a.eq(a), b.eq(b), const(dtypes.bool_, False))
+    keep = where(b.eq(0.0), one, where(a.eq(1.0), one, a + b))
+    return where(unordered, result, keep).cast(x.dtype)
+
+
+def _integer_power(x: Node, y: Node) -> Node:
+    """x ** y by squaring for integers; a negative exponent gives 0, or 1 and -1 for bases of size 1."""
+    result, base, rest = const(x.dtype, 1), x, y
+    for _ in range(6):
+        result = where((rest & 1).eq(0), result, result * base)
+        base, rest = base * base, rest >> 1
+    return result
+
+
+# -- narrow floats -----------------------------------------------------------------------------------------------------
+
+
+def _decode(x: Node, narrow: DType) -> Node:
+    """float32 with the value of a narrow float."""
+    u32, f32 = dtypes.uint32, dtypes.float32
+    code = x.bitcast(dtypes.BY_NAME[f"uint{narrow.bits}"]).cast(u32)
+    if narrow is dtypes.bfloat16:
+        return (code << 16).bitcast(f32)
+    mantissa, bias = narrow.mantissa_bits, (1 << narrow.exponent_bits - 1) - 1
+    size = code & ((1 << narrow.bits - 1) - 1)
+    normal = ((size << (23 - mantissa)) + ((127 - bias) << 23)).bitcast(f32)
+    value = where(size < (1 << mantissa), size.cast(f32) * 2.0 ** (1 - bias - mantissa), normal)
+    infinity = ((1 << narrow.exponent_bits) - 1) << mantissa
+    if narrow is dtypes.float8_e4m3fn:
+        value = where(size.eq(0x7F), const(f32, math.nan), value)
+    else:
+        value = where(size < infinity, value, where(size.eq(infinity), const(f32, math.inf), const(f32, math.nan)))
+    return where((code >> (narrow.bits - 1)).eq(0), value, -value)
+
+
+def _encode(x: Node, narrow: DType) -> Node:
+    """A narrow float, rounded to nearest with ties to even. Out of range is infinity, and NaN where there is none."""
+    u32 = dtypes.uint32
+    mantissa, bias = narrow.mantissa_bits, (1 << narrow.exponent_bits - 1) - 1
+    bits = x.bitcast(u32)
+    size = bits & 0x7FFFFFFF
+    drop = 23 - mantissa
+    rounded = (size + ((1 << drop - 1) - 1) + ((size >> drop) & 1)) >> drop
+    infinity = ((1 << narrow.exponent_bits) - 1) << mantissa
+    code = rounded - ((127 - bias) << mantissa)
+    if bias < 127:
+        absolute = size.bitcast(dtypes.float32)
+        limit = 2.0 ** (1 - bias)
+        below = where(absolute < limit, absolute, const(dtypes.float32, 0.0))
+        small = (below * 2.0 ** (bias - 1 + mantissa)).unary(Op.RINT).cast(u32)
+        code = where(absolute < limit, small, code)
+    top = 0x7E if narrow is dtypes.float8_e4m3fn else infinity
+    past = const(u32, 0x7F if narrow is dtypes.float8_e4m3fn else infinity)
+    code = where(code > top, past, code)
+    code = where(size > 0x7F800000, const(u32, infinity | (1 << mantissa - 1) | (0x7F if top == 0x7E else 0)), code)
+    sign = (bits >> (32 - narrow.bits)) & (1 << narrow.bits - 1)
+    return (code | sign).cast(dtypes.BY_NAME[f"uint{narrow.bits}"]).bitcast(narrow)
+
+
+def _cast(found: Node, x: Node) -> Node | None:
+    source, wanted = x.dtype, found.dtype
+    if source is wanted:
+        return x
+    emulated = (dtypes.bfloat16, dtypes.float8_e4m3fn, dtypes.float8_e5m2)
+    if source in emulated:
+        return _decode(x, source).cast(wanted)
+    if wanted in emulated:
+        return _encode(x.cast(dtypes.float32), wanted)
+    return None
+
+
+def _cast_of_cast(found: Node, x: Node) -> Node | None:
+    """Widening a narrow float and narrowing it again changes nothing."""
+    source = x.src[0]
+    return source if source.dtype is found.dtype and x.dtype is source.dtype.compute else None
+
+
+x, y = var("x"), var("y")
+_float = var("x", lambda found: found.dtype.is_float)
+_whole = var("x", lambda found: not found.dtype.is_float)
+RULES = RuleSet(
+    [
+        Rule("cast there and back", node(Op.CAST, node(Op.CAST, name="x"), name="found"), _cast_of_cast),
+        Rule("narrow float", node(Op.CAST, x, name="found"), _cast),
+        Rule("exp", node(Op.EXP, x), lambda x: _exponential(x, base2=False)),
+        Rule("exp2", node(Op.EXP2, x), lambda x: _exponential(x, base2=True)),
+        Rule("log", node(Op.LOG, x), lambda x: _logarithm(x, base2=False)),
+        Rule("log2", node(Op.LOG2, x), lambda x: _logarithm(x, base2=True)),
+        Rule("sin", node(Op.SIN, x), lambda x: _circular(x, 0)),
+        Rule("cos", node(Op.COS, x), lambda x: _circular(x, 1)),
+        Rule("erf", node(Op.ERF, x), _error_function),
+        Rule("power", node(Op.POW, _float, y), _power),
+        Rule("power of integers", node(Op.POW, _whole, y), _integer_power),
+    ]
+)
+
+
+def decompose(root: Node, trace: list[Step] | None = None) -> Node:
+    """The kernel with nothing in it but what ``emit`` has an instruction for."""
+    return rewrite(root, RULES, trace)

@@ -1,0 +1,287 @@
+"""The one node type of the compiler.
+
+A node is an operation, a result type, sources and an argument. Equal nodes are the same object (hash-consing), so that
+comparing is ``is``, and common subexpressions are shared without looking for them. Nodes never change.
+
+Two stages use it. In the *tensor graph* every node stands for an array and has a shape. In a *kernel* every node stands
+for one number at one position of the loops. Elementwise operations are the same in both.
+"""
+
+from __future__ import annotations
+
+import struct
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from enum import StrEnum
+from itertools import count
+from typing import Any
+
+from amdrv.errors import InvalidArgument
+from amdrv.tensor import dtypes
+from amdrv.tensor.dtypes import DType, Scalar
+
+Shape = tuple[int, ...]
+
+
+class Op(StrEnum):
+    """Every operation; ``spec.py`` says what each wants."""
+
+    # leaves
+    CONST = "const"  # arg: Python scalar
+    BUFFER = "buffer"  # tensor graph. arg: (serial of the storage, shape)
+    IOTA = "iota"  # tensor graph. arg: (shape, axis): the position along the axis
+    RANGE = "range"  # kernel. arg: (number, size, Axis)
+    PARAM = "param"  # kernel. arg: (slot, number of elements): the buffer in that slot
+    # elementwise, both stages
+    ADD = "add"
+    SUB = "sub"
+    MUL = "mul"
+    DIV = "div"  # true division, floats
+    IDIV = "idiv"  # floor division, integers
+    MOD = "mod"  # sign of the divisor
+    POW = "pow"
+    MAX = "max"
+    MIN = "min"
+    AND = "and"
+    OR = "or"
+    XOR = "xor"
+    SHL = "shl"
+    SHR = "shr"
+    LT = "lt"
+    EQ = "eq"
+    NEG = "neg"
+    SQRT = "sqrt"
+    EXP = "exp"
+    EXP2 = "exp2"
+    LOG = "log"
+    LOG2 = "log2"
+    SIN = "sin"
+    COS = "cos"
+    ERF = "erf"
+    FLOOR = "floor"
+    RINT = "rint"  # to nearest, ties to even
+    WHERE = "where"
+    CAST = "cast"
+    BITCAST = "bitcast"
+    # movement: which element of the source an element of the result is
+    RESHAPE = "reshape"  # arg: shape
+    PERMUTE = "permute"  # arg: axes
+    EXPAND = "expand"  # arg: shape; axes of length one repeat, and a scalar repeats everywhere
+    PAD = "pad"  # arg: (before, after, between) per axis; zeros
+    SLICE = "slice"  # arg: (start, step, length) per axis
+    WINDOW = "window"  # arg: (axis, size, stride, dilation); a new last axis
+    TAKE = "take"  # source and one index array for each of its leading axes
+    # the rest of the tensor graph
+    REDUCE = "reduce"  # tensor graph: arg (op, axes), axes become 1. Kernel: sources (value, *ranges), arg op
+    CONTIGUOUS = "contiguous"  # a buffer of its own
+    COPY = "copy"  # arg: device name
+    SINK = "sink"  # several results
+    # the rest of a kernel
+    LOAD = "load"  # (param, position, gate); zero where the gate is false
+    STORE = "store"  # (param, position, value)
+    MULADD = "muladd"  # one rounding
+
+
+UNARY = frozenset({Op.NEG, Op.SQRT, Op.EXP, Op.EXP2, Op.LOG, Op.LOG2, Op.SIN, Op.COS, Op.ERF, Op.FLOOR, Op.RINT})
+COMPARE = frozenset({Op.LT, Op.EQ})
+BINARY = frozenset(
+    {Op.ADD, Op.SUB, Op.MUL, Op.DIV, Op.IDIV, Op.MOD, Op.POW, Op.MAX, Op.MIN, Op.AND, Op.OR, Op.XOR, Op.SHL, Op.SHR}
+)
+ELEMENTWISE = UNARY | COMPARE | BINARY | {Op.WHERE, Op.CAST, Op.BITCAST}
+MOVEMENT = frozenset({Op.RESHAPE, Op.PERMUTE, Op.EXPAND, Op.PAD, Op.SLICE, Op.WINDOW})
+REDUCTIONS = frozenset({Op.ADD, Op.MUL, Op.MAX, Op.MIN})
+
+
+class Axis(StrEnum):
+    """What a range of a kernel becomes."""
+
+    LOOP = "loop"  # one trip for each element
+    REDUCE = "reduce"  # its trips are combined
+    LANE = "lane"  # all elements at once, in a vector
+    ITEM = "item"  # GPU: work-item in its workgroup
+    GROUP = "group"  # GPU: workgroup
+
+
+class Node:
+    """One operation. Made with the functions below or ``Node(op, dtype, src, arg)``; the same four give the same node."""
+
+    __slots__ = ("__weakref__", "_affine", "_bounds", "_ranges", "_shape", "arg", "dtype", "op", "serial", "src")
+
+    op: Op
+    dtype: DType
+    src: tuple[Node, ...]
+    arg: Any
+    serial: int
+
+    def __new__(cls, op: Op, dtype: DType, src: tuple[Node, ...] = (), arg: Any = None) -> Node:
+        # 0.0 and -0.0 are equal and so are 0 and False, but they are not the same constant.
+        key = (op, dtype, src, struct.pack("d", arg) if type(arg) is float else arg)
+        found = _interned.get(key)
+        if found is None:
+            found = object.__new__(cls)
+            found.op, found.dtype, found.src, found.arg = op, dtype, src, arg
+            found.serial = next(_serials)
+            found._shape = found._bounds = found._affine = found._ranges = None
+            _interned[key] = found
+        return found
+
+    _shape: Shape | None
+    _bounds: tuple[int, int] | None  # symbolic.bounds
+    _affine: tuple[tuple[tuple[Node, int], ...], int] | None  # symbolic.affine
+    _ranges: frozenset[Node] | None
+
+    @property
+    def shape(self) -> Shape:
+        """Shape of the array; nodes of the tensor graph only."""
+        if self._shape is None:
+            from amdrv.tensor import shapes
+
+            for node in toposort([self], lambda node: node._shape is not None):
+                node._shape = shapes.infer(node)
+        return self._shape  # type: ignore[return-value]
+
+    @property
+    def ranges(self) -> frozenset[Node]:
+        """The ranges that a kernel node's value depends on."""
+        if self._ranges is None:
+            for node in toposort([self], lambda node: node._ranges is not None):
+                found = frozenset[Node]().union(*(source.ranges for source in node.src))
+                if node.op is Op.RANGE:
+                    found = frozenset({node})
+                elif node.op is Op.REDUCE and not isinstance(node.arg, tuple):
+                    found -= frozenset(node.src[1:])
+                node._ranges = found
+        return self._ranges  # type: ignore[return-value]
+
+    def replace(self, src: tuple[Node, ...]) -> Node:
+        """The same operation on other sources."""
+        return self if src == self.src else Node(self.op, self.dtype, src, self.arg)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Node, (self.op, self.dtype, self.src, self.arg)
+
+    def __repr__(self) -> str:
+        shown = "" if self.arg is None else f" {self.arg!r}"
+        return f"<{self.op} {self.dtype}{shown} #{self.serial}>"
+
+    # Arithmetic on nodes of one type and shape, so that rules and decompositions read like formulas.
+    def __add__(self, other: Node | Scalar) -> Node:
+        return binary(Op.ADD, self, other)
+
+    def __radd__(self, other: Scalar) -> Node:
+        return binary(Op.ADD, other, self)
+
+    def __sub__(self, other: Node | Scalar) -> Node:
+        return binary(Op.SUB, self, other)
+
+    def __rsub__(self, other: Scalar) -> Node:
+        return binary(Op.SUB, other, self)
+
+    def __mul__(self, other: Node | Scalar) -> Node:
+        return binary(Op.MUL, self, other)
+
+    def __rmul__(self, other: Scalar) -> Node:
+        return binary(Op.MUL, other, self)
+
+    def __truediv__(self, other: Node | Scalar) -> Node:
+        return binary(Op.DIV, self, other)
+
+    def __rtruediv__(self, other: Scalar) -> Node:
+        return binary(Op.DIV, other, self)
+
+    def __and__(self, other: Node | Scalar) -> Node:
+        return binary(Op.AND, self, other)
+
+    def __or__(self, other: Node | Scalar) -> Node:
+        return binary(Op.OR, self, other)
+
+    def __xor__(self, other: Node | Scalar) -> Node:
+        return binary(Op.XOR, self, other)
+
+    def __lshift__(self, other: Node | Scalar) -> Node:
+        return binary(Op.SHL, self, other)
+
+    def __rshift__(self, other: Node | Scalar) -> Node:
+        return binary(Op.SHR, self, other)
+
+    def __lt__(self, other: Node | Scalar) -> Node:
+        return binary(Op.LT, self, other)
+
+    def __gt__(self, other: Node | Scalar) -> Node:
+        return binary(Op.LT, other, self)
+
+    def __neg__(self) -> Node:
+        return Node(Op.NEG, self.dtype, (self,))
+
+    def eq(self, other: Node | Scalar) -> Node:
+        """Where both are equal (``==`` compares identity)."""
+        return binary(Op.EQ, self, other)
+
+    def unary(self, op: Op) -> Node:
+        return Node(op, self.dtype, (self,))
+
+    def cast(self, dtype: DType) -> Node:
+        return self if dtype is self.dtype else Node(Op.CAST, dtype, (self,))
+
+    def bitcast(self, dtype: DType) -> Node:
+        return self if dtype is self.dtype else Node(Op.BITCAST, dtype, (self,))
+
+
+# The only global table: what makes equal nodes the same object. It keeps nothing alive.
+_interned: weakref.WeakValueDictionary[tuple[object, ...], Node] = weakref.WeakValueDictionary()
+_serials = count()
+
+
+def const(dtype: DType, value: Scalar) -> Node:
+    """A constant. In the tensor graph it has shape () and goes with sources of any shape."""
+    return Node(Op.CONST, dtype, (), dtype.convert(value))
+
+
+def binary(op: Op, a: Node | Scalar, b: Node | Scalar) -> Node:
+    """An elementwise operation on two values of one type; a Python scalar takes the other's type."""
+    if not isinstance(a, Node):
+        if not isinstance(b, Node):
+            raise InvalidArgument(f"{op} of two Python scalars is no node")
+        a = const(b.dtype, a)
+    elif not isinstance(b, Node):
+        b = const(a.dtype, b)
+    return Node(op, dtypes.bool_ if op in COMPARE else a.dtype, (a, b))
+
+
+def where(condition: Node, a: Node, b: Node) -> Node:
+    """``a`` where the condition holds, else ``b``."""
+    return Node(Op.WHERE, a.dtype, (condition, a, b))
+
+
+def identity(op: Op, dtype: DType) -> Scalar:
+    """What changes nothing when combined by a reduction."""
+    least, greatest = dtype.limits
+    return dtype.convert({Op.ADD: 0, Op.MUL: 1, Op.MAX: least, Op.MIN: greatest}[op])
+
+
+def toposort(roots: Iterable[Node], stop: Callable[[Node], object] | None = None) -> Iterator[Node]:
+    """Every node that the roots need, each once, after its sources. Nodes for which ``stop`` holds are left out."""
+    done: set[Node] = set()
+    stack = [(root, False) for root in reversed(list(roots))]
+    while stack:
+        node, ready = stack.pop()
+        if node in done:
+            continue
+        if ready:
+            done.add(node)
+            yield node
+        elif stop is None or not stop(node):
+            stack.append((node, True))
+            stack.extend((source, False) for source in reversed(node.src) if source not in done)
+
+
+def text(roots: Iterable[Node]) -> str:
+    """The nodes that the roots need, one a line, for people."""
+    names: dict[Node, str] = {}
+    lines = []
+    for node in toposort(roots):
+        names[node] = f"%{len(names)}"
+        sources = ", ".join(names[source] for source in node.src)
+        shown = "" if node.arg is None else f" [{node.arg}]"
+        lines.append(f"{names[node]:>5} = {node.op}({sources}){shown}: {node.dtype}")
+    return "\n".join(lines)

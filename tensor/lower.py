@@ -1,0 +1,143 @@
+"""From the tensor graph to a kernel: every array becomes a formula for one of its elements.
+
+``Lowering.value(node, at)`` is the element of a node at a position. Movement only changes the position, so views cost
+nothing; elementwise operations apply to the elements; a reduction opens ranges of its own; what has a buffer is loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+
+from amdrv.tensor import dtypes, ir, shapes, symbolic
+from amdrv.tensor.ir import ELEMENTWISE, MOVEMENT, Axis, Node, Op, Shape
+from amdrv.tensor.shapes import Position
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """One loop nest. ``body`` is a SINK of STOREs; slot i of it is the buffer of ``buffers[i]``.
+
+    ``results`` are the nodes of the tensor graph that it computes; their buffers come first.
+    """
+
+    body: Node
+    buffers: tuple[Node, ...]
+    results: tuple[Node, ...]
+
+
+def loop_position(shape: Shape, first: int = 0) -> Position:
+    """A range for every axis; axes of length one have only position 0."""
+    return tuple(
+        symbolic.ZERO if n == 1 else Node(Op.RANGE, dtypes.index, (), (first + axis, n, Axis.LOOP))
+        for axis, n in enumerate(shape)
+    )
+
+
+class Lowering:
+    """Makes one kernel. ``realised`` has a buffer of its own in the finished schedule."""
+
+    def __init__(self, results: tuple[Node, ...], realised: Collection[Node]) -> None:
+        self._results = results
+        self._realised = realised
+        self._buffers: dict[Node, Node] = {}
+        self._memo: dict[tuple[Node, Position, Node], Node] = {}
+        self._next_range = len(results[0].shape)
+        self._at = loop_position(results[0].shape)
+
+    def kernel(self) -> Kernel:
+        """The kernel that computes the results."""
+        for result in self._results:
+            self._param(result)
+        stores = []
+        for result in self._results:
+            source = result.src[0] if result.op is Op.CONTIGUOUS else result
+            value = self._compute(source, self._at, symbolic.TRUE)
+            where = shapes.flat(self._at, result.shape)
+            stores.append(Node(Op.STORE, result.dtype, (self._param(result), where, value.cast(result.dtype))))
+        return Kernel(Node(Op.SINK, dtypes.bool_, tuple(stores)), tuple(self._buffers), self._results)
+
+    def _param(self, node: Node) -> Node:
+        found = self._buffers.get(node)
+        if found is None:
+            size = 1
+            for n in node.shape:
+                size *= n
+            found = self._buffers[node] = Node(Op.PARAM, node.dtype, (), (len(self._buffers), size))
+        return found
+
+    def value(self, node: Node, at: Position, gate: Node) -> Node:
+        """The element at a position; where the gate is false it may be anything, but memory is not touched."""
+        key = (node, at, gate)
+        found = self._memo.get(key)
+        if found is None:
+            if node.op is Op.BUFFER or (node in self._realised and not (node in self._results and at == self._at)):
+                loaded = Node(Op.LOAD, node.dtype, (self._param(node), shapes.flat(at, node.shape), gate))
+                found = loaded.cast(node.dtype.compute)
+            else:
+                found = self._compute(node, at, gate)
+            self._memo[key] = found
+        return found
+
+    def _compute(self, node: Node, at: Position, gate: Node) -> Node:
+        if node.op in ELEMENTWISE:
+            return self._elementwise(node, [self.value(source, at, gate) for source in node.src])
+        if node.op in MOVEMENT:
+            moved, inside = shapes.move(node, at)
+            if node.op is not Op.PAD:
+                return self.value(node.src[0], moved, gate)
+            zero = ir.const(node.dtype.compute, 0)
+            if inside is symbolic.FALSE or 0 in node.src[0].shape:
+                return zero
+            value = self.value(node.src[0], moved, symbolic.both(gate, inside))
+            return value if inside is symbolic.TRUE else ir.where(inside, value, zero)
+        return _OTHERS[node.op](self, node, at, gate)
+
+    def _elementwise(self, node: Node, src: list[Node]) -> Node:
+        if node.op is Op.BITCAST:
+            return src[0].cast(node.src[0].dtype).bitcast(node.dtype).cast(node.dtype.compute)
+        if node.op is Op.CAST:
+            return src[0].cast(node.dtype).cast(node.dtype.compute)
+        return Node(node.op, node.dtype.compute, tuple(src), node.arg)
+
+    def _const(self, node: Node, at: Position, gate: Node) -> Node:
+        return ir.const(node.dtype.compute, node.arg)
+
+    def _iota(self, node: Node, at: Position, gate: Node) -> Node:
+        return Node(Op.CAST, node.dtype, (at[node.arg[1]],))
+
+    def _reduce(self, node: Node, at: Position, gate: Node) -> Node:
+        op, axes = node.arg
+        source = node.src[0]
+        position = list(at)
+        ranges = []
+        for axis in axes:
+            if source.shape[axis] > 1:
+                position[axis] = Node(Op.RANGE, dtypes.index, (), (self._next_range, source.shape[axis], Axis.REDUCE))
+                self._next_range += 1
+                ranges.append(position[axis])
+        if any(source.shape[axis] == 0 for axis in axes):
+            return ir.const(node.dtype.compute, ir.identity(op, node.dtype))
+        value = self.value(source, tuple(position), gate)
+        return Node(Op.REDUCE, value.dtype, (value, *ranges), op) if ranges else value
+
+    def _take(self, node: Node, at: Position, gate: Node) -> Node:
+        source, *indices = node.src
+        rank = len(indices[0].shape)
+        chosen = []
+        for index, n in zip(indices, source.shape, strict=False):
+            found = self.value(index, at[:rank], gate)
+            chosen.append(symbolic.clamp(Node(Op.CAST, dtypes.index, (found,)), 0, n - 1))
+        return self.value(source, (*chosen, *at[rank:]), gate)
+
+    def _through(self, node: Node, at: Position, gate: Node) -> Node:
+        return self.value(node.src[0], at, gate)
+
+
+_OTHERS: Mapping[Op, Callable[[Lowering, Node, Position, Node], Node]] = {
+    Op.CONST: Lowering._const,
+    Op.IOTA: Lowering._iota,
+    Op.REDUCE: Lowering._reduce,
+    Op.TAKE: Lowering._take,
+    Op.CONTIGUOUS: Lowering._through,
+}

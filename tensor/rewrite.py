@@ -1,0 +1,64 @@
+"""The rewrite engine: applies rules bottom-up until none applies.
+
+Each node is looked at once: its sources are rewritten first, then rules are tried on it until none applies, and what
+came out is remembered for every other place where the node is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from amdrv.errors import InvalidArgument
+from amdrv.tensor.ir import Node
+from amdrv.tensor.patterns import RuleSet
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One application of a rule."""
+
+    rule: str
+    before: Node
+    after: Node
+
+
+Rebuild = Callable[[Node, tuple[Node, ...]], Node]
+
+
+def rewrite(root: Node, rules: RuleSet, trace: list[Step] | None = None, rebuild: Rebuild = Node.replace) -> Node:
+    """The node with the rules applied everywhere. ``trace`` collects what each application did.
+
+    Raises InvalidArgument when rules undo each other.
+    """
+    done: dict[Node, Node] = {}
+    became: dict[Node, Node] = {}  # what a rule made of a node and must be rewritten itself
+    stack = [root]
+    while stack:
+        node = stack[-1]
+        if node in done:
+            stack.pop()
+        elif node in became:
+            done[node] = done[became[node]]
+        elif missing := [source for source in node.src if source not in done]:
+            stack.extend(missing)
+        else:
+            current = rebuild(node, tuple([done[source] for source in node.src]))
+            after = _apply_first(current, rules, trace)
+            if after is None:
+                done[node] = done[current] = current
+            elif after in became and after not in done:
+                raise InvalidArgument(f"rules undo each other: {node} became {after}, which came from it")
+            else:
+                became[node] = after
+                stack.append(after)
+    return done[root]
+
+
+def _apply_first(node: Node, rules: RuleSet, trace: list[Step] | None) -> Node | None:
+    for rule in rules.about(node.op):
+        after: Node | None = rule.apply(node)
+        if after is not None and after is not node:
+            if trace is not None:
+                trace.append(Step(rule.name, node, after))
+            return after
+    return None

@@ -1,0 +1,247 @@
+"""Which nodes of the tensor graph get a buffer, and which are computed inside the kernels that use them.
+
+The graph is walked from its results to its sources. Every use of a node is known by then: the kernel that uses it and
+the position there. A node gets a buffer when computing it inside its users would repeat costly work; else its uses
+pass on to its sources. Nothing depends on these decisions but speed and memory.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from amdrv.tensor import dtypes, shapes
+from amdrv.tensor.ir import ELEMENTWISE, MOVEMENT, Axis, Node, Op, toposort
+from amdrv.tensor.lower import Kernel, Lowering, loop_position
+from amdrv.tensor.shapes import Position
+
+COST = {
+    **{Op.EXP: 8, Op.EXP2: 8, Op.LOG: 8, Op.LOG2: 8, Op.SIN: 12, Op.COS: 12, Op.ERF: 16, Op.POW: 24, Op.DIV: 3},
+    **{Op.SQRT: 3, Op.IDIV: 4, Op.MOD: 4, Op.CAST: 0, Op.BITCAST: 0},
+}
+CHEAP = 4  # below this, computing a value again costs less than storing and loading it
+CHAIN_MAX = 160  # cost of one formula; longer ones are cut
+LEAVES = frozenset({Op.CONST, Op.BUFFER, Op.IOTA})
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """Where a kernel uses a node: ``scope`` are the ranges around it, the kernel's own first."""
+
+    root: Node
+    at: Position
+    scope: tuple[Node, ...]
+
+    @property
+    def mentioned(self) -> frozenset[Node]:
+        """The ranges that the position depends on."""
+        return frozenset[Node]().union(*(part.ranges for part in self.at))
+
+    def repeats(self, node: Node) -> bool:
+        """Whether the loops compute the node's elements several times: ranges that matter lie inside ones that do not."""
+        mentioned = self.mentioned
+        outer = list(self.scope)
+        while outer and outer[-1] not in mentioned:
+            outer.pop()
+        return math.prod(found.arg[1] for found in outer) > math.prod(node.shape)
+
+
+@dataclass(slots=True)
+class Decisions:
+    """The nodes that get buffers, and for each the reductions computed inside its kernel."""
+
+    realised: dict[Node, None] = field(default_factory=dict)
+    inner: dict[Node, list[frozenset[Node]]] = field(default_factory=dict)
+
+
+def costs(order: Sequence[Node]) -> tuple[dict[Node, int], set[Node]]:
+    """What computing an element of each node costs, and the nodes where formulas that grow too long are cut."""
+    cost: dict[Node, int] = {}
+    cut: set[Node] = set()
+    for node in order:
+        if node.op in ELEMENTWISE:
+            cost[node] = COST.get(node.op, 1) + sum(cost[source] for source in node.src)
+            if cost[node] > CHAIN_MAX:
+                cut.add(node)
+                cost[node] = 0
+        elif node.op in MOVEMENT or node.op is Op.TAKE:
+            cost[node] = sum(cost[source] for source in node.src)
+        else:
+            cost[node] = 0
+    return cost, cut
+
+
+def decide(outputs: Sequence[Node]) -> Decisions:
+    """Choose the nodes that get buffers; the outputs are among them."""
+    order = list(toposort(outputs))
+    cost, cut = costs(order)
+    wanted = {node for node in outputs if node.op is not Op.BUFFER} | cut
+    wanted |= {source for node in order if node.op is Op.COPY for source in node.src}
+    wanted |= {node for node in order if node.op in (Op.COPY, Op.CONTIGUOUS)}
+    found = Decisions()
+    uses: dict[Node, dict[Use, None]] = {}
+    for node in reversed(order):
+        if node.op in LEAVES:
+            continue
+        mine = list(uses.pop(node, ()))
+        if node in wanted or _wants_buffer(node, mine, cost[node], found):
+            found.realised[node] = None
+            found.inner[node] = []
+            at = loop_position(node.shape)
+            mine = [Use(node, at, tuple(part for part in at if part.op is Op.RANGE))]
+        elif node.op is Op.REDUCE:
+            found.inner[mine[0].root].append(mine[0].mentioned)
+        for use in mine:
+            for source, passed in _passed_on(node, use):
+                uses.setdefault(source, {})[passed] = None
+    return found
+
+
+def _wants_buffer(node: Node, uses: list[Use], cost: int, found: Decisions) -> bool:
+    if node.op is Op.REDUCE:
+        return len(uses) != 1 or not _fits_inside(node, uses[0], found)
+    if node.op not in ELEMENTWISE or cost < CHEAP:
+        return False
+    return len(uses) > 1 + (cost < 2 * CHEAP) or any(use.repeats(node) for use in uses)
+
+
+def _fits_inside(node: Node, use: Use, found: Decisions) -> bool:
+    """Whether a reduction can be computed inside the kernel that uses it without computing anything twice.
+
+    Its loops are placed where the kernel's ranges that its position mentions are open. So those must enclose the
+    ranges of the kernel's other inner reductions or be enclosed by them.
+    """
+    mentioned = use.mentioned
+    if any(part.arg[2] is Axis.REDUCE for part in mentioned) or any(_loads(part) for part in use.at):
+        return False
+    if math.prod(part.arg[1] for part in mentioned) > math.prod(node.shape):
+        return False
+    return all(mentioned <= other or other <= mentioned for other in found.inner[use.root])
+
+
+def _loads(position: Node) -> bool:
+    return any(node.op is Op.CAST for node in toposort([position]))
+
+
+def _passed_on(node: Node, use: Use) -> list[tuple[Node, Use]]:
+    """The uses of a node's sources that come from one use of it."""
+    if node.op in ELEMENTWISE or node.op is Op.CONTIGUOUS:
+        return [(source, use) for source in node.src]
+    if node.op in MOVEMENT:
+        return [(node.src[0], Use(use.root, shapes.move(node, use.at)[0], use.scope))]
+    if node.op is Op.REDUCE:
+        at, scope = list(use.at), list(use.scope)
+        for axis in node.arg[1]:
+            n = node.src[0].shape[axis]
+            if n > 1:
+                at[axis] = Node(Op.RANGE, dtypes.index, (), (node.serial * 16 + axis + 64, n, Axis.REDUCE))
+                scope.append(at[axis])
+        return [(node.src[0], Use(use.root, tuple(at), tuple(scope)))]
+    if node.op is Op.TAKE:
+        source, *indices = node.src
+        rank = len(indices[0].shape)
+        # What is taken is not known here; it depends on where it is looked up.
+        chosen = [Node(Op.CAST, dtypes.index, (index, *use.at[:rank])) for index in indices]
+        inner = [(index, Use(use.root, use.at[:rank], use.scope)) for index in indices]
+        return [(source, Use(use.root, (*chosen, *use.at[rank:]), use.scope)), *inner]
+    return [(source, use) for source in node.src]
+
+
+# -- kernels -----------------------------------------------------------------------------------------------------------
+
+
+Step = Kernel | Node  # a COPY node stands for itself
+
+
+def kernels(outputs: Sequence[Node]) -> list[Step]:
+    """The steps that compute the outputs, in an order in which every buffer is written before it is read."""
+    decisions = decide(outputs)
+    order = [node for node in toposort(outputs) if node in decisions.realised]
+    groups = _merge(order, decisions)
+    made: dict[Node, Step] = {}
+    for group in groups:
+        if 0 in group[0].shape:
+            continue
+        step: Step = group[0] if group[0].op is Op.COPY else Lowering(group, decisions.realised).kernel()
+        made.update(dict.fromkeys(group, step))
+    return _ordered(made, order)
+
+
+def _ordered(made: dict[Node, Step], order: list[Node]) -> list[Step]:
+    done: dict[int, Step] = {}
+
+    def visit(step: Step) -> None:
+        if id(step) in done:
+            return
+        sources = step.src if isinstance(step, Node) else step.buffers[len(step.results) :]
+        for source in sources:
+            if source in made:
+                visit(made[source])
+        done[id(step)] = step
+
+    for node in order:
+        if node in made:
+            visit(made[node])
+    return list(done.values())
+
+
+def _merge(order: list[Node], decisions: Decisions) -> list[tuple[Node, ...]]:
+    """Groups of nodes that one kernel computes: a node and those of its sources that it uses element by element."""
+    needs = {node: _needs(node, decisions) for node in order}
+    group_of = {node: [node] for node in order}
+    for node in order:
+        for source in needs[node]:
+            if source not in group_of or group_of[source] is group_of[node] or not _mergeable(node, source, needs, decisions):
+                continue
+            merged = group_of[source] + group_of[node]
+            if not _would_cycle(merged, group_of, needs):
+                for member in merged:
+                    group_of[member] = merged
+    return list(dict.fromkeys(tuple(group) for group in group_of.values()))
+
+
+def _mergeable(node: Node, source: Node, needs: dict[Node, dict[Node, bool]], decisions: Decisions) -> bool:
+    kinds = (node.op, source.op)
+    if Op.COPY in kinds or Op.CONTIGUOUS in kinds or Op.TAKE in kinds or 0 in node.shape:
+        return False
+    nested = all(a <= b or b <= a for a in decisions.inner[node] for b in decisions.inner[source])
+    return nested and needs[node][source] and node.shape == source.shape
+
+
+def _needs(node: Node, decisions: Decisions) -> dict[Node, bool]:
+    """The buffers a node is computed from, and for each whether it is used at the node's own position only."""
+    found: dict[Node, bool] = {}
+    seen: set[tuple[Node, bool]] = set()
+    stack = [(source, node.op in ELEMENTWISE) for source in node.src]
+    while stack:
+        source, same = stack.pop()
+        if (source, same) in seen or source.op in LEAVES:
+            continue
+        seen.add((source, same))
+        if source in decisions.realised:
+            found[source] = found.get(source, True) and same
+        else:
+            stack.extend((inner, same and source.op in ELEMENTWISE) for inner in source.src)
+    return found
+
+
+def _would_cycle(merged: list[Node], group_of: dict[Node, list[Node]], needs: dict[Node, dict[Node, bool]]) -> bool:
+    """Whether a group would need something that needs it."""
+    members = set(merged)
+    stack = [source for node in merged for source in needs[node] if source not in members]
+    seen: set[Node] = set()
+    while stack:
+        node = stack.pop()
+        if node in members:
+            return True
+        if node not in seen:
+            seen.add(node)
+            stack.extend(source for other in group_of.get(node, [node]) for source in needs.get(other, ()))
+    return False
+
+
+def size_bytes(node: Node) -> int:
+    """Bytes of the buffer that holds a node."""
+    return math.prod(node.shape) * node.dtype.size_bytes
+

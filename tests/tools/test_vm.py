@@ -1,0 +1,80 @@
+"""Linux with its own driver on the emulated card: a stock kernel and its amdgpu module, without parameters, in QEMU.
+
+Only where QEMU and the other parts have been fetched: ./tools/test vm.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+VM = Path(__file__).parents[2] / "tools" / "vm"
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+# Neither has a name in the kernel's headers: a gap among the CP_HQD registers, which the driver fills with the words of
+# a queue's descriptor, and BIOS_SCRATCH_7 as the driver addresses it before it knows where the scratch registers are.
+NAMELESS = {"0xc864", "0x1c"}
+
+
+@pytest.fixture(scope="module")
+def life() -> Any:
+    """One boot: the driver loads, two programs run, the driver is taken off the card and put on it again."""
+    sys.path.insert(0, str(VM))
+    try:
+        import machine
+        import parts
+    finally:
+        sys.path.remove(str(VM))
+    try:
+        found = parts.gather(parts.default_folder(), fetch=False)
+    except parts.Unavailable as reason:
+        pytest.skip(str(reason))
+    return machine.live(found)
+
+
+def test_the_stock_driver_comes_up_on_a_fresh_card(life: Any) -> None:
+    assert life.said(r"vm: loaded at"), life.console[-4000:]
+    before = life.console.partition("vm: loaded at")[0]
+    assert "Initialized amdgpu" in before, before[-4000:]
+
+
+def test_the_driver_complains_about_nothing(life: Any) -> None:
+    # Of what the driver says at its worst: "*ERROR*", "failed", and the kernel's own warnings with a stack.
+    assert life.said(r"(?i)amdgpu.*(\*ERROR\*|failed|timeout)|cut here|Call Trace") == []
+
+
+def test_every_ring_works_with_indirect_buffers(life: Any) -> None:
+    # The scheduler's self test says so for queues of its own, at each load; a kernel ring that fails is an error.
+    passed = [line.partition("ring ")[2].partition("_")[0] for line in life.said("ib test pass")]
+    assert passed == ["gfx", "compute", "sdma"] * 2
+
+
+def test_rocminfo_lists_the_agent(life: Any) -> None:
+    assert life.said(r"^  Name: +gfx1100 *$")
+    assert life.said(r"^ +Name: +amdgcn-amd-amdhsa--gfx1100 *$")
+    assert life.said("vm: rocminfo ends with 0")
+
+
+def test_a_kernel_that_rocr_dispatches_gives_the_right_answer(life: Any) -> None:
+    assert life.said("vm: dispatch on gfx1100 right"), life.console[-4000:]
+
+
+def test_interrupts_arrive_as_messages(life: Any) -> None:
+    (line,) = life.said("vm: interrupts .*PCI-MSI.*amdgpu")
+    assert int(line.split(":")[2].split()[0]) > 20
+
+
+def test_a_used_card_is_reset_through_the_smu_and_comes_up_again(life: Any) -> None:
+    assert life.said("MODE1 reset")
+    assert life.said("vm: bound again")
+    assert len(life.said("Initialized amdgpu")) == 2
+
+
+def test_the_guest_ends_by_itself(life: Any) -> None:
+    assert life.ended
+
+
+def test_the_driver_uses_no_register_that_nobody_models(life: Any) -> None:
+    assert life.unmodelled <= NAMELESS

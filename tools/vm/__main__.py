@@ -1,0 +1,36 @@
+"""Boots Linux with its own driver on the emulated card, in a virtual machine made of Debian packages."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import parts
+from machine import live
+
+
+def main() -> int:
+    """Fetch what is missing, boot, show the console; 0 when the driver came up and the guest's kernel was right."""
+    parser = argparse.ArgumentParser(prog="tools/vm/boot", description=__doc__)
+    parser.add_argument(
+        "--kernel", choices=sorted(parts.KERNEL_SUITES), default=parts.KERNEL, help="which Debian kernel"
+    )
+    parser.add_argument("--parts", type=Path, default=parts.default_folder(), help="where packages are kept")
+    parser.add_argument("--fetch-only", action="store_true", help="do not boot")
+    arguments = parser.parse_args()
+    try:
+        found = parts.gather(arguments.parts, arguments.kernel)
+    except parts.Unavailable as reason:
+        print(f"no virtual machine here: {reason}", file=sys.stderr)
+        return 2
+    if arguments.fetch_only:
+        return 0
+    life = live(found, listener=print)
+    print(life.server, file=sys.stderr)
+    print(f"{life.seconds:.1f} s", file=sys.stderr)
+    return 0 if life.said("Initialized amdgpu") and life.said("vm: dispatch .* right") else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -69,6 +69,7 @@ class Scope:
     ranges: frozenset[Node]
     lines: list[str] = field(default_factory=list)
     values: dict[Node, str] = field(default_factory=dict)
+    splats: dict[tuple[str, int], str] = field(default_factory=dict)
 
 
 class Emitter:
@@ -81,7 +82,7 @@ class Emitter:
         self._scopes = [Scope(frozenset())]
         self._number = 0
         self._label = "entry"
-        self._lane: Node | None = None
+        self._accesses: dict[Node, Access] = {}
         self.declared: dict[str, None] = {}
         self.params: dict[Node, str] = {}
 
@@ -111,17 +112,25 @@ class Emitter:
         self._label = label
 
     def bind(self, node: Node, value: str) -> None:
-        """Say where the value of a node is, from here on."""
-        self._scopes[-1].values[node] = value
+        """Say where the value of a node is that no loop opens."""
+        self._scopes[0].values[node] = value
+
+    @property
+    def scope(self) -> Scope:
+        """The innermost open loop."""
+        return self._scopes[-1]
 
     def _scope_of(self, ranges: frozenset[Node]) -> Scope:
-        for scope in reversed(self._scopes):
-            if not scope.ranges.isdisjoint(ranges):
-                return scope
+        if ranges:
+            for scope in reversed(self._scopes):
+                if not scope.ranges.isdisjoint(ranges):
+                    return scope
         return self._scopes[0]
 
-    def _into(self, scope: Scope, dtype: str, right: str) -> str:
-        name = f"%{self.fresh()}"
+    def into(self, scope: Scope, right: str) -> str:
+        """Write an instruction to a loop's body; returns its register."""
+        self._number += 1
+        name = f"%v{self._number}"
         scope.lines.append(f"  {name} = {right}")
         return name
 
@@ -140,13 +149,21 @@ class Emitter:
         lane = next((found for found in node.ranges if found.arg[2] is Axis.LANE), None)
         return lane.arg[1] if lane is not None else 1
 
-    def _vector(self, dtype: DType, lanes: int) -> str:
+    def vector(self, dtype: DType, lanes: int) -> str:
         base = self.type_of(dtype)
         return base if lanes == 1 else f"<{lanes} x {base}>"
 
-    def _mangled(self, dtype: DType, lanes: int) -> str:
+    def mangled(self, dtype: DType, lanes: int) -> str:
         base = {"half": "f16", "float": "f32", "double": "f64"}.get(self.type_of(dtype), self.type_of(dtype))
         return base if lanes == 1 else f"v{lanes}{base}"
+
+    def bits_of(self, dtype: DType) -> int:
+        """Bits of a value in a register."""
+        return int(self.index_type[1:]) if dtype is dtypes.index else 1 if dtype is dtypes.bool_ else dtype.bits
+
+    def zeros(self, dtype: DType, lanes: int) -> str:
+        """Zero in every lane."""
+        return "zeroinitializer" if lanes > 1 else self.literal(dtype, 0)
 
     def literal(self, dtype: DType, value: object) -> str:
         if dtype.is_float:
@@ -167,44 +184,45 @@ class Emitter:
 
     def value(self, root: Node) -> str:
         """The register or literal with a node's value; writes what is not there yet."""
-        known = self._find(root)
-        if known is not None:
-            return known
-        for node in toposort([root], lambda node: self._find(node) is not None):
-            if node.op in (Op.PARAM, Op.REDUCE, Op.RANGE):
+        stack = [root]
+        while True:
+            node = stack[-1]
+            found = self._find(node)
+            if found is not None:
+                stack.pop()
+                if not stack:
+                    return found
+                continue
+            if node.op in (Op.REDUCE, Op.RANGE):
                 raise Unsupported(f"{node} has no value where the kernel uses it")
-            # Positions of vector loads are written for their first lane, by the load.
-            if node.op is Op.CONST or (node.op is Op.LOAD and self.lanes(node) > 1):
-                self._keep(node, _EMIT[node.op](self, node, self._scope_of(node.ranges)))
-            elif self._needed(node, root):
-                self._keep(node, self._emit(node))
-        found = self._find(root)
-        return found if found is not None else self._emit(root)
-
-    def _needed(self, node: Node, root: Node) -> bool:
-        return node.op is Op.LOAD or node.dtype is not dtypes.index or self.lanes(node) == 1 or node is root
+            missing = [source for source in self._sources(node) if self._find(source) is None]
+            if missing:
+                stack.extend(missing)
+                continue
+            handler = _EMIT.get(node.op)
+            if handler is None:
+                raise Unsupported(f"no instruction for {node.op} of {node.dtype}")
+            scope = self._scope_of(node.ranges)
+            scope.values[node] = handler(self, node, scope)
 
     def _find(self, node: Node) -> str | None:
         if node.op is Op.CONST:
             return self.literal(node.dtype, node.arg)
-        return self._scope_of(node.ranges).values.get(node) if node.op is not Op.RANGE else self._range(node)
+        return self._scope_of(node.ranges).values.get(node)
 
-    def _range(self, node: Node) -> str | None:
-        for scope in reversed(self._scopes):
-            if node in scope.values:
-                return scope.values[node]
-        return None
+    def _sources(self, node: Node) -> tuple[Node, ...]:
+        if node.op is not Op.LOAD:
+            return node.src
+        access = self.access(node)
+        return (access.position, access.gate)
 
-    def _keep(self, node: Node, value: str) -> None:
-        self._scope_of(node.ranges).values[node] = value
-
-    def _emit(self, node: Node) -> str:
-        handler = _EMIT.get(node.op)
-        if handler is None:
-            raise Unsupported(f"no instruction for {node.op} of {node.dtype}")
-        value = handler(self, node, self._scope_of(node.ranges))
-        self._keep(node, value)
-        return value
+    def access(self, node: Node) -> Access:
+        """How a LOAD or STORE touches memory."""
+        found = self._accesses.get(node)
+        if found is None:
+            gate = node.src[2] if node.op is Op.LOAD else symbolic.TRUE
+            found = self._accesses[node] = Access.of(node.src[1], gate, self.lanes(node))
+        return found
 
     def operand(self, node: Node, lanes: int, scope: Scope) -> str:
         """A node's value with as many lanes as its user has."""
@@ -213,8 +231,419 @@ class Emitter:
 
     def splat(self, value: str, dtype: DType, lanes: int, scope: Scope) -> str:
         """A scalar in all lanes."""
-        base, vector = self.type_of(dtype), self._vector(dtype, lanes)
+        base, vector = self.type_of(dtype), self.vector(dtype, lanes)
         if not value.startswith("%"):
             return f"<{', '.join([f'{base} {value}'] * lanes)}>"
-        first = self._into(scope, vector, f"insertelement {vector} poison, {base} {value}, i64 0")
-        return self._into(scope, vector, f"shufflevector {vector} {first}, {vector} poison, <{lanes} x i32> zeroinitializer")
+        if (known := scope.splats.get((value, lanes))) is not None:
+            return known
+        first = self.into(scope, f"insertelement {vector} poison, {base} {value}, i64 0")
+        mask = f"<{lanes} x i32> zeroinitializer"
+        found = self.into(scope, f"shufflevector {vector} {first}, {vector} poison, {mask}")
+        scope.splats[value, lanes] = found
+        return found
+
+    def address(self, node: Node, position: str, scope: Scope, step: int = 0) -> str:
+        """The address of an element of the buffer that a LOAD or STORE is about."""
+        base, element = self.params[node.src[0]], self.memory_type(node.src[0].dtype)
+        at = self.into(scope, f"getelementptr inbounds {element}, {self._dialect.pointer} {base}, {self.index_type} {position}")
+        if step:
+            at = self.into(scope, f"getelementptr inbounds {element}, {self._dialect.pointer} {at}, i64 {step}")
+        return at
+
+    def memory_type(self, dtype: DType) -> str:
+        """The type of an element in memory."""
+        return "i8" if dtype is dtypes.bool_ else TYPES[dtype]
+
+    # -- loops ---------------------------------------------------------------------------------------------------------
+
+    def open(self, loop: Node, begin: str = "0", end: str = "") -> OpenLoop:
+        """Begin a loop over a range, which makes at least one trip."""
+        name = self.fresh("loop")
+        counter = f"%{self.fresh('i')}"
+        opened = OpenLoop(name, counter, begin, end or str(loop.arg[1]), self._label)
+        self._scopes.append(Scope(frozenset({loop}), values={loop: counter}))
+        self._label = name
+        return opened
+
+    def close(self, opened: OpenLoop, carried: Sequence[Carried] = ()) -> None:
+        """End the innermost loop; ``carried`` goes from one trip to the next."""
+        scope = self._scopes.pop()
+        index, latch = self.index_type, self._label
+        lines = self._scopes[-1].lines
+        lines += [f"  br label %{opened.name}", f"{opened.name}:"]
+        lines.append(
+            f"  {opened.counter} = phi {index} [{opened.begin}, %{opened.before}], [{opened.counter}.next, %{latch}]"
+        )
+        for item in carried:
+            lines.append(f"  {item.name} = phi {item.type} [{item.first}, %{opened.before}], [{item.next}, %{latch}]")
+        lines += scope.lines
+        lines.append(f"  {opened.counter}.next = add nuw nsw {index} {opened.counter}, 1")
+        lines.append(f"  {opened.counter}.more = icmp slt {index} {opened.counter}.next, {opened.end}")
+        lines.append(f"  br i1 {opened.counter}.more, label %{opened.name}, label %{opened.name}.end")
+        self.block(f"{opened.name}.end")
+
+    @property
+    def _open_ranges(self) -> frozenset[Node]:
+        return frozenset[Node]().union(*(scope.ranges for scope in self._scopes))
+
+    def reduces(self, roots: Iterable[Node]) -> None:
+        """Compute the reductions that the roots need and that depend on open loops only; those of a kind together."""
+        while True:
+            groups: dict[tuple[Node, ...], list[Node]] = {}
+            for node in toposort(roots, lambda node: node.op is Op.CONST or self._find(node) is not None):
+                if node.op is Op.REDUCE and self._ready(node):
+                    groups.setdefault(node.src[1:], []).append(node)
+            if not groups:
+                return
+            for group in groups.values():
+                self._reduce_group(group)
+
+    def _ready(self, node: Node) -> bool:
+        loops = {found for found in node.ranges if found.arg[2] in (Axis.LOOP, Axis.REDUCE)}
+        if not loops <= self._open_ranges:
+            return False
+        inner = toposort([node.src[0]], lambda node: node.op is Op.CONST or self._find(node) is not None)
+        return not any(found.op is Op.REDUCE for found in inner)
+
+    def _reduce_group(self, group: list[Node]) -> None:
+        """One loop nest for reductions over the same ranges."""
+        loops = [found for found in group[0].src[1:] if found.arg[2] is Axis.REDUCE]
+        totals = [self._identity(node) for node in group]
+        opened: list[tuple[OpenLoop, list[str], list[str]]] = []
+        for loop in loops:
+            names = [f"%{self.fresh('sum')}" for _ in group]
+            opened.append((self.open(loop), names, totals))
+            totals = names
+        scope = self._scopes[-1]
+        totals = [self._combine(node, total, scope) for node, total in zip(group, totals, strict=True)]
+        for loop_opened, names, first in reversed(opened):
+            carried = [
+                Carried(name, self.vector(node.dtype, self.lanes(node.src[0])), start, total)
+                for name, node, start, total in zip(names, group, first, totals, strict=True)
+            ]
+            self.close(loop_opened, carried)
+        scope = self._scopes[-1]
+        for node, total in zip(group, totals, strict=True):
+            kinds = {found.arg[2] for found in node.src[1:]}
+            if Axis.LANE in kinds:
+                total = self._horizontal(node, total, scope)
+            if Axis.ITEM in kinds:
+                total = self.across_items(node, total)
+            self._scope_of(node.ranges).values[node] = total
+
+    def _identity(self, node: Node) -> str:
+        lanes = self.lanes(node.src[0])
+        return self.splat(
+            self.literal(node.dtype, ir.identity(node.arg, node.dtype)), node.dtype, lanes, self._scopes[-1]
+        ) if lanes > 1 else self.literal(node.dtype, ir.identity(node.arg, node.dtype))
+
+    def _combine(self, node: Node, total: str, scope: Scope) -> str:
+        value, lanes = node.src[0], self.lanes(node.src[0])
+        if node.arg is Op.ADD and value.op is Op.MUL and node.dtype.is_float:
+            # The product goes into the sum with one rounding where the processor can.
+            parts = [self.operand(source, lanes, scope) for source in value.src]
+            kind_name = self.vector(node.dtype, lanes)
+            arguments = [(kind_name, part) for part in (*parts, total)]
+            return self.into(scope, self.call(f"llvm.fmuladd.{self.mangled(node.dtype, lanes)}", kind_name, arguments))
+        return self.into(scope, self.alu(node.arg, node.dtype, lanes, [total, self.operand(value, lanes, scope)]))
+
+    def _horizontal(self, node: Node, total: str, scope: Scope) -> str:
+        lanes = self.lanes(node.src[0])
+        column = kind(node.dtype)
+        vector, base = self.vector(node.dtype, lanes), self.type_of(node.dtype)
+        name = HORIZONTAL[node.arg][0 if column == 0 else 1]
+        if column and node.arg in (Op.MAX, Op.MIN):
+            name = ("s" if column == 1 else "u") + name
+        arguments = [(vector, total)]
+        if name in ("fadd", "fmul"):
+            arguments.insert(0, (base, self.literal(node.dtype, ir.identity(node.arg, node.dtype))))
+        text = self.call(f"llvm.vector.reduce.{name}.{self.mangled(node.dtype, lanes)}", base, arguments)
+        return self.into(scope, text.replace("call ", "call reassoc ", 1) if name in ("fadd", "fmul") else text)
+
+    def across_items(self, node: Node, total: str) -> str:
+        """Combine what the work-items of a workgroup have. Only GPUs have them."""
+        raise Unsupported(f"{node} is combined across work-items, which this target does not have")
+
+    def alu(self, op: Op, dtype: DType, lanes: int, operands: Sequence[str]) -> str:
+        """The text of an instruction of the tables. ``dtype`` is the operands'."""
+        column, vector = kind(dtype), self.vector(dtype, lanes)
+        if op in (Op.MAX, Op.MIN) and dtype is dtypes.bool_:
+            return f"{'or' if op is Op.MAX else 'and'} {vector} {', '.join(operands)}"
+        if op in (Op.ADD, Op.MUL) and dtype is dtypes.bool_:
+            return f"{'or' if op is Op.ADD else 'and'} {vector} {', '.join(operands)}"
+        if op in INTRINSICS:
+            name = INTRINSICS[op][column]
+            if name is not None:
+                full = f"llvm.{name}.{self.mangled(dtype, lanes)}"
+                return self.call(full, vector, [(vector, operand) for operand in operands])
+        name = INSTRUCTIONS[op][column] if op in INSTRUCTIONS else None
+        if name is None:
+            raise Unsupported(f"no instruction for {op} of {dtype}")
+        flags = " nsw" if dtype is dtypes.index and name in ("add", "mul") else ""
+        return f"{name}{flags} {vector} {', '.join(operands)}"
+
+    def store(self, node: Node) -> None:
+        """Write to memory, now."""
+        scope = self._scopes[-1]
+        access, lanes = self.access(node), self.lanes(node)
+        value = self.operand(node.src[2], lanes, scope)
+        dtype, memory = node.src[2].dtype, self.memory_type(node.src[2].dtype)
+        if dtype is dtypes.bool_:
+            wide = f"<{lanes} x i8>" if lanes > 1 else "i8"
+            value = self.into(scope, f"zext {self.vector(dtype, lanes)} {value} to {wide}")
+        pointer, align = self._dialect.pointer, node.src[0].dtype.size_bytes
+        at = self.value(access.position)
+        if access.step == 1 or lanes == 1:
+            kind_name = memory if lanes == 1 else f"<{lanes} x {memory}>"
+            self.line(f"store {kind_name} {value}, {pointer} {self.address(node, at, scope)}, align {align}")
+            return
+        for lane in range(lanes):
+            part = self.into(scope, f"extractelement <{lanes} x {memory}> {value}, i64 {lane}")
+            place = self._lane_address(node, access, at, lane, lanes, scope)
+            self.line(f"store {memory} {part}, {pointer} {place}, align {align}")
+
+    def _lane_address(self, node: Node, access: Access, at: str, lane: int, lanes: int, scope: Scope) -> str:
+        if access.step is not None:
+            return self.address(node, at, scope, access.step * lane)
+        place = self.into(scope, f"extractelement <{lanes} x {self.index_type}> {at}, i64 {lane}")
+        return self.address(node, place, scope)
+
+    def load(self, node: Node, scope: Scope) -> str:
+        """Read from memory; zero where the gate is false."""
+        access, lanes = self.access(node), self.lanes(node)
+        memory, pointer = self.memory_type(node.dtype), self._dialect.pointer
+        align = node.dtype.size_bytes
+        at = self.value(access.position)
+        gated = access.gate is not symbolic.TRUE
+        if lanes == 1:
+            found = self._load_scalar(node, access, at, scope)
+        elif access.step == 1:
+            vector = f"<{lanes} x {memory}>"
+            if gated:
+                mask = self.operand(access.gate, lanes, scope)
+                name = f"llvm.masked.load.v{lanes}{_short(memory)}.p{1 if 'addrspace(1)' in pointer else 0}"
+                base = self.params[node.src[0]]
+                # The address may lie outside where no lane is wanted.
+                place = self.into(scope, f"getelementptr {memory}, {pointer} {base}, {self.index_type} {at}")
+                arguments = [(pointer, place), ("i32", str(align)), (f"<{lanes} x i1>", mask), (vector, "zeroinitializer")]
+                found = self.into(scope, self.call(name, vector, arguments))
+            else:
+                found = self.into(scope, f"load {vector}, {pointer} {self.address(node, at, scope)}, align {align}")
+        else:
+            found = self._gather(node, access, at, lanes, scope)
+        if node.dtype is dtypes.bool_:
+            wide = f"<{lanes} x i8>" if lanes > 1 else "i8"
+            found = self.into(scope, f"icmp ne {wide} {found}, {'zeroinitializer' if lanes > 1 else '0'}")
+        return found
+
+    def _load_scalar(self, node: Node, access: Access, at: str, scope: Scope) -> str:
+        memory, pointer, align = self.memory_type(node.dtype), self._dialect.pointer, node.dtype.size_bytes
+        if access.gate is symbolic.TRUE:
+            return self.into(scope, f"load {memory}, {pointer} {self.address(node, at, scope)}, align {align}")
+        gate = self.value(access.gate)
+        safe = self.into(scope, f"select i1 {gate}, {self.index_type} {at}, {self.index_type} 0")
+        found = self.into(scope, f"load {memory}, {pointer} {self.address(node, safe, scope)}, align {align}")
+        zero = self.zero(node.dtype)
+        return self.into(scope, f"select i1 {gate}, {memory} {found}, {memory} {zero}")
+
+    def zero(self, dtype: DType) -> str:
+        """Zero as memory has it."""
+        return "0" if self.memory_type(dtype).startswith("i") else self.literal(dtype, 0.0)
+
+    def _gather(self, node: Node, access: Access, at: str, lanes: int, scope: Scope) -> str:
+        memory, pointer, align = self.memory_type(node.dtype), self._dialect.pointer, node.dtype.size_bytes
+        vector, positions = f"<{lanes} x {memory}>", f"<{lanes} x {self.index_type}>"
+        gated = access.gate is not symbolic.TRUE
+        gate = ""
+        if gated:
+            gate = self.operand(access.gate, lanes, scope)
+            at = self.operand(access.position, lanes, scope)
+            at = self.into(scope, f"select <{lanes} x i1> {gate}, {positions} {at}, {positions} zeroinitializer")
+        found = "poison"
+        for lane in range(lanes):
+            place = self._lane_address(node, access, at, lane, lanes, scope)
+            part = self.into(scope, f"load {memory}, {pointer} {place}, align {align}")
+            found = self.into(scope, f"insertelement {vector} {found}, {memory} {part}, i64 {lane}")
+        if gated:
+            found = self.into(scope, f"select <{lanes} x i1> {gate}, {vector} {found}, {vector} zeroinitializer")
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class OpenLoop:
+    """A loop that is being written."""
+
+    name: str
+    counter: str
+    begin: str
+    end: str
+    before: str  # the block it is entered from
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """A value that goes from one trip of a loop to the next."""
+
+    name: str
+    type: str
+    first: str
+    next: str
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How memory is touched. ``step``: elements between lanes, None when they are anywhere.
+
+    ``position`` is the first lane's, or all lanes' when they are anywhere.
+    """
+
+    position: Node
+    gate: Node
+    step: int | None
+
+    @staticmethod
+    def of(position: Node, gate: Node, lanes: int) -> Access:
+        lane = next((found for found in position.ranges | gate.ranges if found.arg[2] is Axis.LANE), None)
+        if lane is None or lanes == 1:
+            return Access(position, gate, 0)
+        step = symbolic.factor_of(position, lane)
+        if step is None or (gate is not symbolic.TRUE and step != 1):
+            return Access(position, gate, None)
+        return Access(symbolic.substitute(position, {lane: symbolic.ZERO}), gate, step)
+
+
+def _short(llvm_type: str) -> str:
+    return {"half": "f16", "float": "f32", "double": "f64"}.get(llvm_type, llvm_type)
+
+
+def _needs_wide_index(body: Node) -> bool:
+    limit = (1 << 31) - 1
+    for node in toposort([body]):
+        if node.dtype is dtypes.index:
+            low, high = symbolic.bounds(node)
+            # A number looked up in memory is clamped before it is used as a position.
+            if node.op is not Op.CAST and not _only_clamped(node) and (low < -limit or high > limit):
+                return True
+        elif node.op is Op.PARAM and node.arg[1] > limit:
+            return True
+    return False
+
+
+def _only_clamped(node: Node) -> bool:
+    return node.op in (Op.MAX, Op.MIN) and node.src[0].op in (Op.CAST, Op.MAX)
+
+
+# -- one function per kind of operation ----------------------------------------------------------------------------------
+
+
+def _emit_alu(self: Emitter, node: Node, scope: Scope) -> str:
+    lanes = self.lanes(node)
+    operands = [self.operand(source, lanes, scope) for source in node.src]
+    return self.into(scope, self.alu(node.op, node.src[0].dtype, lanes, operands))
+
+
+def _emit_neg(self: Emitter, node: Node, scope: Scope) -> str:
+    lanes = self.lanes(node)
+    value, vector = self.operand(node.src[0], lanes, scope), self.vector(node.dtype, lanes)
+    if node.dtype.is_float:
+        return self.into(scope, f"fneg {vector} {value}")
+    return self.into(scope, f"sub {vector} {self.zeros(node.dtype, lanes)}, {value}")
+
+
+def _emit_where(self: Emitter, node: Node, scope: Scope) -> str:
+    lanes = self.lanes(node)
+    condition, a, b = node.src
+    vector = self.vector(node.dtype, lanes)
+    # A condition that all lanes share stays a scalar.
+    chosen = self.value(condition) if self.lanes(condition) == 1 else self.operand(condition, lanes, scope)
+    mask = "i1" if self.lanes(condition) == 1 else f"<{lanes} x i1>"
+    values = [self.operand(source, lanes, scope) for source in (a, b)]
+    return self.into(scope, f"select {mask} {chosen}, {vector} {values[0]}, {vector} {values[1]}")
+
+
+def _emit_divide(self: Emitter, node: Node, scope: Scope) -> str:
+    """Quotient rounded down, or the remainder that goes with it; 0 when dividing by 0."""
+    lanes = self.lanes(node)
+    a, b = (self.operand(source, lanes, scope) for source in node.src)
+    vector, truth = self.vector(node.dtype, lanes), "i1" if lanes == 1 else f"<{lanes} x i1>"
+    zero = self.zeros(node.dtype, lanes)
+
+    def splat(value: int) -> str:
+        return str(value) if lanes == 1 else self.splat(str(value), node.dtype, lanes, scope)
+
+    quotient = node.op is Op.IDIV
+    positive = node.dtype is dtypes.index and symbolic.bounds(node.src[0])[0] >= 0
+    if positive:
+        return self.into(scope, f"{'udiv' if quotient else 'urem'} {vector} {a}, {b}")
+    by_zero = self.into(scope, f"icmp eq {vector} {b}, {zero}")
+    if kind(node.dtype) == 2:
+        safe = self.into(scope, f"select {truth} {by_zero}, {vector} {splat(1)}, {vector} {b}")
+        found = self.into(scope, f"{'udiv' if quotient else 'urem'} {vector} {a}, {safe}")
+        return self.into(scope, f"select {truth} {by_zero}, {vector} {zero}, {vector} {found}")
+    # The least integer divided by -1 does not fit: dividing by 1 and negating wraps.
+    by_minus = self.into(scope, f"icmp eq {vector} {b}, {splat(-1)}")
+    special = self.into(scope, f"or {truth} {by_zero}, {by_minus}")
+    safe = self.into(scope, f"select {truth} {special}, {vector} {splat(1)}, {vector} {b}")
+    rest = self.into(scope, f"srem {vector} {a}, {safe}")
+    mixed = self.into(scope, f"xor {vector} {rest}, {safe}")
+    opposed = self.into(scope, f"icmp slt {vector} {mixed}, {zero}")
+    inexact = self.into(scope, f"icmp ne {vector} {rest}, {zero}")
+    down = self.into(scope, f"and {truth} {opposed}, {inexact}")
+    if quotient:
+        found = self.into(scope, f"sdiv {vector} {a}, {safe}")
+        less = self.into(scope, f"sub {vector} {found}, {splat(1)}")
+        found = self.into(scope, f"select {truth} {down}, {vector} {less}, {vector} {found}")
+        negated = self.into(scope, f"sub {vector} {zero}, {found}")
+        found = self.into(scope, f"select {truth} {by_minus}, {vector} {negated}, {vector} {found}")
+    else:
+        moved = self.into(scope, f"add {vector} {rest}, {safe}")
+        found = self.into(scope, f"select {truth} {down}, {vector} {moved}, {vector} {rest}")
+    return self.into(scope, f"select {truth} {by_zero}, {vector} {zero}, {vector} {found}")
+
+
+def _emit_cast(self: Emitter, node: Node, scope: Scope) -> str:
+    lanes, (source,) = self.lanes(node), node.src[:1]
+    value = self.operand(source, lanes, scope)
+    before, after = self.vector(source.dtype, lanes), self.vector(node.dtype, lanes)
+    if before == after and source.dtype is not dtypes.bool_ and source.dtype.is_float == node.dtype.is_float:
+        return value
+    if node.dtype is dtypes.bool_:
+        test = "fcmp une" if source.dtype.is_float else "icmp ne"
+        return self.into(scope, f"{test} {before} {value}, {self.zeros(source.dtype, lanes)}")
+    from_float, to_float = source.dtype.is_float, node.dtype.is_float
+    signed = kind(source.dtype) == 1
+    if from_float and to_float:
+        wider = node.dtype.bits > source.dtype.bits
+        return self.into(scope, f"{'fpext' if wider else 'fptrunc'} {before} {value} to {after}")
+    if to_float:
+        return self.into(scope, f"{'sitofp' if signed else 'uitofp'} {before} {value} to {after}")
+    if from_float:
+        name = f"llvm.fpto{'si' if kind(node.dtype) == 1 else 'ui'}.sat"
+        mangled = f"{self.mangled(node.dtype, lanes)}.{self.mangled(source.dtype, lanes)}"
+        return self.into(scope, self.call(f"{name}.{mangled}", after, [(before, value)]))
+    narrower = self.bits_of(node.dtype) < self.bits_of(source.dtype)
+    return self.into(scope, f"{'trunc' if narrower else 'sext' if signed else 'zext'} {before} {value} to {after}")
+
+
+def _emit_bitcast(self: Emitter, node: Node, scope: Scope) -> str:
+    lanes = self.lanes(node)
+    value = self.operand(node.src[0], lanes, scope)
+    before, after = self.vector(node.src[0].dtype, lanes), self.vector(node.dtype, lanes)
+    return value if before == after else self.into(scope, f"bitcast {before} {value} to {after}")
+
+
+def _emit_load(self: Emitter, node: Node, scope: Scope) -> str:
+    return self.load(node, scope)
+
+
+_Handler = Callable[[Emitter, Node, Scope], str]
+_EMIT: dict[Op, _Handler] = {
+    **dict.fromkeys({*INSTRUCTIONS, *INTRINSICS, *COMPARE}, _emit_alu),
+    Op.NEG: _emit_neg,
+    Op.WHERE: _emit_where,
+    Op.IDIV: _emit_divide,
+    Op.MOD: _emit_divide,
+    Op.CAST: _emit_cast,
+    Op.BITCAST: _emit_bitcast,
+    Op.LOAD: _emit_load,
+}

@@ -24,12 +24,13 @@ def life() -> Any:
     sys.path.insert(0, str(VM))
     try:
         import machine
+        import packages
         import parts
     finally:
         sys.path.remove(str(VM))
     try:
         found = parts.gather(parts.default_folder(), fetch=False)
-    except parts.Unavailable as reason:
+    except packages.Unavailable as reason:
         pytest.skip(str(reason))
     return machine.live(found)
 

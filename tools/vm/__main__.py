@@ -8,6 +8,7 @@ from pathlib import Path
 
 import parts
 from machine import live
+from packages import Unavailable
 
 
 def main() -> int:
@@ -21,7 +22,7 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         found = parts.gather(arguments.parts, arguments.kernel)
-    except parts.Unavailable as reason:
+    except Unavailable as reason:
         print(f"no virtual machine here: {reason}", file=sys.stderr)
         return 2
     if arguments.fetch_only:

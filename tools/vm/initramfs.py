@@ -78,7 +78,7 @@ class Modules:
 
     def _needs(self, name: str) -> Iterator[str]:
         section = ELFFile(io.BytesIO(self.contents(name))).get_section_by_name(".modinfo")
-        for line in section.data().split(b"\0"):
+        for line in section.data().split(b"\0") if section is not None else ():
             key, _, value = line.decode(errors="replace").partition("=")
             if key == "depends":
                 yield from (needed.replace("-", "_") for needed in value.split(",") if needed)
@@ -97,7 +97,7 @@ def build(parts: Parts, extra: Mapping[str, tuple[int, bytes]]) -> bytes:
     files |= {f"modules/{name}.ko": (PLAIN, modules.contents(name)) for name in order}
     images = (path for pattern in FIRMWARE for path in (parts.firmware / "amdgpu").glob(pattern))
     files |= {f"usr/lib/firmware/amdgpu/{path.name}": (PLAIN, path.read_bytes()) for path in images}
-    return pack(files | dict(_programs(parts.guest)) | extra)
+    return pack(files | dict(_programs(parts.guest)) | dict(extra))
 
 
 def _programs(guest: Path) -> Iterator[tuple[str, tuple[int, bytes]]]:

@@ -12,6 +12,8 @@ import struct
 from dataclasses import dataclass
 
 from elftools.elf.elffile import ELFFile
+from elftools.elf.relocation import RelocationSection
+from elftools.elf.sections import SymbolTableSection
 
 HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
 SEGMENT = struct.Struct("<IIQQQQQQ")
@@ -73,7 +75,7 @@ def _symbols(elf: ELFFile, names: list[str]) -> tuple[Symbols, bytes]:
     """Global symbols by name, the empty one first, and their strings."""
     strings = b"\0"
     found: Symbols = {"": (0, 0, 0, "", 0, 0)}
-    for symbol in elf.get_section_by_name(".symtab").iter_symbols():
+    for symbol in _symbol_table(elf).iter_symbols():
         if symbol["st_info"]["bind"] != "STB_GLOBAL":
             continue
         if symbol["st_shndx"] == "SHN_UNDEF":
@@ -86,6 +88,13 @@ def _symbols(elf: ELFFile, names: list[str]) -> tuple[Symbols, bytes]:
         if section not in names:
             raise ValueError(f"{symbol.name} lies in {section}")
     return found, strings
+
+
+def _symbol_table(elf: ELFFile) -> SymbolTableSection:
+    table = elf.get_section_by_name(".symtab")
+    if not isinstance(table, SymbolTableSection):
+        raise ValueError("the object has no symbols")
+    return table
 
 
 def _place(parts: list[Part]) -> None:
@@ -108,8 +117,8 @@ def _fill_symbols(table: Part, symbols: Symbols, parts: dict[str, Part]) -> None
 def _relocate(elf: ELFFile, parts: dict[str, Part], symbols: Symbols) -> None:
     for name, part in parts.items():
         section = elf.get_section_by_name(f".rela{name}")
-        for entry in section.iter_relocations() if section is not None else ():
-            symbol = elf.get_section_by_name(".symtab").get_symbol(entry["r_info_sym"])
+        for entry in section.iter_relocations() if isinstance(section, RelocationSection) else ():
+            symbol = _symbol_table(elf).get_symbol(entry["r_info_sym"])
             if entry["r_info_type"] != R_AMDGPU_REL64 or symbol.name not in symbols:
                 raise ValueError(f"relocation {entry['r_info_type']} to {symbol.name or 'a section'} in {name}")
             target = parts[symbols[symbol.name][3]].address + symbol["st_value"] + entry["r_addend"]

@@ -94,7 +94,8 @@ def translate(
     Code that cannot be fetched or executed becomes a fault at its place.
     """
     places = {(pc - base_pc & OFFSET_MASK, mode) for pc, mode in entries}
-    graph = explore(code, base_pc, [place for place, _ in sorted(places)])
+    # The base last, because what comes last is explored first: it is part of a unit even if that gets full.
+    graph = explore(code, base_pc, [place for place, _ in sorted(places, reverse=True)])
     writer = _Writer(graph, shape, two_versions=tier >= 2)
     body = writer.write(places)
     prelude = library.prelude(writer.builder.uses, inline=tier >= 2)
@@ -104,7 +105,7 @@ def translate(
         base_pc=base_pc,
         ranges=code.ranges(),
         sites=sites,
-        entries=frozenset(writer.resumed),
+        entries=frozenset(entry for entry in writer.resumed if entry[0] not in graph.beyond),
         instructions=len(sites),
     )
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from amdrv.emulator.isa.decoder import Decoder
 from amdrv.emulator.isa.dispatch import Access, MemoryViolation, ShaderFault, ShaderMemory
-from amdrv.emulator.isa.native import jit
+from amdrv.emulator.isa.native import flow, jit
 from amdrv.emulator.isa.native.cache import ObjectCache, StoredUnit
 from amdrv.emulator.isa.native.flow import CodeReader
 from amdrv.emulator.isa.native.frame import Shape
@@ -184,7 +184,8 @@ class Units:
             if (place, mode) in bound.unit.entries:
                 return bound.unit, base
             near = min(place, -place & MASK) <= REACH_BYTES
-            if near and len(bound.unit.stored.added) < ENTRIES_MAX:
+            full = len(bound.unit.stored.sites) >= flow.MAX_INSTRUCTIONS
+            if near and not full and len(bound.unit.stored.added) < ENTRIES_MAX:
                 self._extend(memory, bound, place, mode)
                 if (place, mode) in bound.unit.entries:
                     return bound.unit, base

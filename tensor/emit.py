@@ -245,9 +245,10 @@ class Emitter:
     def address(self, node: Node, position: str, scope: Scope, step: int = 0) -> str:
         """The address of an element of the buffer that a LOAD or STORE is about."""
         base, element = self.params[node.src[0]], self.memory_type(node.src[0].dtype)
-        at = self.into(scope, f"getelementptr inbounds {element}, {self._dialect.pointer} {base}, {self.index_type} {position}")
+        step_by = f"getelementptr inbounds {element}, {self._dialect.pointer}"
+        at = self.into(scope, f"{step_by} {base}, {self.index_type} {position}")
         if step:
-            at = self.into(scope, f"getelementptr inbounds {element}, {self._dialect.pointer} {at}, i64 {step}")
+            at = self.into(scope, f"{step_by} {at}, i64 {step}")
         return at
 
     def memory_type(self, dtype: DType) -> str:
@@ -318,7 +319,7 @@ class Emitter:
         totals = [self._combine(node, total, scope) for node, total in zip(group, totals, strict=True)]
         for loop_opened, names, first in reversed(opened):
             carried = [
-                Carried(name, self.vector(node.dtype, self.lanes(node.src[0])), start, total)
+                Carried(name, self.vector(node.dtype, self._width(node)), start, total)
                 for name, node, start, total in zip(names, group, first, totals, strict=True)
             ]
             self.close(loop_opened, carried)
@@ -331,25 +332,26 @@ class Emitter:
                 total = self.across_items(node, total)
             self._scope_of(node.ranges).values[node] = total
 
+    def _width(self, node: Node) -> int:
+        """Lanes of a reduction's running total: those of its value, or those it will combine in the end."""
+        lane = next((found for found in node.src[1:] if found.arg[2] is Axis.LANE), None)
+        return lane.arg[1] if lane is not None else self.lanes(node.src[0])
+
     def _identity(self, node: Node) -> str:
-        lanes = self.lanes(node.src[0])
-        return self.splat(
-            self.literal(node.dtype, ir.identity(node.arg, node.dtype)), node.dtype, lanes, self._scopes[-1]
-        ) if lanes > 1 else self.literal(node.dtype, ir.identity(node.arg, node.dtype))
+        value, lanes = self.literal(node.dtype, ir.identity(node.arg, node.dtype)), self._width(node)
+        return value if lanes == 1 else self.splat(value, node.dtype, lanes, self.scope)
 
     def _combine(self, node: Node, total: str, scope: Scope) -> str:
-        value, lanes = node.src[0], self.lanes(node.src[0])
+        value, lanes = node.src[0], self._width(node)
         if node.arg is Op.ADD and value.op is Op.MUL and node.dtype.is_float:
             # The product goes into the sum with one rounding where the processor can.
-            parts = [self.operand(source, lanes, scope) for source in value.src]
-            kind_name = self.vector(node.dtype, lanes)
-            arguments = [(kind_name, part) for part in (*parts, total)]
-            return self.into(scope, self.call(f"llvm.fmuladd.{self.mangled(node.dtype, lanes)}", kind_name, arguments))
+            vector = self.vector(node.dtype, lanes)
+            arguments = [(vector, part) for part in (*(self.operand(s, lanes, scope) for s in value.src), total)]
+            return self.into(scope, self.call(f"llvm.fmuladd.{self.mangled(node.dtype, lanes)}", vector, arguments))
         return self.into(scope, self.alu(node.arg, node.dtype, lanes, [total, self.operand(value, lanes, scope)]))
 
     def _horizontal(self, node: Node, total: str, scope: Scope) -> str:
-        lanes = self.lanes(node.src[0])
-        column = kind(node.dtype)
+        lanes, column = self._width(node), kind(node.dtype)
         vector, base = self.vector(node.dtype, lanes), self.type_of(node.dtype)
         name = HORIZONTAL[node.arg][0 if column == 0 else 1]
         if column and node.arg in (Op.MAX, Op.MIN):

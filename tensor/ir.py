@@ -73,6 +73,7 @@ class Op(StrEnum):
     TAKE = "take"  # source and one index array for each of its leading axes
     # the rest of the tensor graph
     REDUCE = "reduce"  # tensor graph: arg (op, axes), axes become 1. Kernel: sources (value, *ranges), arg op
+    DETACH = "detach"  # the same values, through which no gradient goes
     CONTIGUOUS = "contiguous"  # a buffer of its own
     COPY = "copy"  # arg: device name
     SINK = "sink"  # several results
@@ -105,7 +106,7 @@ class Axis(StrEnum):
 class Node:
     """One operation. Made with the functions below or ``Node(op, dtype, src, arg)``; the same four give the same node."""
 
-    __slots__ = ("__weakref__", "_affine", "_bounds", "_ranges", "_shape", "arg", "dtype", "op", "serial", "src")
+    __slots__ = ("__weakref__", "_affine", "_bounds", "_ranges", "_shape", "arg", "buffer", "dtype", "op", "serial", "src")
 
     op: Op
     dtype: DType
@@ -121,10 +122,11 @@ class Node:
             found = object.__new__(cls)
             found.op, found.dtype, found.src, found.arg = op, dtype, src, arg
             found.serial = next(_serials)
-            found._shape = found._bounds = found._affine = found._ranges = None
+            found._shape = found._bounds = found._affine = found._ranges = found.buffer = None
             _interned[key] = found
         return found
 
+    buffer: Node | None  # a BUFFER where the value is already; noted by the engine so that it is not computed again
     _shape: Shape | None
     _bounds: tuple[int, int] | None  # symbolic.bounds
     _affine: tuple[tuple[tuple[Node, int], ...], int] | None  # symbolic.affine

@@ -140,4 +140,5 @@ _OTHERS: Mapping[Op, Callable[[Lowering, Node, Position, Node], Node]] = {
     Op.REDUCE: Lowering._reduce,
     Op.TAKE: Lowering._take,
     Op.CONTIGUOUS: Lowering._through,
+    Op.DETACH: Lowering._through,
 }

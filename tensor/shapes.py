@@ -47,6 +47,7 @@ _SHAPES: Mapping[Op, Callable[[Node], Shape]] = {
     Op.WINDOW: _window_shape,
     Op.TAKE: lambda node: node.src[1].shape + node.src[0].shape[len(node.src) - 1 :],
     Op.REDUCE: _reduce_shape,
+    Op.DETACH: lambda node: node.src[0].shape,
     Op.CONTIGUOUS: lambda node: node.src[0].shape,
     Op.COPY: lambda node: node.src[0].shape,
     Op.SINK: lambda node: (),

@@ -134,8 +134,8 @@ def annotate(ops: list[Op], layouts: dict[str, Layout], cpu: str, further: Seque
     """Set each opcode's mnemonic to LLVM's and its flags to what LLVM makes of the modifier bits.
 
     Flags: ``neg=``, ``abs=``, ``opsel=`` masks of the sources (destination: bit 3) whose bit changes the text;
-    ``clamp``, ``omod``; ``dpp`` when a DPP form exists; the name of a further processor when only that one has the
-    opcode; ``unlisted`` when LLVM has it nowhere.
+    ``clamp``, ``omod``; ``dpp`` when a DPP form exists; ``opselplain``; the name of a further processor when only that
+    one has the opcode; ``unlisted`` when LLVM has it nowhere.
     """
     choices = list(itertools.product((0, 1), repeat=3))
     base: Base = {}
@@ -156,6 +156,19 @@ def annotate(ops: list[Op], layouts: dict[str, Layout], cpu: str, further: Seque
         chosen = [op for op in ops if id(op) in base and (processor in op.flags or processor == cpu)]
         chosen = [op for op in chosen if processor != cpu or not set(further) & set(op.flags)]
         _modifiers(chosen, base, layouts, processor)
+    without_feature, feature, _ = cpu.partition("+")
+    if feature:
+        _selectors_without_halves([op for op in ops if id(op) in base], base, layouts, without_feature)
+
+
+def _selectors_without_halves(ops: list[Op], base: Base, layouts: dict[str, Layout], cpu: str) -> None:
+    """Flag ``opselplain``: LLVM shows op_sel where it names no halves of registers; of others it drops the bits."""
+    masks = [(op, flag.partition("=")[2]) for op in ops for flag in op.flags if flag.startswith("opsel=")]
+    chosen = [(op, int(mask)) for op, mask in masks if op.encoding == "VOP3"]
+    samples = [_words(op, layouts["VOP3"], base[id(op)][0] | {"opsel": mask}) for op, mask in chosen]
+    for (op, _), text in zip(chosen, disassemble(samples, cpu), strict=True):
+        if "op_sel:" in text:
+            op.flags.append("opselplain")
 
 
 def _base_name(op: Op, text: str) -> str:

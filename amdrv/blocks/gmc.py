@@ -14,7 +14,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from amdrv.errors import Unsupported
+from amdrv.errors import Timeout, Unsupported
 from amdrv.facts.pte import ADDRESS_BITS, PAGE_SHIFT
 from amdrv.facts.vm import (
     AGP_SHIFT,
@@ -239,12 +239,7 @@ class Hub:
         engine = f"VM_INVALIDATE_ENG{HOST_INVALIDATE_ENGINE}"
         vmid_bit = 1 << KERNEL_VMID
         if self.design.gated:
-            self._mmio.wait_fields(
-                self._reg(f"{engine}_SEM"),
-                INVALIDATION_TIMEOUT_S,
-                f"the {self.design.label}'s invalidation semaphore",
-                SEMAPHORE=1,
-            )
+            self._take_semaphore(f"{engine}_SEM")
         self._mmio.write(
             self._reg(f"{engine}_REQ"),
             PER_VMID_INVALIDATE_REQ=vmid_bit,
@@ -267,6 +262,17 @@ class Hub:
             private = self._reg("VM_L2_BANK_SELECT_RESERVED_CID2")
             self._mmio.update(private, RESERVED_CACHE_PRIVATE_INVALIDATION=1)
             self._mmio.read(private)  # the invalidation is done when this returns
+
+    def _take_semaphore(self, name: str) -> None:
+        """Hold the hub awake. The engine is the host's own, so that whoever left it taken has died with it."""
+        register = self._reg(name)
+        what = f"the {self.design.label}'s invalidation semaphore"
+        try:
+            self._mmio.wait_fields(register, INVALIDATION_TIMEOUT_S, what, SEMAPHORE=1)
+        except Timeout as error:
+            log.warning("%s; releasing it for an owner that has died", error)
+            self._mmio.write(register, 0)
+            self._mmio.wait_fields(register, INVALIDATION_TIMEOUT_S, what, SEMAPHORE=1)
 
     # gmc_v11_0_process_interrupt
     def take_fault(self) -> HubFault | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
-from amdrv.errors import AmdrvError, Timeout, Unsupported
+from amdrv.errors import AmdrvError, DeviceLost, Timeout, Unsupported
 from amdrv.facts.mailboxes import (
     SMU_FIRMWARE_FLAGS_READY,
     SMU_FIRMWARE_FLAGS_SMN,
@@ -85,13 +85,18 @@ class Smu:
 
     # smu_cmn_send_smc_msg_with_param, __smu_cmn_send_msg
     def send(self, message: Message, argument: int = 0, timeout_s: float = MESSAGE_TIMEOUT_S) -> None:
-        """Send a message and wait for its answer. Raises SmuRejected, Timeout, Unsupported for one it does not have."""
+        """Send a message and wait for its answer.
+
+        Raises SmuRejected, Timeout, DeviceLost, Unsupported for a message that this firmware does not have.
+        """
         number = self._interface.messages.get(message.name)
         if number is None:
             raise Unsupported(f"{self._mmio.function.name}: its SMU has no message {message.name}")
         answer = self._exchange(
             (SmuMailbox.RESPONSE, SmuMailbox.ARGUMENT, SmuMailbox.MESSAGE), number, argument, timeout_s, message.name
         )
+        if answer == ALL_ONES:
+            raise DeviceLost(f"{self._mmio.function.name}: reads return all ones while the SMU does {message.name}")
         if answer != Result.OK:
             meaning = next((text for code, text in MEANINGS.items() if code == answer), "not a known answer")
             raise SmuRejected(message.name, argument, answer, meaning)
@@ -152,11 +157,11 @@ class Smu:
         else:
             try:
                 self.send(Message[self._interface.reset_message])
+            except DeviceLost:
+                log.debug("the reset took the registers away before its answer could be read")
             except (Timeout, SmuRejected) as error:
-                # All ones: the reset took the registers away before the answer could be read.
-                if not (isinstance(error, SmuRejected) and error.answer == ALL_ONES):
-                    log.warning("%s; trying the debug mailbox", error)
-                    self._debug_reset()
+                log.warning("%s; trying the debug mailbox", error)
+                self._debug_reset()
         # The card must not be touched while it resets.
         self._mmio.function.sleep(self._interface.reset_wait_s)
 

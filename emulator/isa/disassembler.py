@@ -67,11 +67,16 @@ _GRAPHICS = {
 
 
 class Printer:
-    """Formats instructions of one generation for one wave size."""
+    """Formats instructions of one generation for one wave size.
 
-    def __init__(self, arch: str = "gfx1100", wave32: bool = True) -> None:
+    ``halves`` names the halves of registers (``v5.h``) that 16-bit operands use; unless said, it is as LLVM does it for
+    the processor, which leaves them to op_sel on gfx12.
+    """
+
+    def __init__(self, arch: str = "gfx1100", wave32: bool = True, halves: bool | None = None) -> None:
         self._table: IsaTable = load_table(generation_of(arch))
         self._generation = generation_for(arch)
+        self._halves = self._generation.names_halves if halves is None else halves
         self._wave_bits = 32 if wave32 else 64
         self._two_forms = _in_short_and_long_form(generation_of(arch))
         self._formats: dict[str, Callable[[Instruction, OpSpec], str]] = {
@@ -226,6 +231,8 @@ class Printer:
         operands += instruction.src
         if op.mnemonic.startswith("v_swap"):
             operands = [instruction.dst[0], instruction.dst[1]]
+        if not self._halves:  # no names but where they alone can tell
+            halves = halves and _has_upper_half(operands) and "opselplain" not in op.flags
         if instruction.encoding == "VOP3P":
             halves = False
         parts = [self._plain(item, instruction, halves) for item in operands]
@@ -287,16 +294,17 @@ class Printer:
 
 
 def disassemble(
-    code: bytes, address: int = 0, arch: str = "gfx1100", wave32: bool = True
+    code: bytes, address: int = 0, arch: str = "gfx1100", wave32: bool = True, halves: bool | None = None
 ) -> Iterator[tuple[int, Instruction | UnknownInstruction, str]]:
     """Every instruction of ``code`` as (its address, what it is, text).
 
     ``address`` is that of the first byte; with 0 the first item is the offset. Branch distances are printed as encoded.
+    ``halves`` says whether halves of registers are named (see ``Printer``).
     What does not decode takes four bytes (fewer at the end) and is printed as ``.long``. Never raises for any bytes;
     raises Unsupported for an architecture without a table.
     """
     decoder = Decoder(arch)
-    printer = Printer(arch, wave32)
+    printer = Printer(arch, wave32, halves)
     offset = 0
     while offset < len(code):
         try:
@@ -309,6 +317,11 @@ def disassemble(
             continue
         yield address + offset, instruction, printer.text(instruction)
         offset += instruction.size_bytes
+
+
+def _has_upper_half(operands: list[Operand]) -> bool:
+    """Whether an operand is the upper half of a register: in a short encoding only its name can say so."""
+    return any(operand.half for operand in operands)
 
 
 def _data_text(data: bytes) -> str:

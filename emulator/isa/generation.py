@@ -37,6 +37,7 @@ class Generation:
     tmpring_wavesize_bits: int
     workgroup_ids_in_ttmps: bool  # "architected SGPRs"; else they follow the user SGPRs
     crossbar_lanes: int  # ds_permute_b32 and ds_bpermute_b32 reach lanes of the same so many
+    names_halves: bool  # LLVM's listing names halves of registers unless told otherwise
     smem_hides_zero_offset: bool  # LLVM's listing of scalar loads leaves an offset of zero out
     matrices_spread: tuple[str, ...]  # operands of matrix instructions that take half as many registers in wave64
 
@@ -71,6 +72,7 @@ GFX11 = Generation(
     tmpring_wavesize_bits=15,
     workgroup_ids_in_ttmps=False,
     crossbar_lanes=32,
+    names_halves=True,
     smem_hides_zero_offset=True,
     matrices_spread=("vdst", "src2"),
 )
@@ -89,6 +91,7 @@ GFX12 = Generation(
     tmpring_wavesize_bits=18,
     workgroup_ids_in_ttmps=True,
     crossbar_lanes=64,
+    names_halves=False,
     smem_hides_zero_offset=False,
     matrices_spread=("vdst", "src0", "src1", "src2"),
 )

@@ -3,7 +3,10 @@
 Format, one fact a line (``#`` starts a comment):
 
 ``encoding NAME dwords=N mask=HEX value=HEX field=hi:lo …``
-    An encoding: an instruction belongs to it when ``word0 & mask == value``; bit fields over the N dwords.
+    An encoding: an instruction belongs to it when ``word0 & mask == value``; bit fields over the N dwords. Encodings
+    and fields that do in a later generation what they did in gfx11 have the names that they had there (VFLAT is FLAT,
+    ``ioffset`` is ``offset``). Fields may overlap: ``returns`` is the bit of gfx12's ``th`` that gfx11 calls ``glc``
+    in an atomic.
 ``name KIND NUMBER TEXT``
     Names for printing: hwreg, msg, format.
 ``ENCODING OPCODE MNEMONIC OPERAND … +FLAG …``
@@ -19,9 +22,10 @@ Format, one fact a line (``#`` starts a comment):
     by op_sel_hi); ``mask`` (a lane mask, 32 or 64 bits by wave size).
 
     Flags: ``neg=`` ``abs=`` ``neg_hi=`` ``opsel=`` masks of the operands (bit n is src<n>, bit 3 the destination) that
-    such a modifier bit acts on; ``opseln=`` how many op_sel bits a listing shows; ``clamp`` and ``omod`` when the
-    opcode has them; ``dpp`` and ``dpp8`` when it has those forms; ``gfx1150`` when only that processor and later ones
-    of the generation have it; ``unlisted`` when LLVM does not know the opcode.
+    such a modifier bit acts on; ``opseln=`` how many op_sel bits a listing shows, ``opselplain`` when it
+    shows them without naming halves of registers; ``clamp`` and ``omod`` when the opcode has them; ``dpp`` and ``dpp8``
+    when it has those forms; ``gfx1150`` when only that processor and later ones of the generation have it; ``unlisted``
+    when LLVM does not know the opcode.
 """
 
 from __future__ import annotations

@@ -199,6 +199,12 @@ def test_offsets_and_words_are_those_of_the_image(capsys: pytest.CaptureFixture[
     assert lines[1].endswith("s_waitcnt vmcnt(0) expcnt(0) lgkmcnt(0)")
 
 
+def test_a_code_object_says_itself_which_processor_it_is_for(capsys: pytest.CaptureFixture[str]) -> None:
+    code = Path(__file__).parents[1] / "runtime" / "data" / "saxpy_gfx1201.hsaco"
+    assert main(["disasm", str(code)]) == 0
+    assert "s_wait_kmcnt 0x0" in capsys.readouterr().out
+
+
 def test_an_unknown_function_is_refused_with_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["disasm", str(KERNELS / "saxpy.ll"), "--kernel", "nope"]) == 1
     assert "there are saxpy" in capsys.readouterr().err

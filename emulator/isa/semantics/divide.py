@@ -47,16 +47,20 @@ _F64 = _Format("f64", 768, 53, 128, -1075, 0xFFF8000000000000)
 
 
 def _quotient_is_denormal(a: Ops, numerator: Value, denominator: Value, f: _Format) -> Value:
-    """Whether |numerator / denominator| < 2**(1 - bias), the smallest normal number; scaling up is exact."""
+    """Whether |numerator / denominator| < 2**(1 - bias), the smallest normal number; scaling up is exact.
+
+    A quotient by infinity is zero, and no denormal.
+    """
     raised = a.ldexp(absolute(a, numerator, f.kind), a.constant("i32", f.bias - 1))
-    return a.lt(raised, absolute(a, denominator, f.kind))
+    return a.lt(raised, absolute(a, denominator, f.kind)) & ~is_infinite(a, denominator, f.kind)
 
 
 def _reciprocal_is_denormal(a: Ops, x: Value, f: _Format) -> Value:
-    """Whether |1 / x| is below the smallest normal number, which is 2**(1 - bias)."""
-    _, mantissa_bits, unsigned = FLOAT_LAYOUT[f.kind]
+    """Whether |1 / x| is below the smallest normal number, which is 2**(1 - bias), and not zero (or NaN)."""
+    infinite, mantissa_bits, unsigned = FLOAT_LAYOUT[f.kind]
     limit = float_bits(a, f.kind, (2 * f.bias - 1) << mantissa_bits)
-    return a.lt(a.cast(limit, unsigned), a.cast(absolute(a, x, f.kind), unsigned))
+    finite = a.lt(exponent(a, x, f.kind), infinite)
+    return finite & a.lt(a.cast(limit, unsigned), a.cast(absolute(a, x, f.kind), unsigned))
 
 
 def _div_scale(f: _Format) -> Evaluate:

@@ -1,9 +1,10 @@
 """Matrix instructions of gfx12: every element is in one lane only, and the depth is divided among groups of 16 lanes.
 
-With n elements of A or B in a lane, lane l holds row (A) or column (B) l % 16, and element e of it is number
-n * (l // 16) + e along the depth. With m elements of C or D in a lane, element e of lane l is row m * (l // 16) + e,
-column l % 16; 16-bit elements lie in pairs (AMD GPUOpen, "Using the Matrix Cores of AMD RDNA 4 architecture GPUs").
-A wave64 has four groups instead of two and half as many elements in a lane. EXEC plays no part.
+Lane l holds a part of row (A) or column (B) l % 16. Which part of the depth each group has makes no difference: it is
+the same in A and B. With m elements of C or D in a lane, element e of lane l is row m * g + e, column l % 16, where g
+is the lane's group (l // 16) in wave32; of the four groups of a wave64 the second has the third quarter of the rows and
+the third the second. 16-bit elements lie in pairs. EXEC plays no part. Sources: AMD GPUOpen, "Using the Matrix Cores of
+AMD RDNA 4 architecture GPUs"; Mesa, radv_nir_lower_cooperative_matrix.c.
 
 In a sparse instruction A holds two of every four elements along the depth; the index register of its lane says, in two
 bits an element, which of the four each is. ``index_key`` (op_sel) picks the part of that register.
@@ -29,10 +30,15 @@ Multiply: TypeAlias = Callable[[Value, Value, Value], Value]  # (left, right, to
 SIZE = 16  # rows, columns, and lanes of a group
 
 
+# By the number of groups: which part of the rows of C each group holds.
+PARTS = {2: (0, 1), 4: (0, 2, 1, 3)}
+
+
 def _lanes_of_rows(per_lane: int, group: int) -> list[list[int]]:
     """For each element of C, the lane of ``group`` that holds the row of A that each lane needs."""
-    lanes = SIZE * (SIZE // per_lane)
-    return [[lane // SIZE * per_lane + row + SIZE * group for lane in range(lanes)] for row in range(per_lane)]
+    parts = PARTS[SIZE // per_lane]
+    first_rows = [per_lane * part for part in parts for _ in range(SIZE)]
+    return [[first + row + SIZE * group for first in first_rows] for row in range(per_lane)]
 
 
 def _lanes_of_columns(per_lane: int, group: int) -> list[list[int]]:

@@ -30,12 +30,15 @@ def clamp_float(a: Ops, x: Value, kind: str) -> Value:
 
 
 def output_modifier(a: Ops, x: Value, kind: str, omod: int) -> Value:
-    """The result times 2, 4 or 1/2; ignored in IEEE mode and when output denormals are kept (manual 7.2.3.1)."""
+    """The result times 2, 4 or 1/2; ignored in IEEE mode and when output denormals are kept (manual 7.2.3.1).
+
+    There is no negative zero then, be it an operand's or what a denormal becomes.
+    """
     flushes = a.mode.flush_outputs32 if kind == "f32" else a.mode.flush_outputs64
     if not omod or a.mode.ieee or not flushes:
         return x
     scaled = a.mul(x, a.constant(kind, OMOD_FACTORS[omod]))
-    return a.select(is_zero(a, x, kind), a.constant(kind, 0), scaled)
+    return a.select(is_zero(a, scaled, kind), a.constant(kind, 0), scaled)
 
 
 def clamp_packed(function: Evaluate) -> Evaluate:

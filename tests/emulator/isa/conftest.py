@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from amdrv.emulator.isa.dispatch import Access, Dispatch, DispatchStats, MemoryViolation
 from amdrv.emulator.isa.interpreter import Interpreter
+from amdrv.runtime import code_object
 
 if TYPE_CHECKING:
     from amdrv.emulator.isa.native.engine import Translator
@@ -131,6 +132,18 @@ class Bench:
         lds, private = struct.unpack_from("<II", descriptor, 0)
         rsrc3, rsrc1, rsrc2, properties = struct.unpack_from("<IIII", descriptor, 44)
         return Kernel(va + symbols[name], (rsrc1, rsrc2, rsrc3), lds, private, properties & 0xFFFF)
+
+    def load_object(self, blob: bytes, name: str) -> Kernel:
+        """Place a linked code object's image in memory."""
+        code = code_object.parse(blob, self.arch)
+        kernel = code.kernel(name)
+        va = self.memory.allocate(code.image.size_bytes + PAGE)
+        self.memory.write(va, code.image.relocate(va))
+        found = kernel.descriptor
+        return Kernel(
+            va + kernel.entry_offset, (found.rsrc1, found.rsrc2, found.rsrc3), found.group_segment_bytes,
+            found.private_segment_bytes, found.properties,
+        )  # fmt: skip
 
     def assemble(self, code: str | Sequence[int], *, vgprs: int = 32) -> Kernel:
         """Code given as a listing or as dwords; wave32, kernel arguments at s[0:1], workgroup ids from s8 on."""

@@ -35,7 +35,7 @@ GOLDEN = golden("gfx11")
 def test_text_is_what_llvm_prints(generation: str, wave32: bool) -> None:
     wrong = []
     for _, code, text in (line for line in golden(generation) if line[0] is wave32):
-        ((_, _, printed),) = disassemble(code, arch=generation, wave32=wave32)
+        ((_, _, printed),) = disassemble(code, arch=generation, wave32=wave32, halves=True)
         if printed != text:
             wrong.append((code.hex(), text, printed))
     assert wrong == []
@@ -49,6 +49,26 @@ def test_the_golden_table_covers_every_encoding(generation: str) -> None:
             assert isinstance(instruction, Instruction)
             seen.add(instruction.encoding)
     assert seen == set(load_table(generation).encodings)
+
+
+@pytest.mark.parametrize(
+    ("code", "named", "plain"),
+    [
+        ("0207 0a64", "v_add_f16_e32 v5.l, v2.l, v3.l", "v_add_f16_e32 v5, v2, v3"),
+        ("8207 0b65", "v_add_f16_e32 v5.h, v2.h, v3.h", "v_add_f16_e32 v5.h, v2.h, v3.h"),
+        ("0500 32d5 0105 0200", "v_add_f16_e64 v5.l, v1.l, v2.l", "v_add_f16_e64 v5, v1, v2"),
+        (
+            "0508 03d7 0105 0200",
+            "v_add_nc_u16 v5.l, v1.h, v2.l op_sel:[1,0,0]",
+            "v_add_nc_u16 v5, v1, v2 op_sel:[1,0,0]",
+        ),
+    ],
+)
+def test_halves_of_gfx12_have_names_when_asked_or_when_nothing_else_tells(code: str, named: str, plain: str) -> None:
+    """LLVM 22, with and without -mattr=+real-true16; without it the second one is no instruction to LLVM."""
+    for halves, text in ((True, named), (False, plain), (None, plain)):
+        ((_, _, printed),) = disassemble(bytes.fromhex(code), arch="gfx1201", halves=halves)
+        assert printed == text
 
 
 def test_instructions_follow_each_other_without_gaps() -> None:

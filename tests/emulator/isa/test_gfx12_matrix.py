@@ -1,6 +1,7 @@
 """Matrix instructions of gfx12 as LLVM emits them, and transposing loads: run by the interpreter, compared with NumPy.
 
-Layouts: AMD GPUOpen, "Using the Matrix Cores of AMD RDNA 4 architecture GPUs".
+Layouts: AMD GPUOpen, "Using the Matrix Cores of AMD RDNA 4 architecture GPUs"; of wave64 Mesa,
+radv_nir_lower_cooperative_matrix.c.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 WAVE64 = "-wavefrontsize32,+wavefrontsize64"
+ORDER = {2: [0, 1], 4: [0, 2, 1, 3]}  # which part of the rows of C each group of 16 lanes has; its own inverse
 
 
 def kernel(declaration: str, body: str, threads: int = 32) -> str:
@@ -65,7 +67,8 @@ def by_rows(matrix: np.ndarray[Any, Any], groups: int = 2) -> np.ndarray[Any, An
 
 def accumulator(matrix: np.ndarray[Any, Any], groups: int = 2) -> np.ndarray[Any, Any]:
     """C and D: lane l holds column l % 16, its group's rows."""
-    return by_rows(np.ascontiguousarray(matrix.T), groups)
+    parts = by_rows(np.ascontiguousarray(matrix.T), groups).reshape(groups, 16, -1)
+    return parts[ORDER[groups]].reshape(16 * groups, -1)
 
 
 def product(bench: Any, source: str, a: Any, b: Any, c: Any, features: str = "", lanes: int = 32) -> Any:
@@ -75,7 +78,8 @@ def product(bench: Any, source: str, a: Any, b: Any, c: Any, features: str = "",
     laid_out = by_rows(a, groups), by_rows(np.ascontiguousarray(b.T), groups), accumulator(c, groups)
     operands = [bench.array(np.ascontiguousarray(matrix)) for matrix in laid_out]
     bench.launch(bench.load(source, features=features), (1,), (lanes,), *operands, out)
-    return np.concatenate(list(bench.read(out, c.dtype.str, groups, 16, 16 // groups)), axis=1).T
+    parts = bench.read(out, c.dtype.str, groups, 16, 16 // groups)
+    return np.concatenate(list(parts[ORDER[groups]]), axis=1).T
 
 
 @pytest.mark.parametrize(("lanes", "features"), [(32, ""), (64, WAVE64)])

@@ -25,24 +25,10 @@ def objects() -> dict[str, bytes]:
     return {name: amdrv.compile_llvm((KERNELS / f"{name}.ll").read_text(), arch="gfx1201") for name in PROGRAMS}
 
 
-def load(bench: Any, blob: bytes, name: str) -> Any:
-    """Place an object's image in the bench's memory; what ``bench.launch`` takes."""
-    code = code_object.parse(blob, "gfx1201")
-    kernel = code.kernel(name)
-    va = bench.memory.allocate(code.image.size_bytes)
-    bench.memory.write(va, code.image.relocate(va))
-    descriptor = kernel.descriptor
-    plain = bench.assemble("bfb00000  s_endpgm")  # of the type that a launch wants
-    plain.pc, plain.rsrc = va + kernel.entry_offset, (descriptor.rsrc1, descriptor.rsrc2, descriptor.rsrc3)
-    plain.lds_bytes, plain.private_bytes = descriptor.group_segment_bytes, descriptor.private_segment_bytes
-    plain.properties = descriptor.properties
-    return plain
-
-
 def test_saxpy(gfx1201_bench: Any, objects: dict[str, bytes]) -> None:
     x, y = (np.random.default_rng(seed).random(5000, np.float32) for seed in (1, 2))
     on_y = gfx1201_bench.array(y)
-    kernel = load(gfx1201_bench, objects["saxpy"], "saxpy")
+    kernel = gfx1201_bench.load_object(objects["saxpy"], "saxpy")
     gfx1201_bench.launch(kernel, (20,), (256,), on_y, gfx1201_bench.array(x), np.float32(2.5), np.int32(5000))
     np.testing.assert_array_equal(gfx1201_bench.read(on_y, "f4", 5000), x * np.float32(2.5) + y)
 
@@ -50,7 +36,7 @@ def test_saxpy(gfx1201_bench: Any, objects: dict[str, bytes]) -> None:
 def test_matrix_product_through_lds_tiles(gfx1201_bench: Any, objects: dict[str, bytes]) -> None:
     a, b = (np.random.default_rng(seed).integers(-8, 8, (64, 64)).astype("f4") for seed in (3, 4))
     out = gfx1201_bench.array(np.zeros((64, 64), "f4"))
-    kernel = load(gfx1201_bench, objects["matmul"], "matmul")
+    kernel = gfx1201_bench.load_object(objects["matmul"], "matmul")
     operands = gfx1201_bench.array(a), gfx1201_bench.array(b)
     gfx1201_bench.launch(kernel, (2, 2), (32, 8), out, *operands, np.int32(64))
     np.testing.assert_array_equal(gfx1201_bench.read(out, "f4", 64, 64), a @ b)
@@ -59,7 +45,7 @@ def test_matrix_product_through_lds_tiles(gfx1201_bench: Any, objects: dict[str,
 def test_sum_as_a_tree_with_barriers(gfx1201_bench: Any, objects: dict[str, bytes]) -> None:
     x = np.random.default_rng(5).integers(-50, 50, 4096).astype("f4")
     out = gfx1201_bench.array(np.zeros(4, "f4"))
-    kernel = load(gfx1201_bench, objects["reduce"], "reduce")
+    kernel = gfx1201_bench.load_object(objects["reduce"], "reduce")
     gfx1201_bench.launch(kernel, (4,), (256,), out, gfx1201_bench.array(x), np.int32(4096))
     np.testing.assert_array_equal(gfx1201_bench.read(out, "f4", 4), x.reshape(4, 1024).sum(axis=1))
 
@@ -67,7 +53,7 @@ def test_sum_as_a_tree_with_barriers(gfx1201_bench: Any, objects: dict[str, byte
 def test_histogram_by_atomics(gfx1201_bench: Any, objects: dict[str, bytes]) -> None:
     data = np.random.default_rng(6).normal(128, 40, 8192).clip(0, 255).astype(np.uint8)
     out = gfx1201_bench.array(np.zeros(256, "u4"))
-    kernel = load(gfx1201_bench, objects["histogram"], "histogram")
+    kernel = gfx1201_bench.load_object(objects["histogram"], "histogram")
     gfx1201_bench.launch(kernel, (2,), (256,), out, gfx1201_bench.array(data))
     np.testing.assert_array_equal(gfx1201_bench.read(out, "u4", 256), np.bincount(data, minlength=256))
 
@@ -75,7 +61,7 @@ def test_histogram_by_atomics(gfx1201_bench: Any, objects: dict[str, bytes]) -> 
 def test_mandelbrot_set(gfx1201_bench: Any, objects: dict[str, bytes]) -> None:
     width, height, limit = 64, 32, 40
     out = gfx1201_bench.array(np.zeros((height, width), "u4"))
-    kernel = load(gfx1201_bench, objects["mandelbrot"], "mandelbrot")
+    kernel = gfx1201_bench.load_object(objects["mandelbrot"], "mandelbrot")
     left, top, pixel = np.float32(LEFT), np.float32(TOP), np.float32(WIDTH / width)
     sizes = np.int32(width), np.int32(height)
     gfx1201_bench.launch(kernel, (2, 4), (32, 8), out, *sizes, left, top, pixel, np.int32(limit))

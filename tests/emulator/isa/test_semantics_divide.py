@@ -138,3 +138,12 @@ def test_scale_of_a_division_by_or_of_zero_is_nan_without_a_flag() -> None:
         result, flag = run("v_div_scale_f32", denominator, denominator, numerator)
         assert np.isnan(result.item())
         assert not flag.item()
+
+
+@pytest.mark.parametrize("special", [np.inf, -np.inf, np.nan])
+def test_scale_leaves_a_division_by_infinity_or_nan_alone(special: float) -> None:
+    numerator, denominator = np.ones((1, 1), np.float32), np.full((1, 1), special, np.float32)
+    for operand in (numerator, denominator):
+        result, flag = run("v_div_scale_f32", operand, denominator, numerator)
+        assert np.array_equal(result, operand, equal_nan=True)
+        assert not flag.item()

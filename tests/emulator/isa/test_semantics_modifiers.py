@@ -67,8 +67,10 @@ def test_output_modifier_is_ignored_in_ieee_mode_and_when_denormals_are_kept(mod
     assert np.signbit(got).tolist() == [[False, True]]
 
 
-def test_output_modifier_makes_a_negative_zero_positive() -> None:
-    got = run("v_mul_f32", {"omod": 1}, row("f32", [-0.0]), row("f32", [1.0]), mode=OMOD_MODE)
+@pytest.mark.parametrize(("omod", "value"), [(1, -0.0), (3, -(2.0**-126))])
+def test_output_modifier_leaves_no_negative_zero(omod: int, value: float) -> None:
+    got = run("v_mul_f32", {"omod": omod}, row("f32", [value]), row("f32", [1.0]), mode=OMOD_MODE)
+    assert got.item() == 0
     assert not np.signbit(got).any()
 
 

@@ -1,4 +1,4 @@
-"""Kernels in Triton's language, one for each kind of work: ``python triton_kernels.py FOLDER`` compiles them all.
+"""Kernels in Triton's language, one for each kind of work: ``triton_kernels.py FOLDER [ARCH]`` compiles them all.
 
 For each a code object FOLDER/NAME.hsaco and what a launch needs to know, FOLDER/NAME.json. A process of its own,
 because Triton brings another LLVM than the one that tests use.
@@ -169,7 +169,7 @@ def compile_case(case: Case, arch: str = "gfx1100"):
 def main() -> None:
     folder = pathlib.Path(sys.argv[1])
     for name, case in CASES.items():
-        made = compile_case(case)
+        made = compile_case(case, *sys.argv[2:3])
         about = {"kernel": made.metadata.name, "items": made.metadata.num_warps * LANES, "lds": made.metadata.shared}
         (folder / f"{name}.hsaco").write_bytes(made.asm["hsaco"])
         (folder / f"{name}.json").write_text(json.dumps(about))

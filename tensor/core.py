@@ -1,0 +1,204 @@
+"""What a tensor is: a node of the graph, a device, and, for training, a gradient."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from amdrv.errors import InvalidArgument
+from amdrv.tensor import devices, dtypes, engine, ir
+from amdrv.tensor.dtypes import DType, Scalar
+from amdrv.tensor.ir import Node, Op, Shape
+from amdrv.tensor.storage import Backend, from_numpy, to_numpy
+
+Operand = Any  # a tensor, a Python scalar or something NumPy makes an array of
+
+
+class Core:
+    """The part of a tensor that knows nothing of arithmetic."""
+
+    __slots__ = ("__weakref__", "_leaves", "backend", "grad", "node", "requires_grad")
+    __array_priority__ = 100
+
+    def __init__(self, data: object, device: object = None, requires_grad: bool = False, dtype: object = None) -> None:
+        """A tensor with a copy of ``data``: an array, nested sequences, a scalar, or another tensor.
+
+        ``device`` is "AMD", "CPU" or an open Device; without one the data's own, else "AMD". Floats of Python are
+        float32. Raises InvalidArgument for data that is no array of numbers.
+        """
+        wanted = None if dtype is None else dtypes.of(dtype)
+        self.grad: Self | None = None
+        self.requires_grad = requires_grad
+        self._leaves: frozenset[tuple[Core, Node]] = frozenset()
+        if isinstance(data, Core):
+            self.backend: Backend = data.backend if device is None else devices.backend(device)
+            self.node: Node = data.to(self.backend).node
+            if wanted is not None:
+                self.node = self.node.cast(wanted)
+        elif isinstance(data, (bool, int, float)):
+            self.backend = devices.backend(device)
+            self.node = ir.const(wanted or dtypes.of_scalar(data), data)
+        else:
+            self.backend = devices.backend(device)
+            self.node = self._from_array(data, wanted)
+        if requires_grad and not self.dtype.is_float:
+            raise InvalidArgument(f"only floats have gradients, not {self.dtype}")
+
+    def _from_array(self, data: object, wanted: DType | None) -> Node:
+        try:
+            array = np.asarray(data)
+        except ValueError as error:
+            raise InvalidArgument(f"a tensor is made from numbers in a regular shape: {error}") from None
+        if wanted is None and not hasattr(data, "dtype") and array.dtype == np.float64:
+            wanted = dtypes.float32
+        own = dtypes.of(array.dtype)
+        if wanted is not None and wanted is not own:
+            with np.errstate(all="ignore"):
+                array = array.astype(wanted.numpy)
+        return from_numpy(self.backend, array, wanted or own)
+
+    def _new(self, node: Node, *others: Core) -> Self:
+        """A tensor computed from this one and others."""
+        made = object.__new__(type(self))
+        made.node, made.backend, made.grad, made.requires_grad = node, self.backend, None, False
+        made._leaves = self._own_leaves().union(*(other._own_leaves() for other in others))
+        return made
+
+    def _own_leaves(self) -> frozenset[tuple[Core, Node]]:
+        return self._leaves | {(self, self.node)} if self.requires_grad else self._leaves
+
+    # -- what it is ----------------------------------------------------------------------------------------------------
+
+    @property
+    def shape(self) -> Shape:
+        return self.node.shape
+
+    @property
+    def dtype(self) -> DType:
+        return self.node.dtype
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def device(self) -> str:
+        """ "AMD" or "CPU"."""
+        return self.backend.name
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise TypeError("a tensor without axes has no length")
+        return self.shape[0]
+
+    def __repr__(self) -> str:
+        state = "" if self.node.op is Op.BUFFER else " lazy"
+        return f"<Tensor {self.shape} {self.dtype} on {self.device}{state}>"
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    # -- values --------------------------------------------------------------------------------------------------------
+
+    def realize(self, *others: Core) -> Self:
+        """Compute the values now, together with those of other tensors of the same device."""
+        tensors = (self, *others)
+        for tensor, node in zip(tensors, engine.realise([t.node for t in tensors], self.backend), strict=True):
+            if tensor.requires_grad or not tensor._leaves:
+                tensor.node = node
+        return self
+
+    def numpy(self) -> NDArray[Any]:
+        """A copy as a NumPy array."""
+        self.realize()
+        return to_numpy(engine.realise([self.node], self.backend)[0])
+
+    def item(self) -> Scalar:
+        """The value of a tensor with one element."""
+        if self.size != 1:
+            raise InvalidArgument(f"item() wants one element; the shape is {self.shape}")
+        found: Scalar = self.numpy().reshape(()).item()
+        return found
+
+    def tolist(self) -> Any:
+        """The values as nested lists."""
+        return self.numpy().tolist()
+
+    def __bool__(self) -> bool:
+        return bool(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __index__(self) -> int:
+        if self.dtype.is_float:
+            raise TypeError(f"{self.dtype} is no index")
+        return int(self.item())
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        found = self.numpy()
+        return found if dtype is None else found.astype(dtype)
+
+    def __dlpack__(self, **options: Any) -> Any:
+        """The values for another library, as a copy in host memory."""
+        return self.numpy().__dlpack__(**options)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return (1, 0)  # DLPack: kDLCPU
+
+    def to(self, device: object) -> Self:
+        """The same values on another device."""
+        backend = devices.backend(device)
+        if backend is self.backend:
+            return self
+        made = self._new(Node(Op.COPY, self.dtype, (self.node,), backend))
+        made.backend = backend
+        return made
+
+    def assign(self, other: Core) -> Self:
+        """Take over another tensor's values, as an optimiser's step does. Raises InvalidArgument for another shape."""
+        if other.shape != self.shape or other.dtype is not self.dtype:
+            raise InvalidArgument(f"assign {other.dtype}{other.shape} to {self.dtype}{self.shape}")
+        self.node = other.node
+        return self
+
+    def detach(self) -> Self:
+        """The same values, through which no gradient goes."""
+        made = self._new(Node(Op.DETACH, self.dtype, (self.node,)))
+        made._leaves = frozenset()
+        return made
+
+    def contiguous(self) -> Self:
+        """The same values in a buffer of their own."""
+        return self._new(Node(Op.CONTIGUOUS, self.dtype, (self.node,)))
+
+    def _operand(self, value: Operand, dtype: DType | None = None) -> Self:
+        """A tensor from what stands beside this one in an operation."""
+        if isinstance(value, type(self)):
+            return value
+        if isinstance(value, (bool, int, float)):
+            wanted = dtype or dtypes.promote_scalar(self.dtype, value)
+            made = self._new(ir.const(wanted, value))
+            made._leaves = frozenset()
+            return made
+        return type(self)(value, device=self.backend)
+
+
+def check_axes(axes: int | Sequence[int] | None, ndim: int, what: str) -> tuple[int, ...]:
+    """Axes counted from the front, all of them for None. Raises InvalidArgument naming the operation."""
+    given = range(ndim) if axes is None else (axes,) if isinstance(axes, int) else tuple(axes)
+    found = tuple(axis + ndim if axis < 0 else axis for axis in given)
+    if any(not 0 <= axis < ndim for axis in found) or len(set(found)) != len(found):
+        raise InvalidArgument(f"{what}: axes {axes} of a tensor with {ndim} axes")
+    return found

@@ -1,0 +1,235 @@
+"""From lazy nodes to arrays in memory: plan once, run as often as wanted.
+
+Graphs that differ only in which buffers they read share a plan. A plan is a list of steps and a place in one block of
+memory for every temporary array; arrays that are never needed at the same time share bytes.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from amdrv.errors import InvalidArgument
+from amdrv.tensor import dtypes, simplify, spec
+from amdrv.tensor.ir import Node, Op, toposort
+from amdrv.tensor.lower import Kernel
+from amdrv.tensor.memory_plan import Interval, place
+from amdrv.tensor.schedule import kernels, size_bytes
+from amdrv.tensor.storage import Backend, Memory, Program, Storage, buffer_node
+
+PLANS_MAX = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a step finds a buffer: an argument, a result, or bytes of the temporary block of a device."""
+
+    kind: str  # "argument", "result", "temporary"
+    number: int  # which one, or the offset in bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedStep:
+    """A program on buffers, or a copy between devices (``program`` is None, sources are result and source)."""
+
+    backend: Backend
+    program: Program | None
+    kernel: Kernel | None
+    places: tuple[Place, ...]
+    backends: tuple[Backend, ...]
+    copied_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How to compute results from arguments."""
+
+    steps: tuple[PlannedStep, ...]
+    results: tuple[tuple[Backend, Node], ...]
+    temporary_bytes: Mapping[Backend, int]
+    seconds: Mapping[str, float]  # what each stage took
+
+
+@dataclass(slots=True)
+class Timings:
+    """Seconds by stage."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def add(self, stage: str, started: float) -> None:
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - started
+
+
+def realise(nodes: Sequence[Node], backend: Backend) -> list[Node]:
+    """BUFFER nodes with the values of nodes of the tensor graph. ``backend`` is for what has no device of its own."""
+    wanted = [node for node in dict.fromkeys(nodes) if _in_memory(node) is None]
+    if wanted:
+        graph, arguments = canonical(wanted)
+        made = run(plan(graph, backend), arguments)
+        for node, buffer in zip(wanted, made, strict=True):
+            node.buffer = buffer
+    return [found for node in nodes if (found := _in_memory(node)) is not None]
+
+
+def _in_memory(node: Node) -> Node | None:
+    """The buffer with a node's values, if there is one: reshaping is only another way to look at it."""
+    base = node
+    while base.op in (Op.RESHAPE, Op.DETACH) and base.buffer is None:
+        base = base.src[0]
+    found = base if base.op is Op.BUFFER else base.buffer
+    return found if found is None or found.arg[1] == node.shape else buffer_node(found.arg[0], found.dtype, node.shape)
+
+
+def canonical(roots: Sequence[Node]) -> tuple[Node, tuple[Storage, ...]]:
+    """The graph with numbered slots in place of storages, and the storages."""
+    slots: dict[Storage, int] = {}
+    made: dict[Node, Node] = {}
+    for node in toposort(roots, lambda node: node.buffer is not None):
+        if node.op is Op.BUFFER:
+            storage, shape = node.arg
+            number = slots.setdefault(storage, len(slots))
+            made[node] = Node(Op.BUFFER, node.dtype, (), ((number, storage.backend), shape))
+            continue
+        sources = []
+        for source in node.src:
+            if source not in made and source.buffer is not None:
+                storage, shape = source.buffer.arg
+                number = slots.setdefault(storage, len(slots))
+                made[source] = Node(Op.BUFFER, source.dtype, (), ((number, storage.backend), shape))
+            sources.append(made[source])
+        made[node] = Node(node.op, node.dtype, tuple(sources), node.arg)
+    return Node(Op.SINK, dtypes.bool_, tuple(made[root] for root in roots)), tuple(slots)
+
+
+def devices_of(order: Sequence[Node], default: Backend) -> dict[Node, Backend]:
+    """The device on which each node is computed. Raises InvalidArgument when sources are on different ones."""
+    found: dict[Node, Backend | None] = {}
+    for node in order:
+        if node.op is Op.BUFFER:
+            found[node] = node.arg[0][1]
+            continue
+        if node.op is Op.COPY:
+            found[node] = node.arg
+            continue
+        there = {device for source in node.src if (device := found[source]) is not None}
+        if len(there) > 1 and node.op is not Op.SINK:
+            raise InvalidArgument(f"{node.op} of tensors on different devices: {', '.join(sorted(d.name for d in there))}")
+        found[node] = next(iter(there)) if len(there) == 1 else None
+    return {node: device or default for node, device in found.items()}
+
+
+@functools.lru_cache(PLANS_MAX)
+def plan(graph: Node, backend: Backend) -> Plan:
+    """Schedule and compile a graph with numbered slots."""
+    timings = Timings()
+    started = time.perf_counter()
+    graph = simplify.simplify(graph)
+    outputs = graph.src
+    timings.add("simplify", started)
+    started = time.perf_counter()
+    steps = kernels(outputs)
+    timings.add("schedule", started)
+    order = list(toposort(outputs))
+    where = devices_of(order, backend)
+    places, sizes = _places(outputs, steps, where)
+    planned = []
+    for step in steps:
+        if isinstance(step, Node):
+            pair = (step, step.src[0])
+            planned.append(
+                PlannedStep(where[step], None, None, tuple(places[n] for n in pair), tuple(where[n] for n in pair), size_bytes(step))
+            )
+            continue
+        device = where[step.results[0]]
+        started = time.perf_counter()
+        program = compiled(step, device)
+        timings.add("compile", started)
+        spots = tuple(places[node] for node in step.buffers)
+        planned.append(PlannedStep(device, program, step, spots, (device,) * len(spots)))
+    return Plan(tuple(planned), tuple((where[node], node) for node in outputs), sizes, timings.seconds)
+
+
+def compiled(kernel: Kernel, backend: Backend) -> Program:
+    """The program of a kernel; kernels with the same body share it."""
+    return _program(kernel.body, len(kernel.buffers), backend)
+
+
+@functools.lru_cache(4 * PLANS_MAX)
+def _program(body: Node, buffers: int, backend: Backend) -> Program:
+    spec.check_kernel(body)
+    return backend.compile(Kernel(body, (body,) * buffers, ()))
+
+
+def _places(
+    outputs: Sequence[Node], steps: Sequence[Kernel | Node], where: Mapping[Node, Backend]
+) -> tuple[dict[Node, Place], dict[Backend, int]]:
+    """A place for every buffer, and how many temporary bytes each device needs."""
+    places: dict[Node, Place] = {node: Place("result", number) for number, node in reversed(list(enumerate(outputs)))}
+    first: dict[Node, int] = {}
+    last: dict[Node, int] = {}
+    for number, step in enumerate(steps):
+        used = (step, *step.src) if isinstance(step, Node) else step.buffers
+        for node in used:
+            if node.op is Op.BUFFER:
+                places[node] = Place("argument", node.arg[0][0])
+            elif node not in places or node in first:
+                first.setdefault(node, number)
+                last[node] = number
+                places[node] = Place("temporary", 0)
+    sizes: dict[Backend, int] = {}
+    for device in dict.fromkeys(where[node] for node in first):
+        mine = [node for node in first if where[node] is device]
+        intervals = [Interval(first[node], last[node], size_bytes(node)) for node in mine]
+        offsets, sizes[device] = place(intervals)
+        places.update((node, Place("temporary", offset)) for node, offset in zip(mine, offsets, strict=True))
+    return places, sizes
+
+
+def run(found: Plan, arguments: Sequence[Storage]) -> list[Node]:
+    """Compute a plan's results from arrays in memory."""
+    results: list[Storage] = []
+    for device, node in found.results:
+        size = size_bytes(node)
+        results.append(Storage(device, device.allocate(size) if size else None))
+    blocks: dict[Backend, Memory] = {
+        device: device.allocate(size) for device, size in found.temporary_bytes.items() if size
+    }
+    for step in found.steps:
+        if step.program is None:
+            _copy(step, arguments, results, blocks)
+        else:
+            step.program.run([_address(spot, step.backend, arguments, results, blocks) for spot in step.places])
+    nodes = [node for _, node in found.results]
+    return [buffer_node(storage, node.dtype, node.shape) for storage, node in zip(results, nodes, strict=True)]
+
+
+def _address(
+    spot: Place,
+    device: Backend,
+    arguments: Sequence[Storage],
+    results: Sequence[Storage],
+    blocks: Mapping[Backend, Memory],
+) -> int:
+    if spot.kind == "argument":
+        return arguments[spot.number].address
+    return results[spot.number].address if spot.kind == "result" else blocks[device].address + spot.number
+
+
+def _copy(
+    step: PlannedStep, arguments: Sequence[Storage], results: Sequence[Storage], blocks: Mapping[Backend, Memory]
+) -> None:
+    """Copy an array through this process."""
+    to, source = step.places
+
+    def memory(spot: Place, device: Backend) -> tuple[Memory, int]:
+        if spot.kind == "temporary":
+            return blocks[device], spot.number
+        found = (arguments if spot.kind == "argument" else results)[spot.number].memory
+        if found is None:
+            raise InvalidArgument("an array without elements has nothing to copy")
+        return found, 0
+
+    (target, target_offset), (origin, origin_offset) = memory(to, step.backends[0]), memory(source, step.backends[1])
+    target.write(origin.read(step.copied_bytes, origin_offset), target_offset)

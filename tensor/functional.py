@@ -1,0 +1,200 @@
+"""What networks are made of: matrix products, convolution, pooling, normalisation, attention, losses."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Self
+
+from amdrv.errors import InvalidArgument
+from amdrv.tensor import dtypes
+from amdrv.tensor.core import Core
+from amdrv.tensor.indexing import Indexing
+
+
+def pair(value: int | Sequence[int], count: int = 2) -> tuple[int, ...]:
+    """One number for each spatial axis."""
+    return (value,) * count if isinstance(value, int) else tuple(value)
+
+
+class Functional(Indexing):
+    """Operations on whole arrays. Each is a view, a product and a sum, which the scheduler makes one kernel of."""
+
+    __slots__ = ()
+
+    def matmul(self, other: Any, dtype: object = None) -> Self:
+        """The matrix product over the last axis and the other's second to last; further axes go together.
+
+        Raises InvalidArgument naming both shapes when they do not fit.
+        """
+        b = self._operand(other)
+        if not self.ndim or not b.ndim or self.shape[-1] != b.shape[max(-2, -b.ndim)]:
+            raise InvalidArgument(f"matmul: shapes {self.shape} and {b.shape} do not fit")
+        if self.ndim == 1 or b.ndim == 1:
+            left = self.unsqueeze(0) if self.ndim == 1 else self
+            found = left.matmul(b.unsqueeze(1) if b.ndim == 1 else b, dtype)
+            found = found.squeeze(-1) if b.ndim == 1 else found
+            return found.squeeze(-1 if b.ndim == 1 else -2) if self.ndim == 1 else found
+        wanted = dtypes.of(dtype) if dtype else dtypes.promote(self.dtype, b.dtype)
+        x, y = self.cast(wanted).unsqueeze(-2), b.cast(wanted).transpose().unsqueeze(-3)
+        if wanted is dtypes.bool_:
+            return (x & y).any(-1)
+        return (x * y).sum(-1, dtype=wanted)
+
+    __matmul__ = matmul
+
+    def __rmatmul__(self, other: Any) -> Self:
+        return self._operand(other).matmul(self)
+
+    dot = matmul
+
+    def einsum(self, formula: str, *others: Core) -> Self:
+        """Einstein's summation; this tensor is the first operand. Raises InvalidArgument for a formula that does not fit."""
+        left, arrow, right = formula.replace(" ", "").partition("->")
+        terms = left.split(",")
+        parts = (self, *(self._operand(other) for other in others))
+        if len(terms) != len(parts) or any(len(t) != p.ndim or "." in t for t, p in zip(terms, parts, strict=False)):
+            raise InvalidArgument(f"einsum {formula!r}: operands of shapes {', '.join(str(p.shape) for p in parts)}")
+        letters = sorted(set("".join(terms)))
+        if not arrow:
+            right = "".join(letter for letter in letters if left.count(letter) == 1)
+        if not set(right) <= set(letters) or len(set(right)) != len(right):
+            raise InvalidArgument(f"einsum {formula!r}: the result names what no operand has, or a name twice")
+        order = [*right, *(letter for letter in letters if letter not in right)]
+        product: Self | None = None
+        for term, part in zip(terms, parts, strict=True):
+            term, part = _diagonals(term, part)
+            present = [letter for letter in order if letter in term]
+            moved = part.permute([term.index(letter) for letter in present])
+            moved = moved.reshape([moved.shape[present.index(x)] if x in present else 1 for x in order])
+            product = moved if product is None else product * moved
+        if product is None:
+            raise InvalidArgument(f"einsum {formula!r} has no operands")
+        summed = tuple(range(len(right), len(order)))
+        return product.sum(summed, dtype=product.dtype) if summed else product
+
+    def linear(self, weight: Core, bias: Core | None = None) -> Self:
+        """x times the transposed weight (outputs × inputs), plus a bias."""
+        found = self.matmul(self._operand(weight).transpose())
+        return found if bias is None else found + bias
+
+    def _windows(self, size: tuple[int, ...], stride: tuple[int, ...], dilation: tuple[int, ...]) -> Self:
+        """Sliding windows over the last axes: (…, out…, kernel…)."""
+        found = self
+        first = self.ndim - len(size)
+        for k, (n, step, apart) in enumerate(zip(size, stride, dilation, strict=True)):
+            found = found.window(first + k, n, step, apart)
+        return found
+
+    def _padded(self, padding: int | Sequence[int], count: int, value: float = 0) -> Self:
+        """Padding of the last axes: one number, one an axis, or (before…, after…)."""
+        given = pair(padding, count)
+        sides = list(zip(given[:count], given[-count:], strict=True))
+        return self.pad([*[(0, 0)] * (self.ndim - count), *sides], value)
+
+    def conv(
+        self,
+        weight: Core,
+        bias: Core | None = None,
+        stride: int | Sequence[int] = 1,
+        padding: int | Sequence[int] = 0,
+        dilation: int | Sequence[int] = 1,
+        groups: int = 1,
+    ) -> Self:
+        """Convolution (cross-correlation) of (batch, channels, …) with (outputs, channels / groups, …).
+
+        Raises InvalidArgument naming both shapes when they do not fit.
+        """
+        w = self._operand(weight)
+        count = self.ndim - 2
+        outputs, channels = w.shape[:2]
+        if w.ndim != self.ndim or channels * groups != self.shape[1] or outputs % groups:
+            raise InvalidArgument(f"conv: input {self.shape}, weight {w.shape}, groups {groups} do not fit")
+        size = w.shape[2:]
+        found = self._padded(padding, count)._windows(size, pair(stride, count), pair(dilation, count))
+        batch, out = self.shape[0], found.shape[2 : 2 + count]
+        x = found.reshape((batch, groups, 1, channels, *out, *size))
+        order = (0, 1, 2, *range(4, 4 + count), 3, *range(4 + count, 4 + 2 * count))
+        kernel = w.reshape((1, groups, outputs // groups, *(1,) * count, channels, *size))
+        summed = tuple(range(3 + count, 4 + 2 * count))
+        result = (x.permute(order) * kernel).sum(summed, dtype=dtypes.promote(self.dtype, w.dtype))
+        result = result.reshape((batch, outputs, *out))
+        return result if bias is None else result + self._operand(bias).reshape((1, outputs, *(1,) * count))
+
+    conv2d = conv
+
+    def _pool_windows(self, size: Any, stride: Any, padding: Any, dilation: Any, value: float) -> tuple[Self, tuple[int, ...]]:
+        count = len(size) if not isinstance(size, int) else self.ndim - 2
+        kernel = pair(size, count)
+        steps = kernel if stride is None else pair(stride, count)
+        found = self._padded(padding, count, value)._windows(kernel, steps, pair(dilation, count))
+        return found, tuple(range(found.ndim - count, found.ndim))
+
+    def max_pool(self, size: Any = 2, stride: Any = None, padding: Any = 0, dilation: Any = 1) -> Self:
+        """The greatest of each window of the last axes."""
+        least = float(self.dtype.limits[0])
+        found, axes = self._pool_windows(size, stride, padding, dilation, least)
+        return found.max(axes)
+
+    def avg_pool(self, size: Any = 2, stride: Any = None, padding: Any = 0, count_include_pad: bool = True) -> Self:
+        """The mean of each window of the last axes."""
+        found, axes = self._pool_windows(size, stride, padding, 1, 0)
+        if count_include_pad or padding == 0:
+            return found.mean(axes)
+        ones = self._operand(1.0, self.dtype).expand(self.shape)
+        return found.sum(axes) / ones._pool_windows(size, stride, padding, 1, 0)[0].sum(axes)
+
+    def attention(self, key: Core, value: Core, mask: Core | None = None, causal: bool = False) -> Self:
+        """Scaled dot-product attention; this tensor is the query, (…, length, width).
+
+        ``mask`` is true where a key may be seen, or is added to the scores.
+        """
+        k, v = self._operand(key), self._operand(value)
+        scores = self.matmul(k.transpose()) * (1 / math.sqrt(self.shape[-1]))
+        if causal:
+            length, keys = scores.shape[-2:]
+            seen = self._position(keys) <= self._position(length).reshape(length, 1) + (keys - length)
+            scores = seen.where(scores, self._operand(-math.inf, scores.dtype))
+        if mask is not None:
+            given = self._operand(mask)
+            hidden = self._operand(-math.inf, scores.dtype)
+            scores = given.where(scores, hidden) if given.dtype is dtypes.bool_ else scores + given
+        return scores.softmax(-1).matmul(v)
+
+    def batchnorm(self, weight: Any, bias: Any, mean: Core, var: Core, eps: float = 1e-5) -> Self:
+        """Normalised along axis 1 with given statistics."""
+        shape = (1, -1, *(1,) * (self.ndim - 2))
+        m, v = self._operand(mean).reshape(shape), self._operand(var).reshape(shape)
+        found = (self - m) * (v + eps).rsqrt()
+        found = found if weight is None else found * self._operand(weight).reshape(shape)
+        return found if bias is None else found + self._operand(bias).reshape(shape)
+
+    def cross_entropy(self, target: Core, axis: int = 1) -> Self:
+        """The mean of -log(softmax) at the target classes. ``target``: integers without the class axis."""
+        logs = self.log_softmax(axis).transpose(axis, -1)
+        classes = self._position(logs.shape[-1])
+        wanted = self._operand(target).unsqueeze(-1).cast(classes.dtype) == classes
+        picked = wanted.where(logs, self._operand(0.0, logs.dtype)).sum(-1)
+        return -picked.mean()
+
+    def mse_loss(self, target: Any) -> Self:
+        """The mean squared difference."""
+        return (self - target).square().mean()
+
+    def binary_cross_entropy_with_logits(self, target: Any) -> Self:
+        """The mean of -log(sigmoid) for labels between 0 and 1."""
+        return (self.softplus() - self * target).mean()
+
+
+def _diagonals(term: str, part: Any) -> tuple[str, Any]:
+    """An operand of einsum without repeated names: the diagonal stays."""
+    for letter in dict.fromkeys(term):
+        while term.count(letter) > 1:
+            a = term.index(letter)
+            b = term.index(letter, a + 1)
+            n = part.shape[a]
+            same = part._position(n).reshape((n, *(1,) * (b - a - 1), 1)) == part._position(n)
+            same = same.reshape((n, *(1,) * (b - a - 1), n, *(1,) * (part.ndim - b - 1)))
+            part = same.where(part, part._operand(0, part.dtype)).sum(b, dtype=part.dtype)
+            term = term[:b] + term[b + 1 :]
+    return term, part

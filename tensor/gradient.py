@@ -1,0 +1,202 @@
+"""Gradients: one rule for each operation, as a transformation of the graph.
+
+A rule is matched like any other. It gives one gradient for each source of the node, or None where there is none; ``g``
+is the gradient of the node itself.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from amdrv.errors import Unsupported
+
+from amdrv.tensor.ir import Node, Op, const, toposort, where
+from amdrv.tensor.patterns import Rule, RuleSet, node, var
+
+Gradients = tuple[Node | None, ...]
+
+
+def _zero(like: Node) -> Node:
+    return const(like.dtype, 0.0)
+
+
+def _pow(g: Node, found: Node, x: Node, y: Node) -> Gradients:
+    below = Node(Op.POW, x.dtype, (x, y - 1.0))
+    logs = where(x > 0.0, x, const(x.dtype, 1.0)).unary(Op.LOG)
+    return g * y * below, None if y.op is Op.CONST else g * found * logs
+
+
+def _extreme(g: Node, found: Node, x: Node, y: Node) -> Gradients:
+    """To the source that was taken; half to each of equal ones."""
+    half = where(x.eq(y), g * 0.5, _zero(g))
+    return where(x.eq(found), g, _zero(g)) - half, where(y.eq(found), g, _zero(g)) - half
+
+
+def _reshape(g: Node, found: Node, x: Node) -> Gradients:
+    return (Node(Op.RESHAPE, g.dtype, (g,), x.shape),)
+
+
+def _permute(g: Node, found: Node, x: Node) -> Gradients:
+    return (Node(Op.PERMUTE, g.dtype, (g,), tuple(found.arg.index(axis) for axis in range(len(found.arg)))),)
+
+
+def _expand(g: Node, found: Node, x: Node) -> Gradients:
+    if not x.shape:
+        summed = _sum(g, tuple(range(len(g.shape))))
+        return (Node(Op.RESHAPE, g.dtype, (summed,), ()),)
+    return (_sum(g, tuple(axis for axis, (a, b) in enumerate(zip(x.shape, g.shape, strict=True)) if a != b)),)
+
+
+def _sum(g: Node, axes: tuple[int, ...]) -> Node:
+    return Node(Op.REDUCE, g.dtype, (g,), (Op.ADD, axes)) if axes else g
+
+
+def _pad(g: Node, found: Node, x: Node) -> Gradients:
+    cut = tuple((before, between + 1, n) for (before, _, between), n in zip(found.arg, x.shape, strict=True))
+    return (Node(Op.SLICE, g.dtype, (g,), cut),)
+
+
+def _slice(g: Node, found: Node, x: Node) -> Gradients:
+    """Elements that were left out have gradient zero."""
+    backwards = tuple((length - 1, -1, length) if step < 0 else (0, 1, length) for _, step, length in found.arg)
+    turned = Node(Op.SLICE, g.dtype, (g,), backwards) if any(step < 0 for _, step, _ in found.arg) else g
+    widths = []
+    for (start, step, length), n in zip(found.arg, x.shape, strict=True):
+        first = start if step > 0 else start + step * (length - 1)
+        covered = (length - 1) * abs(step) + 1 if length else 0
+        widths.append((first, n - first - covered, abs(step) - 1))
+    return (Node(Op.PAD, g.dtype, (turned,), tuple(widths)),)
+
+
+def _window(g: Node, found: Node, x: Node) -> Gradients:
+    """Each element is in several windows, once at each place of a window: the sum over the places."""
+    axis, size, stride, dilation = found.arg
+    n, count = x.shape[axis], g.shape[axis]
+    total: Node | None = None
+    for place in range(size):
+        cut = tuple((place, 1, 1) if a == len(g.shape) - 1 else (0, 1, m) for a, m in enumerate(g.shape))
+        part = Node(Op.RESHAPE, g.dtype, (Node(Op.SLICE, g.dtype, (g,), cut),), g.shape[:-1])
+        before = place * dilation
+        after = n - before - ((count - 1) * stride + 1)
+        widths = tuple((before, after, stride - 1) if a == axis else (0, 0, 0) for a in range(len(x.shape)))
+        part = Node(Op.PAD, g.dtype, (part,), widths)
+        total = part if total is None else total + part
+    return (total,)
+
+
+def _take(g: Node, found: Node) -> Gradients:
+    """Every element of the source collects what was taken of it."""
+    source, *indices = found.src
+    rank, looked = len(indices[0].shape), len(indices)
+    shape = (*source.shape[:looked], *g.shape)
+    at = Node(Op.EXPAND, g.dtype, (_front(g, looked),), shape)
+    for axis, index in enumerate(indices):
+        wide = _front(index, looked)
+        wide = Node(Op.RESHAPE, index.dtype, (wide,), (*wide.shape, *(1,) * (len(shape) - looked - rank)))
+        wide = Node(Op.EXPAND, index.dtype, (wide,), shape)
+        own = Node(Op.IOTA, index.dtype, (), (shape, axis))
+        at = where(wide.eq(own), at, _zero(at))
+    summed = _sum(at, tuple(range(looked, looked + rank)))
+    return (Node(Op.RESHAPE, g.dtype, (summed,), source.shape), *(None for _ in indices))
+
+
+def _front(node: Node, axes: int) -> Node:
+    return Node(Op.RESHAPE, node.dtype, (node,), (1,) * axes + node.shape)
+
+
+def _reduce(g: Node, found: Node, x: Node) -> Gradients:
+    op, _ = found.arg
+    wide = Node(Op.EXPAND, g.dtype, (g,), x.shape)
+    if op is Op.ADD:
+        return (wide,)
+    result = Node(Op.EXPAND, x.dtype, (found,), x.shape)
+    if op is Op.MUL:
+        return (wide * result / x,)
+    hit = x.eq(result).cast(x.dtype)
+    shares = Node(Op.EXPAND, x.dtype, (_sum(hit, found.arg[1]),), x.shape)
+    return (hit * wide / shares,)
+
+
+def _cast(g: Node, found: Node, x: Node) -> Gradients:
+    return (g.cast(x.dtype) if x.dtype.is_float else None,)
+
+
+x, y, c = var("x"), var("y"), var("c")
+RULES = RuleSet(
+    [
+        Rule("add", x + y, lambda g: (g, g)),
+        Rule("subtract", x - y, lambda g: (g, -g)),
+        Rule("multiply", node(Op.MUL, x, y), lambda g, found: (g * found.src[1], g * found.src[0])),
+        Rule("divide", x / y, lambda g, x, y: (g / y, -(g * x) / (y * y))),
+        Rule("negate", -x, lambda g: (-g,)),
+        Rule("power", (x**y).named("found"), _pow),
+        Rule("maximum", node(Op.MAX, x, y), lambda g, found: _extreme(g, found, *found.src)),
+        Rule("minimum", node(Op.MIN, x, y), lambda g, found: _extreme(g, found, *found.src)),
+        Rule("where", node(Op.WHERE, c, x, y), lambda g, c: (None, where(c, g, _zero(g)), where(c, _zero(g), g))),
+        Rule("square root", node(Op.SQRT, x), lambda g, found: (g * 0.5 / found,)),
+        Rule("exp", node(Op.EXP, x), lambda g, found: (g * found,)),
+        Rule("exp2", node(Op.EXP2, x), lambda g, found: (g * found * math.log(2),)),
+        Rule("log", node(Op.LOG, x), lambda g, x: (g / x,)),
+        Rule("log2", node(Op.LOG2, x), lambda g, x: (g / (x * math.log(2)),)),
+        Rule("sine", node(Op.SIN, x), lambda g, x: (g * x.unary(Op.COS),)),
+        Rule("cosine", node(Op.COS, x), lambda g, x: (-(g * x.unary(Op.SIN)),)),
+        Rule("erf", node(Op.ERF, x), lambda g, x: (g * (-(x * x)).unary(Op.EXP) * (2 / math.sqrt(math.pi)),)),
+        Rule("floor", node(Op.FLOOR, x), lambda: (None,)),
+        Rule("round", node(Op.RINT, x), lambda: (None,)),
+        Rule("cast", node(Op.CAST, x, name="found"), _cast),
+        Rule("reshape", node(Op.RESHAPE, x, name="found"), _reshape),
+        Rule("permute", node(Op.PERMUTE, x, name="found"), _permute),
+        Rule("expand", node(Op.EXPAND, x, name="found"), _expand),
+        Rule("pad", node(Op.PAD, x, name="found"), _pad),
+        Rule("slice", node(Op.SLICE, x, name="found"), _slice),
+        Rule("window", node(Op.WINDOW, x, name="found"), _window),
+        Rule("take", node(Op.TAKE), _take),
+        Rule("reduce", node(Op.REDUCE, x, name="found"), _reduce),
+        Rule("contiguous", node(Op.CONTIGUOUS, x), lambda g: (g,)),
+        Rule("copy", node(Op.COPY, x, name="found"), lambda g, found: (_copy_back(g, found),)),
+    ]
+)
+NO_GRADIENT = frozenset({Op.DETACH, Op.LT, Op.EQ, Op.IOTA, Op.BITCAST, Op.AND, Op.OR, Op.XOR, Op.SHL, Op.SHR, Op.IDIV, Op.MOD})
+
+
+def _copy_back(g: Node, found: Node) -> Node:
+    leaf = next((part for part in toposort([found.src[0]]) if part.op is Op.BUFFER), None)
+    if leaf is None:
+        raise Unsupported("the gradient of a copy of something that is on no device")
+    return Node(Op.COPY, g.dtype, (g,), leaf.arg[0].backend)
+
+
+def gradients(result: Node, first: Node, targets: Iterable[Node]) -> dict[Node, Node]:
+    """The gradient of ``result`` for each target that it depends on; ``first`` is its own.
+
+    Raises Unsupported naming an operation that has no rule.
+    """
+    wanted = set(targets)
+    order = list(toposort([result]))
+    leads: set[Node] = set(wanted)
+    for found in order:
+        if found.op not in NO_GRADIENT and any(source in leads for source in found.src):
+            leads.add(found)
+    known: dict[Node, Node] = {result: _shaped(first, result)}
+    for found in reversed(order):
+        g = known.get(found)
+        if g is None or found not in leads or not found.src or found.op in NO_GRADIENT:
+            continue
+        rule = next(iter(RULES.about(found.op)), None)
+        parts = rule.apply(found, {"g": g, "found": found}) if rule is not None else None
+        if parts is None:
+            raise Unsupported(f"no gradient of {found.op}")
+        for source, part in zip(found.src, parts, strict=True):
+            if part is not None and source in leads:
+                known[source] = known[source] + part if source in known else part
+    return {node: known[node] for node in wanted if node in known}
+
+
+def _shaped(gradient: Node, like: Node) -> Node:
+    """A gradient with the shape of what it belongs to, which a constant has not."""
+    if gradient.op is Op.CONST and like.shape:
+        return Node(Op.EXPAND, gradient.dtype, (gradient,), like.shape)
+    return gradient
+
+

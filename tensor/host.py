@@ -1,0 +1,260 @@
+"""The host as a device: kernels in vector instructions, outer loops spread over threads.
+
+Objects are kept on disk under the hash of their IR and of what made them, so a kernel is compiled once per machine.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import os
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import llvmlite
+import numpy as np
+from llvmlite import binding
+from llvmlite.binding import orcjit
+from numpy.typing import NDArray
+from platformdirs import user_cache_path
+
+from amdrv.errors import Unsupported
+from amdrv.tensor import optimise
+from amdrv.tensor.decompose import decompose
+from amdrv.tensor.emit import Dialect, Emitter
+from amdrv.tensor.ir import Axis, Node, Op, toposort
+from amdrv.tensor.lower import Kernel
+from amdrv.tensor.optimise import Machine, Nest
+
+ALIGN_BYTES = 128
+THREAD_WORK_MIN = 1 << 16  # operations below which starting threads costs more than it saves
+DIALECT = Dialect(pointer="ptr", index_bits=64)
+
+
+# -- memory ------------------------------------------------------------------------------------------------------------
+
+
+class HostMemory:
+    """Bytes of this process, aligned for vectors."""
+
+    def __init__(self, size_bytes: int) -> None:
+        raw = np.empty(size_bytes + ALIGN_BYTES, np.uint8)
+        start = -raw.ctypes.data % ALIGN_BYTES
+        self.view: NDArray[np.uint8] = raw[start : start + size_bytes]
+        self.address = raw.ctypes.data + start
+        self.size_bytes = size_bytes
+
+    def write(self, data: NDArray[np.uint8], offset: int = 0) -> None:
+        self.view[offset : offset + data.size] = data
+
+    def read(self, size_bytes: int, offset: int = 0) -> NDArray[np.uint8]:
+        return self.view[offset : offset + size_bytes].copy()
+
+
+# -- code --------------------------------------------------------------------------------------------------------------
+
+
+def write_ir(kernel: Kernel, machine: Machine) -> tuple[str, list[Nest]]:
+    """LLVM IR of a kernel: one function for each nest of loops."""
+    body = decompose(kernel.body)
+    nests = optimise.for_host(body.src, machine)
+    functions, declared = [], dict[str, None]()
+    for number, nest in enumerate(nests):
+        function, needs = _function(f"nest{number}", nest, len(kernel.buffers))
+        functions.append(function)
+        declared.update(needs)
+    return "\n".join([*declared, *functions]), nests
+
+
+def _function(name: str, nest: Nest, buffers: int) -> tuple[str, dict[str, None]]:
+    emitter = Emitter(Node(Op.SINK, nest.stores[0].dtype, nest.stores), DIALECT)
+    for node in toposort(nest.stores):
+        if node.op is Op.PARAM:
+            emitter.params[node] = f"%p{node.arg[0]}"
+        elif node.op is Op.RANGE and node.arg[2] is Axis.LANE:
+            lanes = node.arg[1]
+            emitter.bind(node, f"<{', '.join(f'{emitter.index_type} {k}' for k in range(lanes))}>")
+    write_nest(emitter, nest, "%begin", "%end")
+    arguments = "".join(f"ptr noalias %p{slot}, " for slot in range(buffers))
+    head = f"define void @{name}({arguments}{emitter.index_type} %begin, {emitter.index_type} %end) nounwind {{"
+    return f"{head}\nentry:\n{emitter.text}\n  ret void\n}}", emitter.declared
+
+
+def write_nest(emitter: Emitter, nest: Nest, begin: str = "0", end: str = "") -> None:
+    """Write loops and stores; ``begin`` and ``end`` are of the outermost loop."""
+    opened = []
+    for depth, loop in enumerate(nest.loops):
+        emitter.reduces(nest.stores)
+        opened.append(emitter.open(loop, begin, end) if not depth else emitter.open(loop))
+    emitter.reduces(nest.stores)
+    for store in nest.stores:
+        emitter.value(store.src[2])
+    for store in nest.stores:
+        emitter.store(store)
+    for item in reversed(opened):
+        emitter.close(item)
+
+
+@functools.cache
+def target_machine() -> Any:
+    """LLVM for this processor."""
+    binding.initialize_native_target()
+    binding.initialize_native_asmprinter()
+    cpu, features = binding.get_host_cpu_name(), binding.get_host_cpu_features().flatten()
+    target = binding.Target.from_triple(binding.get_process_triple())
+    options = {"opt": 2, "reloc": "pic", "codemodel": "jitdefault", "jit": True}
+    return target.create_target_machine(cpu=cpu, features=features + ",-prefer-256-bit", **options)
+
+
+@functools.cache
+def machine() -> Machine:
+    """The registers of this processor."""
+    features = binding.get_host_cpu_features()
+    if features.get("avx512f"):
+        return Machine(vector_bits=512, registers=32)
+    return Machine(vector_bits=256 if features.get("avx2") else 128, registers=16)
+
+
+def compile_object(ir: str) -> bytes:
+    """Machine code from IR. Raises Unsupported with LLVM's message and the IR."""
+    target = target_machine()
+    context = binding.create_context()
+    module = None
+    # A module must be gone before its context is: it is not left to the garbage collector.
+    try:
+        module = binding.parse_assembly(ir, context)
+        module.triple = binding.get_process_triple()
+        module.data_layout = str(target.target_data)
+        module.verify()
+        return bytes(target.emit_object(module))
+    except RuntimeError as error:
+        raise Unsupported(f"LLVM refuses a kernel (stage: host code): {error}\n{ir}") from error
+    finally:
+        if module is not None:
+            module.close()
+        context.close()
+
+
+class ObjectCache:
+    """Objects on disk by the hash of their IR. A damaged or missing folder costs time, never a result."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        about = (llvmlite.__version__, binding.llvm_version_info, binding.get_host_cpu_name())
+        self._about = repr((*about, binding.get_host_cpu_features().flatten())).encode()
+
+    def compiled(self, ir: str) -> bytes:
+        """The object of a module, compiled now or before."""
+        path = self._folder / f"{hashlib.sha256(self._about + ir.encode()).hexdigest()}.o"
+        try:
+            data = path.read_bytes()
+            digest, code = data[:32], data[32:]
+            if hashlib.sha256(code).digest() == digest:
+                return code
+        except OSError:
+            pass
+        code = compile_object(ir)
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            temporary = path.with_suffix(f".{os.getpid()}.{threading.get_ident()}")
+            temporary.write_bytes(hashlib.sha256(code).digest() + code)
+            temporary.replace(path)
+        except OSError:
+            pass
+        return code
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One nest of a program."""
+
+    function: Any
+    trips: int  # of the outermost loop
+    work: int  # operations of one trip, about
+
+
+class HostProgram:
+    """A kernel in this process."""
+
+    def __init__(self, ir: str, parts: Sequence[Part], tracker: object, pool: ThreadPoolExecutor, threads: int) -> None:
+        self.ir = ir
+        self._parts, self._tracker = parts, tracker  # the code goes when the tracker is forgotten
+        self._pool, self._threads = pool, threads
+
+    def run(self, addresses: Sequence[int]) -> None:
+        for part in self._parts:
+            share = min(self._threads, part.trips, part.trips * part.work // THREAD_WORK_MIN)
+            if share < 2:
+                part.function(*addresses, 0, part.trips)
+                continue
+            edges = [part.trips * k // share for k in range(share + 1)]
+            waiting = [self._pool.submit(part.function, *addresses, edges[k], edges[k + 1]) for k in range(1, share)]
+            part.function(*addresses, 0, edges[1])
+            for item in waiting:
+                item.result()
+
+
+class HostBackend:
+    """The processor that Python runs on."""
+
+    name = "CPU"
+
+    def __init__(self, threads: int | None = None, cache: Path | None = None) -> None:
+        self.machine = self._started()
+        self.threads = threads or len(os.sched_getaffinity(0))
+        self._pool = ThreadPoolExecutor(max(1, self.threads), "amdrv-tensor")
+        self._cache = ObjectCache(cache or user_cache_path("amdrv") / "tensor")
+        self._jit = orcjit.create_lljit_compiler(target_machine(), suppress_errors=True)
+        self._lock = threading.Lock()
+        self._loaded = 0
+
+    @staticmethod
+    def _started() -> Machine:
+        target_machine()
+        return machine()
+
+    def allocate(self, size_bytes: int) -> HostMemory:
+        """Memory with undefined contents."""
+        return HostMemory(size_bytes)
+
+    def compile(self, kernel: Kernel) -> HostProgram:
+        """Machine code for a kernel."""
+        ir, nests = write_ir(kernel, self.machine)
+        code = self._cache.compiled(ir)
+        builder = orcjit.JITLibraryBuilder()
+        builder.add_object_img(code)
+        names = [f"nest{number}" for number in range(len(nests))]
+        for name in names:
+            builder.export_symbol(name)
+        with self._lock:
+            self._loaded += 1
+            tracker = builder.link(self._jit, f"kernel{self._loaded}")
+        arguments = [ctypes.c_void_p] * len(kernel.buffers) + [ctypes.c_int64] * 2
+        kind = ctypes.CFUNCTYPE(None, *arguments)
+        parts = [
+            Part(kind(tracker[name]), nest.loops[0].arg[1] if nest.loops else 1, _work(nest))
+            for name, nest in zip(names, nests, strict=True)
+        ]
+        return HostProgram(ir, parts, tracker, self._pool, self.threads)
+
+    def synchronize(self) -> None:
+        """Programs have run when ``run`` returns."""
+
+
+def _work(nest: Nest) -> int:
+    """About how many operations one trip of the outermost loop takes."""
+    total = len(nest.stores) * 4
+    for node in toposort(nest.stores):
+        if node.op is Op.REDUCE:
+            loops = 1
+            for part in node.src[1:]:
+                loops *= part.arg[1]
+            total += loops * 4
+    for loop in nest.loops[1:]:
+        total *= loop.arg[1]
+    return total

@@ -1,0 +1,304 @@
+"""How a kernel's loops are arranged: merged, tiled, unrolled, turned into vectors, spread over work-items.
+
+All of it is substitution. A range becomes ``loop * tile + step``, where the step is a constant for unrolled copies or a
+LANE range for a vector, and the body is written once for each constant. Equal subexpressions of the copies are the
+same node, so a tile loads each of its operands once: that is what register tiling is.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from amdrv.tensor import dtypes, symbolic
+from amdrv.tensor.ir import Axis, Node, Op, toposort
+
+NEW_RANGES = 1 << 12  # numbers of ranges made here begin here
+PARTIAL_SUMS = 4  # independent totals of a vectorised reduction, which hide the latency of adding
+UNROLL_COST_MAX = 40  # nodes of an elementwise body that is worth unrolling
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What decides how loops are arranged."""
+
+    vector_bits: int
+    registers: int  # vector registers
+
+
+@dataclass(frozen=True, slots=True)
+class Nest:
+    """Loops from the outermost in, and the stores inside all of them. The first may be divided among threads."""
+
+    loops: tuple[Node, ...]
+    stores: tuple[Node, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One part of a tiled range: its loop (None for a single trip), and the positions of one trip."""
+
+    loop: Node | None
+    positions: tuple[Node, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """How a range is cut: ``unroll`` copies of ``lanes`` neighbours."""
+
+    unroll: int = 1
+    lanes: int = 1
+
+
+class Numbers:
+    """Gives out new ranges."""
+
+    def __init__(self) -> None:
+        self._next = itertools.count(NEW_RANGES)
+
+    def make(self, size: int, axis: Axis) -> Node:
+        return Node(Op.RANGE, dtypes.index, (), (next(self._next), size, axis))
+
+
+# -- what a kernel looks like ------------------------------------------------------------------------------------------
+
+
+def loops_of(stores: Iterable[Node]) -> list[Node]:
+    """The ranges of a kernel that are not reduced, outermost first."""
+    found = {part for store in stores for part in store.ranges if part.arg[2] is Axis.LOOP}
+    return sorted(found, key=lambda part: part.arg[0])
+
+
+def reduces_of(stores: Iterable[Node]) -> list[Node]:
+    """The reductions in a kernel."""
+    return [node for node in toposort(stores) if node.op is Op.REDUCE]
+
+
+def accesses(stores: Iterable[Node]) -> list[Node]:
+    """The loads and stores of a kernel."""
+    return [node for node in toposort(stores) if node.op in (Op.LOAD, Op.STORE)]
+
+
+def merge_loops(stores: tuple[Node, ...]) -> tuple[Node, ...]:
+    """The same kernel with neighbouring loops joined wherever positions get no harder to compute."""
+    loops = loops_of(stores)
+    for outer, inner in zip(loops[-2::-1], loops[:0:-1], strict=True):
+        inner = next((part for part in loops_of(stores) if part.arg[0] == inner.arg[0]), inner)
+        joined = Node(Op.RANGE, dtypes.index, (), (outer.arg[0], outer.arg[1] * inner.arg[1], Axis.LOOP))
+        n = inner.arg[1]
+        if not all(_joinable(node, outer, inner, n) for node in toposort(stores)):
+            continue
+        memo: dict[Node, Node] = {}
+        replacements = {outer: symbolic.divide(joined, n), inner: symbolic.modulo(joined, n)}
+        stores = tuple(symbolic.substitute(store, replacements, memo) for store in stores)
+    return stores
+
+
+def _joinable(node: Node, outer: Node, inner: Node, n: int) -> bool:
+    """Whether a node uses two loops only in the form outer * n + inner."""
+    if node.dtype is dtypes.index and node.op in (Op.ADD, Op.MUL):
+        return True  # part of a sum, which is judged where it is used
+    for position in node.src:
+        if position.dtype is dtypes.index:
+            terms = dict(symbolic.affine(position)[0])
+            if terms.get(outer, 0) != n * terms.get(inner, 0):
+                return False
+    return True
+
+
+# -- cutting ranges ----------------------------------------------------------------------------------------------------
+
+
+def cut(loop: Node, tile: Tile, numbers: Numbers) -> list[Piece]:
+    """The parts of a range: full tiles first, then what is left over in smaller ones."""
+    pieces = []
+    start, size = 0, loop.arg[1]
+    lanes = tile.lanes
+    unroll = tile.unroll
+    while start < size:
+        left = size - start
+        if left < lanes:
+            # Halves of vectors while they are worth it, then one by one.
+            lanes, unroll = (lanes // 2, 1) if lanes > 4 else (1, 1)
+            continue
+        unroll = min(unroll, left // lanes)
+        count = left // (unroll * lanes)
+        again = numbers.make(count, Axis.LOOP) if count > 1 else None
+        base = symbolic.offset(symbolic.scale(again, unroll * lanes) if again is not None else symbolic.ZERO, start)
+        lane = numbers.make(lanes, Axis.LANE) if lanes > 1 else symbolic.ZERO
+        positions = tuple(symbolic.add(symbolic.offset(base, step * lanes), lane) for step in range(unroll))
+        pieces.append(Piece(again, positions))
+        start += count * unroll * lanes
+    return pieces
+
+
+def arrange(stores: tuple[Node, ...], order: Sequence[Node], tiles: dict[Node, Tile], numbers: Numbers) -> list[Nest]:
+    """Cut ranges into tiles; one nest for each combination of their parts."""
+    tiled = [loop for loop in order if loop in tiles]
+    nests = []
+    for pieces in itertools.product(*(cut(loop, tiles[loop], numbers) for loop in tiled)):
+        by_loop = dict(zip(tiled, pieces, strict=True))
+        loops = tuple(
+            found for loop in order if (found := by_loop[loop].loop if loop in by_loop else loop) is not None
+        )
+        body = []
+        for positions in itertools.product(*(piece.positions for piece in pieces)):
+            memo: dict[Node, Node] = {}
+            replacements = dict(zip(tiled, positions, strict=True))
+            body += [symbolic.substitute(store, replacements, memo) for store in stores]
+        nests.append(Nest(loops, tuple(body)))
+    return nests
+
+
+def vectorise_reduce(node: Node, lanes: int, sums: int, numbers: Numbers) -> Node:
+    """A reduction over vectors along its last range, in several independent totals, and what is left over one by one."""
+    value, *ranges = node.src
+    last = ranges[-1]
+    size = last.arg[1]
+    sums = max(1, min(sums, size // lanes))
+    count = size // (sums * lanes)
+    parts = []
+    again = numbers.make(count, Axis.REDUCE)
+    lane = numbers.make(lanes, Axis.LANE)
+    base = symbolic.scale(again, sums * lanes) if count > 1 else symbolic.ZERO
+    loop = (again,) if count > 1 else ()
+    for step in range(sums):
+        place = symbolic.add(symbolic.offset(base, step * lanes), lane)
+        inner = symbolic.substitute(value, {last: place})
+        parts.append(Node(Op.REDUCE, node.dtype, (inner, *ranges[:-1], *loop, lane), node.arg))
+    done = count * sums * lanes
+    if done < size:
+        rest = numbers.make(size - done, Axis.REDUCE)
+        place = symbolic.offset(rest if size - done > 1 else symbolic.ZERO, done)
+        left = (rest,) if size - done > 1 else ()
+        inner = symbolic.substitute(value, {last: place})
+        loops = (*ranges[:-1], *left)
+        parts.append(Node(Op.REDUCE, node.dtype, (inner, *loops), node.arg) if loops else inner)
+    return tree(node.arg, parts)
+
+
+def tree(op: Op, parts: Sequence[Node]) -> Node:
+    """Values combined in pairs."""
+    while len(parts) > 1:
+        pairs = [parts[k : k + 2] for k in range(0, len(parts), 2)]
+        parts = [Node(op, pair[0].dtype, tuple(pair)) if len(pair) == 2 else pair[0] for pair in pairs]
+    return parts[0]
+
+
+# -- the host ----------------------------------------------------------------------------------------------------------
+
+
+def lanes_for(stores: Iterable[Node], machine: Machine) -> int:
+    """How many elements fill a vector of the widest type in a kernel."""
+    widest = max((node.dtype.compute.bits for node in toposort(stores) if node.dtype.is_float or node.dtype.is_int), default=8)
+    return max(1, machine.vector_bits // max(widest, 32))
+
+
+def lane_score(loop: Node, touched: Iterable[Node]) -> int:
+    """How well a range serves as vector: neighbours in memory are good, scattered elements are bad."""
+    score = 0
+    for node in touched:
+        step = symbolic.factor_of(node.src[1], loop)
+        if step == 1:
+            score += 4
+        elif step != 0:
+            score -= 6 if node.op is Op.LOAD else 8
+    return score
+
+
+def for_host(stores: tuple[Node, ...], machine: Machine) -> list[Nest]:
+    """The loops of a kernel on a processor with vectors and threads."""
+    numbers = Numbers()
+    stores = merge_loops(stores)
+    loops = loops_of(stores)
+    full = frozenset(loops)
+    found = reduces_of(stores)
+    hoisted = [node for node in found if node.ranges != full]
+    inner = [node for node in found if node.ranges == full]
+    lanes = lanes_for(stores, machine)
+    touched = accesses(inner) or accesses(stores)
+    order = sorted(loops, key=lambda loop: (-sum(loop in node.ranges for node in hoisted), loop.arg[0]))
+    candidates = [loop for loop in loops if loop.arg[1] >= 4 and lane_score(loop, accesses(stores)) > 0]
+    best = max(candidates, key=lambda loop: (lane_score(loop, touched), loop.arg[0]), default=None)
+    along = _reduce_score(inner, touched)
+    if inner and (best is None or along > lane_score(best, touched)):
+        tiles = _dot_tiles(order, inner, touched) if along > 0 and not hoisted else {}
+        return _finish(arrange(stores, _tiled_last(order, tiles), tiles, numbers), lanes, numbers)
+    if best is None:
+        return _finish([Nest(tuple(order), stores)], lanes, numbers)
+    width = min(lanes, 1 << best.arg[1].bit_length() - 1)
+    if hoisted:
+        tiles = {best: Tile(1, width)}
+    elif inner:
+        tiles = _outer_tiles(best, width, order, inner, touched, machine)
+    else:
+        small = sum(1 for _ in toposort(stores)) <= UNROLL_COST_MAX
+        tiles = {best: Tile(4 if small and best.arg[1] >= 8 * width else 1, width)}
+        order = [*(loop for loop in order if loop is not best), best]
+    if not hoisted:
+        order = _tiled_last(order, tiles)
+    return _finish(arrange(stores, order, tiles, numbers), lanes, numbers)
+
+
+def _tiled_last(order: Sequence[Node], tiles: dict[Node, Tile]) -> list[Node]:
+    """Tiled loops innermost; the one in vectors outside the others, whose panel then stays in the cache."""
+    return sorted(order, key=lambda loop: (loop in tiles, loop in tiles and tiles[loop].lanes == 1))
+
+
+def _reduce_score(inner: Sequence[Node], touched: Sequence[Node]) -> int:
+    return min((lane_score(node.src[-1], touched) for node in inner if node.src[-1].arg[1] >= 4), default=0)
+
+
+def _reused(loop: Node, touched: Iterable[Node]) -> bool:
+    """Whether some operand is the same for neighbours along a range."""
+    return any(node.op is Op.LOAD and loop not in node.ranges for node in touched)
+
+
+def _dot_tiles(order: Sequence[Node], inner: Sequence[Node], touched: Sequence[Node]) -> dict[Node, Tile]:
+    """Vectors along the reduced range: small square tiles of the others."""
+    wanted = [loop for loop in order if loop.arg[1] > 1 and _reused(loop, touched)][-2:]
+    return {loop: Tile(4) for loop in wanted}
+
+
+def _outer_tiles(
+    best: Node, width: int, order: Sequence[Node], inner: Sequence[Node], touched: Sequence[Node], machine: Machine
+) -> dict[Node, Tile]:
+    """Vectors along a range that is kept: as large a tile of totals as fits in registers."""
+    rows = [loop for loop in order if loop is not best and loop.arg[1] > 1 and _reused(loop, touched)]
+    rows = [loop for loop in rows if any(node.op is Op.LOAD and best in node.ranges and loop not in node.ranges for node in touched)]
+    columns = max(1, min(2 if rows else 4, best.arg[1] // width))
+    tiles = {best: Tile(columns, width)}
+    if rows:
+        row = max(rows, key=lambda loop: loop.arg[1])
+        budget = machine.registers * 3 // 4 // columns // max(1, len(inner))
+        if budget > 1:
+            tiles[row] = Tile(budget)
+    return tiles
+
+
+def _finish(nests: list[Nest], lanes: int, numbers: Numbers) -> list[Nest]:
+    """Turn what is still reduced one by one into vectors, where no vector is in the way."""
+    done = []
+    for nest in nests:
+        memo: dict[Node, Node] = {}
+        for node in toposort(nest.stores):
+            rebuilt = symbolic.rebuild(node, tuple(memo[source] for source in node.src))
+            if rebuilt.op is Op.REDUCE and _worth_vector(rebuilt, lanes):
+                rebuilt = vectorise_reduce(rebuilt, lanes, PARTIAL_SUMS if len(nest.stores) < 4 else 1, numbers)
+            memo[node] = rebuilt
+        done.append(Nest(nest.loops, tuple(memo[store] for store in nest.stores)))
+    return done
+
+
+def _worth_vector(node: Node, lanes: int) -> bool:
+    value, last = node.src[0], node.src[-1]
+    if any(part.arg[2] is Axis.LANE for part in value.ranges) or last.arg[1] < lanes:
+        return False
+    return lane_score(last, accesses([value])) >= 0
+
+
+def trips(nest: Nest) -> int:
+    """How often the innermost body of a nest runs."""
+    return math.prod(loop.arg[1] for loop in nest.loops)

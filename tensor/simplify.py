@@ -1,0 +1,100 @@
+"""Rules on the tensor graph that hold for every input, applied before scheduling."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from amdrv.tensor import ir
+from amdrv.tensor.ir import Node, Op
+from amdrv.tensor.patterns import Rule, RuleSet, const, node, var
+from amdrv.tensor.rewrite import Step, rewrite
+
+SPLIT_MIN = 1 << 15  # elements of a reduction that is worth doing in two steps
+SPLIT_PARTS = 256
+SPLIT_RESULTS_MAX = 64  # with more results than this there is enough to do at once
+
+x, c, d = var("x"), const("c"), const("d")
+_whole = var("x", lambda found: found.dtype.is_int)
+_NUMPY = {
+    **{Op.ADD: np.add, Op.SUB: np.subtract, Op.MUL: np.multiply, Op.DIV: np.divide, Op.MAX: np.maximum},
+    **{Op.MIN: np.minimum, Op.LT: np.less, Op.EQ: np.equal},
+}
+
+
+def _fold(found: Node, c: Node, d: Node) -> Node | None:
+    """What an operation on constants gives, where NumPy has the type."""
+    if found.op not in _NUMPY or c.dtype.bits < 32 and c.dtype.is_float:
+        return None
+    with np.errstate(all="ignore"):
+        value = _NUMPY[found.op](c.dtype.numpy.type(c.arg), d.dtype.numpy.type(d.arg))
+    return ir.const(found.dtype, value.item())
+
+
+def _fold_cast(found: Node, c: Node) -> Node | None:
+    return None if found.dtype.is_float and found.dtype.bits < 32 else ir.const(found.dtype, c.arg)
+
+
+def _reshape_twice(found: Node, x: Node) -> Node:
+    return Node(Op.RESHAPE, found.dtype, (x,), found.arg)
+
+
+def _same_shape(found: Node, x: Node) -> Node | None:
+    return x if x.shape == found.arg else None
+
+
+def _permute_twice(found: Node, inner: Node, x: Node) -> Node:
+    return Node(Op.PERMUTE, found.dtype, (x,), tuple(inner.arg[axis] for axis in found.arg))
+
+
+def _permute_nothing(found: Node, x: Node) -> Node | None:
+    return x if found.arg == tuple(range(len(found.arg))) else None
+
+
+def _split(found: Node, x: Node) -> Node | None:
+    """A long reduction to few results: first to parts that can be computed at the same time, then to the result."""
+    op, axes = found.arg
+    kept = [n for axis, n in enumerate(x.shape) if axis not in axes]
+    size = math.prod(x.shape[axis] for axis in axes)
+    if size < SPLIT_MIN or math.prod(kept) > SPLIT_RESULTS_MAX:
+        return None
+    axis = max(axes, key=lambda axis: x.shape[axis])
+    n = x.shape[axis]
+    parts = next((parts for parts in range(min(SPLIT_PARTS, n // 64), 7, -1) if n % parts == 0), None)
+    if parts is None:
+        return None
+    cut = (*x.shape[:axis], parts, n // parts, *x.shape[axis + 1 :])
+    pieces = Node(Op.RESHAPE, x.dtype, (x,), cut)
+    inner_axes = tuple(a if a < axis else a + 1 for a in axes)
+    partial = Node(Op.REDUCE, found.dtype, (pieces,), (op, inner_axes))
+    own = Node(Op.CONTIGUOUS, found.dtype, (partial,))
+    total = Node(Op.REDUCE, found.dtype, (own,), (op, (axis,)))
+    return Node(Op.RESHAPE, found.dtype, (total,), found.shape)
+
+
+RULES = RuleSet(
+    [
+        Rule("detach is for gradients", node(Op.DETACH, x), x),
+        *(Rule(f"fold {op}", node(op, c, d).named("found"), _fold) for op in _NUMPY),
+        Rule("fold cast", node(Op.CAST, c, name="found"), _fold_cast),
+        Rule("add zero", _whole + 0, _whole),
+        Rule("subtract zero", x - 0, x),
+        Rule("times one", x * 1, x),
+        Rule("times zero", _whole * 0, lambda x: Node(Op.EXPAND, x.dtype, (ir.const(x.dtype, 0),), x.shape)),
+        Rule("divide by one", x / 1, x),
+        Rule("negate twice", -(-x), x),
+        Rule("reshape twice", node(Op.RESHAPE, node(Op.RESHAPE, x), name="found"), _reshape_twice),
+        Rule("reshape to the same", node(Op.RESHAPE, x, name="found"), _same_shape),
+        Rule("permute twice", node(Op.PERMUTE, node(Op.PERMUTE, x, name="inner"), name="found"), _permute_twice),
+        Rule("permute nothing", node(Op.PERMUTE, x, name="found"), _permute_nothing),
+        Rule("expand to the same", node(Op.EXPAND, x, name="found"), _same_shape),
+        Rule("contiguous twice", node(Op.CONTIGUOUS, node(Op.CONTIGUOUS, x, name="inner")), lambda inner: inner),
+        Rule("split long reduction", node(Op.REDUCE, x, name="found"), _split),
+    ]
+)
+
+
+def simplify(root: Node, trace: list[Step] | None = None) -> Node:
+    """The graph with the rules applied."""
+    return rewrite(root, RULES, trace)

@@ -31,7 +31,7 @@ class Model:
 
     @property
     def doorbell_block(self) -> str:
-        """The block's name in the bus interface's doorbell routing; the block's own, but for one that shares another's."""
+        """The block's name in the bus interface's doorbell routing: its own, unless it shares another's range."""
         return self.ip
 
     def doorbell(self, offset: int, width: int, value: int) -> None:

@@ -83,7 +83,7 @@ class Trace:
     def packet(self, language: str, queue: str, position: int, packet: tuple[int, ...] | bytes) -> None:
         """Record a packet that a queue is about to execute; safe from any thread, nothing when off.
 
-        ``language`` is "pm4", "sdma", "mes" or "aql"; ``position`` its place in the stream, in the queue's own units.
+        ``language`` is one of trace_packets.LANGUAGES; ``position`` its place in the stream, in the queue's own units.
         """
         if self.enabled:
             data = packet if isinstance(packet, bytes) else b"".join(dword.to_bytes(4, "little") for dword in packet)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
-from amdrv.facts import aql, mes_v11, sdma_v6_0
+from amdrv.facts import aql, mes_v11, mes_v12, sdma_v6_0
 from amdrv.facts.pm4 import HEADER, PACKETS, SET_REG, SET_WINDOWS, Opcode
 from amdrv.registers import RegisterMap
 from amdrv.registers.fields import BitLayout
@@ -31,20 +32,24 @@ SDMA_LAYOUTS: Mapping[tuple[int, int], BitLayout] = {
     (Sdma.GCR_REQ, 0): sdma_v6_0.GCR_REQ,
     (Sdma.GPUVM_INV, 0): sdma_v6_0.GPUVM_INV,
 }
-MES_LAYOUTS: Mapping[int, BitLayout] = {
-    mes_v11.SchedulerOpcode.SET_HW_RSRC: mes_v11.SET_HW_RESOURCES,
-    mes_v11.SchedulerOpcode.ADD_QUEUE: mes_v11.ADD_QUEUE,
-    mes_v11.SchedulerOpcode.REMOVE_QUEUE: mes_v11.REMOVE_QUEUE,
-    mes_v11.SchedulerOpcode.QUERY_SCHEDULER_STATUS: mes_v11.QUERY_MES_STATUS,
-    mes_v11.SchedulerOpcode.SUSPEND: mes_v11.SUSPEND,
-    mes_v11.SchedulerOpcode.RESUME: mes_v11.RESUME,
-    mes_v11.SchedulerOpcode.RESET: mes_v11.RESET,
-    mes_v11.SchedulerOpcode.MISC: mes_v11.MISC,
+# By generation of the graphics core; operations have the same numbers on both.
+MES_LAYOUTS: Mapping[int, Mapping[int, BitLayout]] = {
+    generation: {
+        mes_v11.SchedulerOpcode.SET_HW_RSRC: frames.SET_HW_RESOURCES,
+        mes_v11.SchedulerOpcode.ADD_QUEUE: frames.ADD_QUEUE,
+        mes_v11.SchedulerOpcode.REMOVE_QUEUE: frames.REMOVE_QUEUE,
+        mes_v11.SchedulerOpcode.QUERY_SCHEDULER_STATUS: frames.QUERY_MES_STATUS,
+        mes_v11.SchedulerOpcode.SUSPEND: frames.SUSPEND,
+        mes_v11.SchedulerOpcode.RESUME: frames.RESUME,
+        mes_v11.SchedulerOpcode.RESET: frames.RESET,
+        mes_v11.SchedulerOpcode.MISC: frames.MISC,
+    }
+    for generation, frames in ((11, mes_v11), (12, mes_v12))
 }
 
 
 def describe_packet(language: str, data: bytes, registers: RegisterMap, *, fields: bool) -> str:
-    """A packet's name and what it says; ``language`` is "pm4", "sdma", "mes" or "aql"."""
+    """A packet's name and what it says; ``language`` is one of LANGUAGES."""
     dwords = tuple(int.from_bytes(data[at : at + 4], "little") for at in range(0, len(data) - 3, 4))
     describe = LANGUAGES.get(language)
     text = describe(dwords, data, registers, fields) if describe is not None and dwords else None
@@ -82,13 +87,15 @@ def _sdma(dwords: tuple[int, ...], _data: bytes, _registers: RegisterMap, fields
     return (layout.name if layout is not None else name) + (_fields(layout, dwords) if fields else "")
 
 
-def _mes(dwords: tuple[int, ...], _data: bytes, _registers: RegisterMap, fields: bool) -> str | None:
+def _mes(
+    generation: int, dwords: tuple[int, ...], _data: bytes, _registers: RegisterMap, fields: bool
+) -> str | None:
     operation = mes_v11.HEADER.decode(dwords[:1])["opcode"]
     try:
         name = mes_v11.SchedulerOpcode(operation).name
     except ValueError:
         return None
-    return name + (_fields(MES_LAYOUTS.get(operation), dwords, tail=False) if fields else "")
+    return name + (_fields(MES_LAYOUTS[generation].get(operation), dwords, tail=False) if fields else "")
 
 
 def _aql(_dwords: tuple[int, ...], data: bytes, _registers: RegisterMap, fields: bool) -> str | None:
@@ -115,6 +122,7 @@ def _fields(layout: BitLayout | None, dwords: tuple[int, ...], *, tail: bool = T
 LANGUAGES: Mapping[str, Callable[[tuple[int, ...], bytes, RegisterMap, bool], str | None]] = {
     "pm4": _pm4,
     "sdma": _sdma,
-    "mes": _mes,
+    "mes": partial(_mes, 11),
+    "mes12": partial(_mes, 12),
     "aql": _aql,
 }

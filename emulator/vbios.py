@@ -1,8 +1,8 @@
 """The board's video BIOS: the image in its serial ROM, in which drivers look for clocks, memory and scratch registers.
 
 Format: Linux 6.12 include/atomfirmware.h (tables), amdgpu/atom.c (what a driver follows: amdgpu_atom_parse), PCI
-Firmware Specification 3.0 §5.1 (option ROM header and PCI data structure). Synthetic: there are tables but no byte
-code, no code for the host (its entry point returns at once), and no display.
+Firmware Specification 3.0 §5.1 (option ROM header and PCI data structure). Synthetic: there are tables, but no byte
+code that does anything, no code for the host (its entry point returns at once), and no display.
 """
 
 from __future__ import annotations
@@ -32,6 +32,9 @@ OPTION_ROM = b"\x55\xaa"
 FAR_RETURN = 0xCB  # what a machine's firmware calls returns at once
 SIGNATURE = b" 761295520"
 PCI_DATA_BYTES, LAST_IMAGE = 0x18, 0x80
+# The command that posts the card, which its boot ROM has done by the time that anybody runs this: header, no work
+# space, no parameters, and the byte code's end (Linux 6.12 atom.h: ATOM_OP_EOT). A driver runs it after each reset.
+ASIC_INIT = bytes((7, 0, 2, 1, 0, 0, 91))
 BOARD_TABLE_BYTES = 488  # sizeof(BoardTable_t) in smu13_driver_if_v13_0_0.h: what smc_dpm_info holds
 MHZ_IN_10KHZ = 100
 REFERENCE_MHZ = 100
@@ -54,7 +57,7 @@ def build(chip: Chip) -> bytes:
     _put(image, HEADER_POINTER_AT, header)
     places = {name: _append(image, table) for name, table in _data_tables(chip).items()}
     data_tables = _append(image, _table(MASTER_DATA_TABLE, 2, 1, **places))
-    commands = _append(image, _table(MASTER_COMMAND_TABLE, 2, 1))
+    commands = _append(image, _table(MASTER_COMMAND_TABLE, 2, 1, asic_init=_append(image, ASIC_INIT)))
     image[header : header + ROM_HEADER.size_bytes] = _table(
         ROM_HEADER,
         2,

@@ -79,7 +79,7 @@ _PSP13_GFX11: tuple[_Row, ...] = (
 )
 
 # amdgpu_psp.c: psp_hw_start and psp_load_non_psp_fw for MP0 14.0.3: the bootloader gets the SPL piece, and the power
-# firmware comes first of those that go to trusted memory. What gfx_v12_0.c takes out of the images: gfx_v12_0_init_microcode.
+# firmware comes first of those that go to trusted memory. Pieces of the images: gfx_v12_0.c: gfx_v12_0_init_microcode.
 _PSP14_GFX12: tuple[_Row, ...] = (
     *(_Row("bootloader", name, "sos") for name in ("KDB", "SPL", "SYS_DRV")),
     *(

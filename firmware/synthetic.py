@@ -26,7 +26,8 @@ _BODY_SIZE_BYTES = 0x800
 _PADDING_SIZE_BYTES = 0x400  # behind the signature of data images; genuine ones have some 130 KiB of zeros there
 _KDB_VERSION = 0x04003100
 
-# Usages under which Navi31's (and Navi48's) key database lists keys, by piece signed with them. All others have the graphics key.
+# Usages under which Navi31's key database lists keys, by piece signed with them. All others have the graphics key. This
+# project's database is the same for every chip.
 _GRAPHICS_USAGE = 0x0A
 _USAGES: Mapping[str, int] = {
     "ASD": 0x11,

@@ -26,7 +26,8 @@ HALF_PI = {
     dtypes.float64: (1.5707963267341256, 6.077100506303966e-11, 2.0222662487959506e-21),
 }
 TERMS = {dtypes.float32: {"exp": 8, "log": 6, "sin": 6, "cos": 6}, dtypes.float64: {"exp": 14, "log": 13, "sin": 9, "cos": 9}}
-TWO_OVER_PI_BITS = 224
+TWO_OVER_PI_BITS = 256
+LEADING_ZEROS = 16  # in front of those bits, so that no number is shifted the other way
 
 
 def _integer(dtype: DType) -> DType:
@@ -131,15 +132,15 @@ def _quadrant_huge(x: Node) -> tuple[Node, Node]:
     bits = x.bitcast(u32)
     exponent = ((bits >> 23) & 0xFF).cast(u32)
     mantissa = ((bits & 0x7FFFFF) | 0x800000).cast(u64)
-    # x is mantissa * 2**shift; bits of 2/pi more than two places above the binary point of the product drop out.
-    shift = where(exponent < 152, const(u32, 0), exponent - 152)
-    digits = two_over_pi()
+    # x is mantissa * 2**(exponent - 150); bits of 2/pi that only add multiples of four quarter turns drop out.
+    shift = where(exponent < 152 - LEADING_ZEROS, const(u32, 0), exponent - (152 - LEADING_ZEROS))
+    digits = two_over_pi() >> LEADING_ZEROS
     word, within = shift >> 5, (shift & 31).cast(u64)
     words = [(digits >> (TWO_OVER_PI_BITS - 32 * (k + 1))) & 0xFFFFFFFF for k in range(TWO_OVER_PI_BITS // 32)]
 
     def pick(ahead: int) -> Node:
         chosen = const(u64, words[ahead])
-        for k in range(1, 4):
+        for k in range(1, 5):
             chosen = where(word < k, chosen, const(u64, words[k + ahead]))
         return chosen
 
@@ -236,7 +237,7 @@ def _power(x: Node, y: Node) -> Node:
     half = b * 0.5
     odd = where(whole, const(dtypes.bool_, True), const(dtypes.bool_, False)) & (half.unary(Op.FLOOR) < half)
     signed = where(odd, -result, result)
-    result = where(a < 0.0, where(whole, signed, const(wide, math.nan)), result)
+    result = where(a < 0.0, where(whole, signed, where(a.eq(-math.inf), result, const(wide, math.nan))), result)
     one = const(wide, 1.0)
     result = where(b.eq(0.0), one, where(a.eq(1.0), one, result))
     unordered = where(a.eq(a), b.eq(b), const(dtypes.bool_, False))

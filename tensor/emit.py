@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from amdrv.errors import Unsupported
 from amdrv.tensor import dtypes, ir, symbolic
 from amdrv.tensor.dtypes import DType
 from amdrv.tensor.ir import COMPARE, Axis, Node, Op, toposort
+from amdrv.tensor.optimise import Nest
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,7 @@ class Dialect:
 
     pointer: str = "ptr"  # to buffers
     index_bits: int = 32  # at least; 64 where a buffer needs it
+    stream_bytes: int = 1 << 62  # results larger than this are not worth keeping in a cache; needs !0 = !{i32 1}
 
 
 # LLVM's names of types in registers; what is narrower than it computes in is bytes until it is decoded.
@@ -83,6 +85,7 @@ class Emitter:
         self._number = 0
         self._label = "entry"
         self._accesses: dict[Node, Access] = {}
+        self._pending: dict[Node, frozenset[Node]] = {}
         self.declared: dict[str, None] = {}
         self.params: dict[Node, str] = {}
 
@@ -287,24 +290,32 @@ class Emitter:
     def _open_ranges(self) -> frozenset[Node]:
         return frozenset[Node]().union(*(scope.ranges for scope in self._scopes))
 
-    def reduces(self, roots: Iterable[Node]) -> None:
-        """Compute the reductions that the roots need and that depend on open loops only; those of a kind together."""
+    def expect(self, stores: Sequence[Node]) -> None:
+        """Say what will be written, so that reductions can be computed where they belong."""
+        needs: dict[Node, frozenset[Node]] = {}  # the reductions that a value is made of
+        for node in toposort(stores):
+            parts = [needs[source] for source in node.src if needs[source]]
+            found = parts[0].union(*parts[1:]) if parts else frozenset[Node]()
+            if node.op is Op.REDUCE:
+                self._pending[node] = found
+                found |= {node}
+            needs[node] = found
+
+    def reduces(self) -> None:
+        """Compute the expected reductions that depend on open loops only; those of a kind together."""
+        opened = self._open_ranges
         while True:
             groups: dict[tuple[Node, ...], list[Node]] = {}
-            for node in toposort(roots, lambda node: node.op is Op.CONST or self._find(node) is not None):
-                if node.op is Op.REDUCE and self._ready(node):
+            for node, inner in self._pending.items():
+                loops = {found for found in node.ranges if found.arg[2] in (Axis.LOOP, Axis.REDUCE)}
+                if loops <= opened and inner.isdisjoint(self._pending):
                     groups.setdefault(node.src[1:], []).append(node)
             if not groups:
                 return
             for group in groups.values():
                 self._reduce_group(group)
-
-    def _ready(self, node: Node) -> bool:
-        loops = {found for found in node.ranges if found.arg[2] in (Axis.LOOP, Axis.REDUCE)}
-        if not loops <= self._open_ranges:
-            return False
-        inner = toposort([node.src[0]], lambda node: node.op is Op.CONST or self._find(node) is not None)
-        return not any(found.op is Op.REDUCE for found in inner)
+                for node in group:
+                    del self._pending[node]
 
     def _reduce_group(self, group: list[Node]) -> None:
         """One loop nest for reductions over the same ranges."""
@@ -395,14 +406,32 @@ class Emitter:
             value = self.into(scope, f"zext {self.vector(dtype, lanes)} {value} to {wide}")
         pointer, align = self._dialect.pointer, node.src[0].dtype.size_bytes
         at = self.value(access.position)
-        if access.step == 1 or lanes == 1:
+        if len(node.src) > 3 and node.src[3] is not symbolic.TRUE:
+            self._store_gated(node, f"{memory} {value}", at, align)
+        elif access.step == 1 or lanes == 1:
             kind_name = memory if lanes == 1 else f"<{lanes} x {memory}>"
-            self.line(f"store {kind_name} {value}, {pointer} {self.address(node, at, scope)}, align {align}")
-            return
-        for lane in range(lanes):
-            part = self.into(scope, f"extractelement <{lanes} x {memory}> {value}, i64 {lane}")
-            place = self._lane_address(node, access, at, lane, lanes, scope)
-            self.line(f"store {memory} {part}, {pointer} {place}, align {align}")
+            hint = ""
+            size_bytes = lanes * node.src[0].dtype.size_bytes
+            if node.src[0].arg[1] * node.src[0].dtype.size_bytes >= self._dialect.stream_bytes and lanes > 1:
+                terms, constant = symbolic.affine(access.position)
+                if all(number % lanes == 0 for number in (constant, *(factor for _, factor in terms))):
+                    align, hint = size_bytes, ", !nontemporal !0"
+            self.line(f"store {kind_name} {value}, {pointer} {self.address(node, at, scope)}, align {align}{hint}")
+        else:
+            for lane in range(lanes):
+                part = self.into(scope, f"extractelement <{lanes} x {memory}> {value}, i64 {lane}")
+                place = self._lane_address(node, access, at, lane, lanes, scope)
+                self.line(f"store {memory} {part}, {pointer} {place}, align {align}")
+
+    def _store_gated(self, node: Node, typed_value: str, at: str, align: int) -> None:
+        """Write where the gate is true; scalars only."""
+        name = self.fresh("gate")
+        self.line(f"br i1 {self.value(node.src[3])}, label %{name}, label %{name}.end")
+        self.block(name)
+        place = self.address(node, at, self.scope)
+        self.line(f"store {typed_value}, {self._dialect.pointer} {place}, align {align}")
+        self.line(f"br label %{name}.end")
+        self.block(f"{name}.end")
 
     def _lane_address(self, node: Node, access: Access, at: str, lane: int, lanes: int, scope: Scope) -> str:
         if access.step is not None:
@@ -533,6 +562,22 @@ def _needs_wide_index(body: Node) -> bool:
 
 def _only_clamped(node: Node) -> bool:
     return node.op in (Op.MAX, Op.MIN) and node.src[0].op in (Op.CAST, Op.MAX)
+
+
+def write_nest(emitter: Emitter, nest: Nest, begin: str = "0", end: str = "") -> None:
+    """Write loops and stores; ``begin`` and ``end`` are of the outermost loop."""
+    opened = []
+    emitter.expect(nest.stores)
+    for depth, loop in enumerate(nest.loops):
+        emitter.reduces()
+        opened.append(emitter.open(loop, begin, end) if not depth else emitter.open(loop))
+    emitter.reduces()
+    for store in nest.stores:
+        emitter.value(store.src[2])
+    for store in nest.stores:
+        emitter.store(store)
+    for item in reversed(opened):
+        emitter.close(item)
 
 
 # -- one function per kind of operation ----------------------------------------------------------------------------------

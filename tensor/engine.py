@@ -64,13 +64,26 @@ class Timings:
 
 def realise(nodes: Sequence[Node], backend: Backend) -> list[Node]:
     """BUFFER nodes with the values of nodes of the tensor graph. ``backend`` is for what has no device of its own."""
-    wanted = [node for node in dict.fromkeys(nodes) if _in_memory(node) is None]
+    found = {node: _in_memory(node) for node in dict.fromkeys(nodes)}
+    wanted = [node for node, buffer in found.items() if buffer is None]
     if wanted:
         graph, arguments = canonical(wanted)
         made = run(plan(graph, backend), arguments)
+        placed = _placed(wanted)
         for node, buffer in zip(wanted, made, strict=True):
-            node.buffer = buffer
-    return [found for node in nodes if (found := _in_memory(node)) is not None]
+            found[node] = buffer
+            if node in placed:
+                node.buffer = buffer
+    return [buffer for node in nodes if (buffer := found[node]) is not None]
+
+
+def _placed(roots: Sequence[Node]) -> set[Node]:
+    """The nodes that are on a device because of what they read. Others are the same node on every device."""
+    found: set[Node] = set()
+    for node in toposort(roots, lambda node: node.buffer is not None):
+        if node.op in (Op.BUFFER, Op.COPY) or any(part.buffer is not None or part in found for part in node.src):
+            found.add(node)
+    return found
 
 
 def _in_memory(node: Node) -> Node | None:

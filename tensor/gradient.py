@@ -161,10 +161,17 @@ NO_GRADIENT = frozenset({Op.DETACH, Op.LT, Op.EQ, Op.IOTA, Op.BITCAST, Op.AND, O
 
 
 def _copy_back(g: Node, found: Node) -> Node:
-    leaf = next((part for part in toposort([found.src[0]]) if part.op is Op.BUFFER), None)
-    if leaf is None:
+    """The gradient of a copy, on the device that it was copied from."""
+    (source,) = found.src
+    for part in toposort([source], lambda part: part.op is Op.COPY):
+        if part.op is Op.BUFFER:
+            return Node(Op.COPY, g.dtype, (g,), part.arg[0].backend)
+        for inner in part.src:
+            if inner.op is Op.COPY:
+                return Node(Op.COPY, g.dtype, (g,), inner.arg)
+    if source.op is not Op.COPY:
         raise Unsupported("the gradient of a copy of something that is on no device")
-    return Node(Op.COPY, g.dtype, (g,), leaf.arg[0].backend)
+    return Node(Op.COPY, g.dtype, (g,), source.arg)
 
 
 def gradients(result: Node, first: Node, targets: Iterable[Node]) -> dict[Node, Node]:

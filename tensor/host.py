@@ -10,6 +10,7 @@ import functools
 import hashlib
 import os
 import threading
+import weakref
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,28 +27,58 @@ from platformdirs import user_cache_path
 from amdrv.errors import Unsupported
 from amdrv.tensor import optimise
 from amdrv.tensor.decompose import decompose
-from amdrv.tensor.emit import Dialect, Emitter
+from amdrv.tensor.emit import Dialect, Emitter, write_nest
 from amdrv.tensor.ir import Axis, Node, Op, toposort
 from amdrv.tensor.lower import Kernel
 from amdrv.tensor.optimise import Machine, Nest
 
 ALIGN_BYTES = 128
+POOL_BYTES_MAX = 1 << 29
 THREAD_WORK_MIN = 1 << 16  # operations below which starting threads costs more than it saves
-DIALECT = Dialect(pointer="ptr", index_bits=64)
+DIALECT = Dialect(pointer="ptr", index_bits=64, stream_bytes=1 << 24)
 
 
 # -- memory ------------------------------------------------------------------------------------------------------------
 
 
-class HostMemory:
-    """Bytes of this process, aligned for vectors."""
+class Pool:
+    """Blocks of memory that were given back, by size. Fresh pages of the system cost more than most kernels."""
 
-    def __init__(self, size_bytes: int) -> None:
+    def __init__(self) -> None:
+        self._free: dict[int, list[NDArray[np.uint8]]] = {}
+        self._kept_bytes = 0
+        self._lock = threading.Lock()
+
+    def take(self, size_bytes: int) -> NDArray[np.uint8]:
+        """Memory that is aligned for vectors."""
+        with self._lock:
+            blocks = self._free.get(size_bytes)
+            if blocks:
+                self._kept_bytes -= size_bytes
+                return blocks.pop()
         raw = np.empty(size_bytes + ALIGN_BYTES, np.uint8)
         start = -raw.ctypes.data % ALIGN_BYTES
-        self.view: NDArray[np.uint8] = raw[start : start + size_bytes]
-        self.address = raw.ctypes.data + start
+        return raw[start : start + size_bytes]
+
+    def give(self, block: NDArray[np.uint8]) -> None:
+        """Keep a block for later, or leave it to the system when there are many."""
+        with self._lock:
+            if self._kept_bytes + block.size <= POOL_BYTES_MAX:
+                self._free.setdefault(block.size, []).append(block)
+                self._kept_bytes += block.size
+
+
+class HostMemory:
+    """Bytes of this process, given back to the pool when forgotten."""
+
+    __slots__ = ("__weakref__", "_finalizer", "address", "size_bytes", "view")
+
+    def __init__(self, pool: Pool, size_bytes: int) -> None:
+        self.view = pool.take(size_bytes)
+        self.address: int = self.view.ctypes.data
         self.size_bytes = size_bytes
+        self._finalizer = weakref.finalize(self, pool.give, self.view)
+        self._finalizer.atexit = False
 
     def write(self, data: NDArray[np.uint8], offset: int = 0) -> None:
         self.view[offset : offset + data.size] = data
@@ -68,7 +99,7 @@ def write_ir(kernel: Kernel, machine: Machine) -> tuple[str, list[Nest]]:
         function, needs = _function(f"nest{number}", nest, len(kernel.buffers))
         functions.append(function)
         declared.update(needs)
-    return "\n".join([*declared, *functions]), nests
+    return "\n".join([*declared, *functions, "!0 = !{i32 1}", ""]), nests
 
 
 def _function(name: str, nest: Nest, buffers: int) -> tuple[str, dict[str, None]]:
@@ -83,21 +114,6 @@ def _function(name: str, nest: Nest, buffers: int) -> tuple[str, dict[str, None]
     arguments = "".join(f"ptr noalias %p{slot}, " for slot in range(buffers))
     head = f"define void @{name}({arguments}{emitter.index_type} %begin, {emitter.index_type} %end) nounwind {{"
     return f"{head}\nentry:\n{emitter.text}\n  ret void\n}}", emitter.declared
-
-
-def write_nest(emitter: Emitter, nest: Nest, begin: str = "0", end: str = "") -> None:
-    """Write loops and stores; ``begin`` and ``end`` are of the outermost loop."""
-    opened = []
-    for depth, loop in enumerate(nest.loops):
-        emitter.reduces(nest.stores)
-        opened.append(emitter.open(loop, begin, end) if not depth else emitter.open(loop))
-    emitter.reduces(nest.stores)
-    for store in nest.stores:
-        emitter.value(store.src[2])
-    for store in nest.stores:
-        emitter.store(store)
-    for item in reversed(opened):
-        emitter.close(item)
 
 
 @functools.cache
@@ -211,6 +227,7 @@ class HostBackend:
         self._cache = ObjectCache(cache or user_cache_path("amdrv") / "tensor")
         self._jit = orcjit.create_lljit_compiler(target_machine(), suppress_errors=True)
         self._lock = threading.Lock()
+        self._memory = Pool()
         self._loaded = 0
 
     @staticmethod
@@ -220,7 +237,7 @@ class HostBackend:
 
     def allocate(self, size_bytes: int) -> HostMemory:
         """Memory with undefined contents."""
-        return HostMemory(size_bytes)
+        return HostMemory(self._memory, size_bytes)
 
     def compile(self, kernel: Kernel) -> HostProgram:
         """Machine code for a kernel."""

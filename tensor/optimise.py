@@ -144,9 +144,11 @@ def arrange(stores: tuple[Node, ...], order: Sequence[Node], tiles: dict[Node, T
             found for loop in order if (found := by_loop[loop].loop if loop in by_loop else loop) is not None
         )
         body = []
-        for positions in itertools.product(*(piece.positions for piece in pieces)):
+        # Copies that differ in the vector only stand together: a scalar operand then needs one register at a time.
+        unrolled = sorted(tiled, key=lambda loop: tiles[loop].lanes)
+        for positions in itertools.product(*(by_loop[loop].positions for loop in unrolled)):
             memo: dict[Node, Node] = {}
-            replacements = dict(zip(tiled, positions, strict=True))
+            replacements = dict(zip(unrolled, positions, strict=True))
             body += [symbolic.substitute(store, replacements, memo) for store in stores]
         nests.append(Nest(loops, tuple(body)))
     return nests

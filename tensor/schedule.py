@@ -21,6 +21,7 @@ COST = {
     **{Op.SQRT: 3, Op.IDIV: 4, Op.MOD: 4, Op.CAST: 0, Op.BITCAST: 0},
 }
 CHEAP = 4  # below this, computing a value again costs less than storing and loading it
+PLACES_MAX = 3  # positions at which one kernel computes a costly value, as softmax does exp: for the sum and the result
 CHAIN_MAX = 160  # cost of one formula; longer ones are cut
 LEAVES = frozenset({Op.CONST, Op.BUFFER, Op.IOTA})
 
@@ -61,12 +62,12 @@ def costs(order: Sequence[Node]) -> tuple[dict[Node, int], set[Node]]:
     cut: set[Node] = set()
     for node in order:
         if node.op in ELEMENTWISE:
-            cost[node] = COST.get(node.op, 1) + sum(cost[source] for source in node.src)
+            cost[node] = COST.get(node.op, 1) + max(cost[source] for source in node.src)
             if cost[node] > CHAIN_MAX:
                 cut.add(node)
                 cost[node] = 0
         elif node.op in MOVEMENT or node.op is Op.TAKE:
-            cost[node] = sum(cost[source] for source in node.src)
+            cost[node] = max(cost[source] for source in node.src)
         else:
             cost[node] = 0
     return cost, cut
@@ -91,6 +92,7 @@ def decide(outputs: Sequence[Node]) -> Decisions:
             at = loop_position(node.shape)
             mine = [Use(node, at, tuple(part for part in at if part.op is Op.RANGE))]
         elif node.op is Op.REDUCE:
+            mine = mine[:1]
             found.inner[mine[0].root].append(mine[0].mentioned)
         for use in mine:
             for source, passed in _passed_on(node, use):
@@ -99,11 +101,14 @@ def decide(outputs: Sequence[Node]) -> Decisions:
 
 
 def _wants_buffer(node: Node, uses: list[Use], cost: int, found: Decisions) -> bool:
+    places = {(use.root, use.at) for use in uses}
     if node.op is Op.REDUCE:
-        return len(uses) != 1 or not _fits_inside(node, uses[0], found)
+        return len(places) != 1 or not _fits_inside(node, uses[0], found)
     if node.op not in ELEMENTWISE or cost < CHEAP:
         return False
-    return len(uses) > 1 + (cost < 2 * CHEAP) or any(use.repeats(node) for use in uses)
+    if len({use.root for use in uses}) > 1 and cost >= 2 * CHEAP:
+        return True
+    return len(places) > PLACES_MAX or any(use.repeats(node) for use in uses)
 
 
 def _fits_inside(node: Node, use: Use, found: Decisions) -> bool:
@@ -131,7 +136,8 @@ def _passed_on(node: Node, use: Use) -> list[tuple[Node, Use]]:
     if node.op in MOVEMENT:
         return [(node.src[0], Use(use.root, shapes.move(node, use.at)[0], use.scope))]
     if node.op is Op.REDUCE:
-        at, scope = list(use.at), list(use.scope)
+        # The reduction runs where the ranges that it depends on are open, outside the others.
+        at, scope = list(use.at), [part for part in use.scope if part in use.mentioned]
         for axis in node.arg[1]:
             n = node.src[0].shape[axis]
             if n > 1:
@@ -187,15 +193,16 @@ def _ordered(made: dict[Node, Step], order: list[Node]) -> list[Step]:
 
 
 def _merge(order: list[Node], decisions: Decisions) -> list[tuple[Node, ...]]:
-    """Groups of nodes that one kernel computes: a node and those of its sources that it uses element by element."""
+    """Groups of nodes that one kernel computes: those that use each other element by element only."""
     needs = {node: _needs(node, decisions) for node in order}
     group_of = {node: [node] for node in order}
     for node in order:
         for source in needs[node]:
-            if source not in group_of or group_of[source] is group_of[node] or not _mergeable(node, source, needs, decisions):
+            if source not in group_of or group_of[source] is group_of[node] or not needs[node][source]:
                 continue
             merged = group_of[source] + group_of[node]
-            if not _would_cycle(merged, group_of, needs):
+            fits = all(_mergeable(a, b, needs, decisions) for a in group_of[node] for b in group_of[source])
+            if fits and not _would_cycle(merged, group_of, needs):
                 for member in merged:
                     group_of[member] = merged
     return list(dict.fromkeys(tuple(group) for group in group_of.values()))
@@ -206,7 +213,8 @@ def _mergeable(node: Node, source: Node, needs: dict[Node, dict[Node, bool]], de
     if Op.COPY in kinds or Op.CONTIGUOUS in kinds or Op.TAKE in kinds or 0 in node.shape:
         return False
     nested = all(a <= b or b <= a for a in decisions.inner[node] for b in decisions.inner[source])
-    return nested and needs[node][source] and node.shape == source.shape
+    used = needs[node].get(source, True) and needs[source].get(node, True)
+    return nested and used and node.shape == source.shape
 
 
 def _needs(node: Node, decisions: Decisions) -> dict[Node, bool]:

@@ -59,6 +59,9 @@ def _split(found: Node, x: Node) -> Node | None:
     size = math.prod(x.shape[axis] for axis in axes)
     if size < SPLIT_MIN or math.prod(kept) > SPLIT_RESULTS_MAX:
         return None
+    if len(axes) == len(x.shape) > 1:
+        flat = Node(Op.RESHAPE, x.dtype, (x,), (size,))
+        return Node(Op.RESHAPE, found.dtype, (Node(Op.REDUCE, found.dtype, (flat,), (op, (0,))),), found.shape)
     axis = max(axes, key=lambda axis: x.shape[axis])
     n = x.shape[axis]
     parts = next((parts for parts in range(min(SPLIT_PARTS, n // 64), 7, -1) if n % parts == 0), None)

@@ -74,7 +74,7 @@ def check_kernel(root: Node) -> None:
             fits = param.op is Op.PARAM and position.dtype is dtypes.index and gate.dtype is dtypes.bool_
             wrong = "" if fits and param.dtype is node.dtype else "(param, position, gate)"
         elif node.op is Op.STORE:
-            param, position, value = node.src
+            param, position, value = node.src[:3]
             fits = param.op is Op.PARAM and position.dtype is dtypes.index and value.dtype is param.dtype
             wrong = "" if fits else "(param, position, value of its type)"
         if wrong:

@@ -138,7 +138,6 @@ SDMA_PACKET_NAMES = (
     "GCR_REQ",
     "NOP",
 )
-MES = "include/mes_v11_api_def.h"
 MES_FRAMES = {
     "SET_HW_RESOURCES": "MESAPI_SET_HW_RESOURCES",
     "SET_HW_RESOURCES_1": "MESAPI_SET_HW_RESOURCES_1",
@@ -157,6 +156,22 @@ MES_FRAMES = {
     "MISC": "MESAPI__MISC",
     "UPDATE_ROOT_PAGE_TABLE": "MESAPI__UPDATE_ROOT_PAGE_TABLE",
 }
+
+
+def scheduler(gfx: str, header: str, pack: int, *absent: str) -> tuple[str, tuple[Item, ...]]:
+    """A scheduler's interface."""
+    enumerations = (
+        ("SchedulerOpcode", "opcode of a frame.", "MES_SCH_API_OPCODE", "MES_SCH_API_"),
+        ("QueueType", "queue_type.", "MES_QUEUE_TYPE", "MES_QUEUE_TYPE_"),
+        ("MiscOpcode", "opcode inside MISC.", "MESAPI_MISC_OPCODE", "MESAPI_MISC__"),
+        ("WaitOperation", "op of WAIT_REG_MEM.", "WRM_OPERATION", "WRM_OPERATION__"),
+    )
+    frames = {name: c_name for name, c_name in MES_FRAMES.items() if name not in absent}
+    return f"Messages of the micro engine scheduler of {gfx}: every one is a frame of 64 dwords.", (
+        *(Enumeration(name, doc, header, f"enum {c}", prefix, r".*_MAX$") for name, doc, c, prefix in enumerations),
+        *(Frame(name, header, f"union {c}", pack) for name, c in {"HEADER": "MES_API_HEADER", **frames}.items()),
+    )
+
 
 MODULES: dict[str, tuple[str, tuple[Item, ...]]] = {
     "pm4_opcodes": (
@@ -223,23 +238,8 @@ MODULES: dict[str, tuple[str, tuple[Item, ...]]] = {
             *(SdmaPacket(name, SDMA_PACKETS) for name in SDMA_PACKET_NAMES),
         ),
     ),
-    "mes_v11": (
-        "Messages of the micro engine scheduler of gfx11: every one is a frame of 64 dwords.",
-        (
-            Enumeration(
-                "SchedulerOpcode", "opcode of a frame.", MES, "enum MES_SCH_API_OPCODE", "MES_SCH_API_", r".*_MAX$"
-            ),
-            Enumeration("QueueType", "queue_type.", MES, "enum MES_QUEUE_TYPE", "MES_QUEUE_TYPE_", r".*_MAX$"),
-            Enumeration(
-                "MiscOpcode", "opcode inside MISC.", MES, "enum MESAPI_MISC_OPCODE", "MESAPI_MISC__", r".*__MAX$"
-            ),
-            Enumeration(
-                "WaitOperation", "op of WAIT_REG_MEM.", MES, "enum WRM_OPERATION", "WRM_OPERATION__", r".*__MAX$"
-            ),
-            Frame("HEADER", MES, "union MES_API_HEADER", 4),
-            *(Frame(name, MES, f"union {c_name}", 4) for name, c_name in MES_FRAMES.items()),
-        ),
-    ),
+    "mes_v11": scheduler("gfx11", "include/mes_v11_api_def.h", 4),
+    "mes_v12": scheduler("gfx12", "include/mes_v12_api_def.h", 8, "PROGRAM_GDS"),
     "psp": (
         "The PSP's interface: bootloader commands, ring frames, command buffers and responses.",
         (
@@ -292,7 +292,12 @@ MODULES: dict[str, tuple[str, tuple[Item, ...]]] = {
             Defines("Result", "Answers in the response mailbox.", SMU14_MESSAGES, r"PPSMC_Result_(\w+)"),
             Defines("Message", "Message numbers.", SMU14_MESSAGES, r"PPSMC_MSG_(\w+)"),
             Defines("Version", "What the headers describe.", SMU14, r"(PPTABLE)_VERSION"),
-            Defines("Table", "Argument of the TransferTable messages.", SMU14, r"TABLE_((?!TRANSFER|COUNT|\w+_FAILED)\w+)"),
+            Defines(
+                "Table",
+                "Argument of the TransferTable messages.",
+                SMU14,
+                r"TABLE_((?!TRANSFER|COUNT|\w+_FAILED)\w+)",
+            ),
             Defines("Feature", "Bit numbers of the feature masks.", SMU14, r"FEATURE_((?!SPARE)\w+)_BIT"),
             Defines("Workload", "Bit numbers of SetWorkloadMask.", SMU14, r"WORKLOAD_PPLIB_(\w+)_BIT"),
             Enumeration("Clock", "Index of CurrClock; bits 31:16 of frequency messages.", SMU14, "PPCLK_e", "PPCLK_"),

@@ -24,7 +24,8 @@ OUTPUT = Path(__file__).resolve().parent.parent / "amdrv" / "facts" / "firmware_
 HEADER = """\
 # Genuine boot-loader pieces whose signing keys are only in the boot ROM, by SHA-256.
 # Made by tools/generate_firmware_digests.py from Debian packages; read by amdrv/facts/firmware_auth.py.
-# sha256 of header, body and signature | digest of the body as its header states it | size in bytes | piece | image | package | version
+# sha256 of header, body and signature | digest of the body as the header states it | size in bytes | piece | image |
+# package | version
 """
 
 

@@ -22,7 +22,7 @@ from typing import Any
 
 import isa_probe
 from isa_generations import GFX11_ENCODINGS, GFX12_ENCODINGS, Generation, Source
-from isa_rules import EXCLUDED, Op, Operand, apply_rules, operand_of
+from isa_rules import EXCLUDED, Op, Operand, apply_rules, operand_of, refine
 
 TABLES = Path(__file__).resolve().parent.parent / "emulator" / "isa" / "tables"
 GENERATIONS = {
@@ -91,6 +91,7 @@ def build(wheel: Path, generation: str) -> str:
     ops = [op for source in facts.encodings for op in read_ops(source, facts, enums, operands)]
     layouts = isa_probe.parse_layouts(encodings)
     isa_probe.annotate(ops, layouts, cpu, facts.further)
+    refine(ops, generation)
     lines = [
         f"# Opcode table of {generation}, written by tools/generate_isa.py; see emulator/isa/table.py for the format.",
         f"# Facts: PyPI wheel tinygrad {wheel_version(wheel)}, tinygrad/runtime/autogen/amd/{wheel_name}/"

@@ -8,6 +8,7 @@ operand depend on a bit of the encoding; classes and types are explained in emul
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 # Listed in the wheel but not instructions of that encoding: ADDTID operations exist in the GLOBAL segment only.
@@ -15,6 +16,22 @@ EXCLUDED = {
     ("FLAT", "global_load_addtid_b32"),
     ("FLAT", "global_store_addtid_b32"),
     ("FLAT", "global_load_lds_addtid_b32"),
+}
+
+# What hardware does and LLVM does not know (RDNA3 ISA manual 7.2.2.1: input modifiers of moves).
+UNLISTED_MODIFIERS = {
+    "gfx11": {(encoding, move) for encoding in ("VOP1", "VOP3") for move in ("v_mov_b32", "v_mov_b16")}
+}
+# Sources 0 and 1 whose inline floats fill both halves, or are single-precision (7.2.1 and 7.5.1).
+INLINE_FLOATS = {
+    "gfx11": {
+        "v_dot2_f16_f16": "d",
+        "v_dot2_bf16_bf16": "d",
+        "v_dot2_f32_bf16": "d",
+        "v_dot2acc_f32_f16": "d",
+        "v_dot2acc_f32_bf16": "d",
+        "v_dot2_f32_f16": "w",
+    }
 }
 
 MEMORY = ("DS", "FLAT", "GLOBAL", "SCRATCH", "MUBUF", "MTBUF", "SMEM")
@@ -269,3 +286,14 @@ def _buffer(op: Op) -> None:
     elif "atomic" in op.mnemonic:
         bits = data.bits // 2 if "cmpswap" in op.mnemonic else data.bits
         op.operands.insert(0, Operand("vdata", "v", f"b{bits}", bits, dst=True, field="vdata", flag="glc"))
+
+
+def refine(ops: Iterable[Op], generation: str) -> None:
+    """Add what the manual of a generation says beyond its operand tables and LLVM."""
+    for op in ops:
+        if (op.encoding, op.mnemonic) in UNLISTED_MODIFIERS.get(generation, ()):
+            op.flags += ["neg=1", "abs=1"]
+        cls = INLINE_FLOATS.get(generation, {}).get(op.mnemonic)
+        for item in op.operands:
+            if cls and item.name in ("src0", "src1") and item.cls == "a":
+                item.cls = cls

@@ -56,6 +56,9 @@ class GfxDesign:
     static_masks: int  # compute_static_thread_mgmt_se0 and following that are set
     mqd_values: Mapping[str, int] = field(default_factory=dict)  # members that this generation sets besides
     golden_bits: Mapping[str, int] = field(default_factory=dict)  # register → bits to set for correct compute
+    # Whether the bus manager resets the compute engine: Linux 6.12 does so on gfx11 only (gfx_v11_0_soft_reset). The
+    # reset of its pipe, which every start of the engine does, has to be enough elsewhere.
+    resets_through_grbm: bool = False
 
 
 # By the version of GC. gfx12 has golden values for the graphics pipes only (golden_settings_gc_12_0).
@@ -64,6 +67,7 @@ DESIGNS: dict[tuple[int, int, int], GfxDesign] = {
         mqd=V11_COMPUTE_MQD,
         static_masks=8,
         golden_bits={"TCP_CNTL": 0x20000000},  # golden_settings_gc_11_0
+        resets_through_grbm=True,
     ),
     (12, 0, 1): GfxDesign(
         mqd=V12_COMPUTE_MQD,
@@ -296,11 +300,12 @@ class Gfx:
     def reset_mec(self, start_address: int) -> None:
         """Reset the command processor's compute side and start it again; every queue on it is gone."""
         regs, mmio = self._regs, self._mmio
-        mmio.write(regs.GRBM_SOFT_RESET, SOFT_RESET_CP=1, SOFT_RESET_CPC=1)
-        mmio.read(regs.GRBM_SOFT_RESET)  # posts the write before the delay begins
-        mmio.function.sleep(SOFT_RESET_S)
-        mmio.write(regs.GRBM_SOFT_RESET, 0)
-        mmio.read(regs.GRBM_SOFT_RESET)
+        if self.design.resets_through_grbm:
+            mmio.write(regs.GRBM_SOFT_RESET, SOFT_RESET_CP=1, SOFT_RESET_CPC=1)
+            mmio.read(regs.GRBM_SOFT_RESET)  # posts the write before the delay begins
+            mmio.function.sleep(SOFT_RESET_S)
+            mmio.write(regs.GRBM_SOFT_RESET, 0)
+            mmio.read(regs.GRBM_SOFT_RESET)
         mmio.update(regs.CP_SOFT_RESET_CNTL, CMP_HQD_REG_RESET=1)
         self.start_mec(start_address)
 

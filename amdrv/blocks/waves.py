@@ -1,8 +1,8 @@
 """Waves that stand still on the shader engines, looked at one register at a time.
 
 Source: Linux 6.12 gfx_v11_0.c (wave_read_ind, gfx_v11_0_read_wave_data, gfx_v11_0_select_se_sh; from gfx11 on the SIMD
-is part of the instance that GRBM_GFX_INDEX selects), gfx_v12_0.c; gc_11_0_0 and gc_12_0_0 SQ_WAVE_* (register indices and
-status bits).
+is part of the instance that GRBM_GFX_INDEX selects), gfx_v12_0.c; gc_11_0_0 and gc_12_0_0 SQ_WAVE_* (register indices
+and status bits).
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 
 from amdrv.discovery import GcInfo
 from amdrv.mmio import Mmio
-
 
 
 @dataclass(frozen=True, slots=True)

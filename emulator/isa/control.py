@@ -307,7 +307,7 @@ def _setreg(instruction: Instruction, place: Place) -> Terminator:
     return set_mode
 
 
-def _barrier(instruction: Instruction) -> int:
+def barrier_number(instruction: Instruction) -> int:
     """The number of the barrier that is meant; raises ValueError for one that nobody has."""
     source = instruction.src[0] if instruction.src else None
     if source is not None and source.kind != Kind.CONSTANT:
@@ -320,7 +320,7 @@ def _barrier(instruction: Instruction) -> int:
 
 
 def _signal(instruction: Instruction, place: Place) -> Terminator:
-    counts = _barrier(instruction) == barriers.WORKGROUP  # the trap handler's is privileged, and 0 is no barrier
+    counts = barrier_number(instruction) == barriers.WORKGROUP  # the trap handler's is privileged, and 0 is no barrier
     tells_first = instruction.mnemonic.endswith("isfirst")
 
     def signal(group: Group) -> Event | None:
@@ -334,7 +334,7 @@ def _signal(instruction: Instruction, place: Place) -> Terminator:
 
 
 def _wait(instruction: Instruction, place: Place) -> Terminator:
-    if _barrier(instruction) == barriers.WORKGROUP:
+    if barrier_number(instruction) == barriers.WORKGROUP:
         return _event(Event.WAIT)(instruction, place)
     raise ValueError("a wait that never ends: no wave may signal at that barrier")
 

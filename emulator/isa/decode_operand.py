@@ -102,7 +102,7 @@ class OperandDecoder:
     def _one(self, spec: OperandSpec, context: Context) -> Operand:
         code = context.fields.get(spec.field, 0)
         cls = spec.cls
-        if cls == "k" or (code == LITERAL and cls in "acd"):
+        if cls == "k" or (code == LITERAL and cls in "acdw"):
             return self._literal(spec, context)
         if context.encoding in MEMORY:
             modifiers, half, bits = 0, None, _width(spec, context)
@@ -217,8 +217,8 @@ def _register_or_constant(spec: OperandSpec, code: int, bits: int, modifiers: in
         if code >= 128 and spec.cls in "spq":
             raise ReservedCode(f"{spec.name} is operand code {code}, which cannot be addressed there")
         return Operand(spec.name, Kind.SPECIAL, code, bits, kind, 0, neg, magnitude, half, code=code)
-    if spec.cls in "acd" and (128 <= code <= 208 or 240 <= code <= 248):
-        value = inline_constant(code, kind, bits)
+    if spec.cls in "acdw" and (128 <= code <= 208 or 240 <= code <= 248):
+        value = inline_constant(code, "b32" if spec.cls == "w" else kind, bits)
         if spec.cls == "d" and code >= 240:
             value |= value << 16
         if half and bits == 16:  # the upper half of a 32-bit constant; above an f16 it is zero

@@ -22,7 +22,7 @@ DPP8 = 233
 DPP8_FETCH_INACTIVE = 234
 DPP_ENCODINGS = frozenset(("VOP1", "VOP2", "VOPC", "VOP3", "VOP3SD", "VOP3P"))
 _LATE = ("gfx1150", "gfx1151", "gfx1152", "gfx1153")
-_LITERAL_CLASSES = ("a", "c", "d")
+_LITERAL_CLASSES = ("a", "c", "d", "w")
 
 
 class Decoder:

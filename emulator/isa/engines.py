@@ -8,7 +8,7 @@ from amdrv.emulator.isa.dispatch import ShaderEngine
 from amdrv.emulator.isa.interpreter import Interpreter
 from amdrv.emulator.isa.table import generation_of
 
-TRANSLATED = ("gfx11",)  # generations
+TRANSLATED = ("gfx11", "gfx12")  # generations
 
 log = logging.getLogger("amdrv.emulator")
 

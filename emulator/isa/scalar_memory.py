@@ -13,7 +13,7 @@ from amdrv.emulator.isa.wave import EXEC_HI, NULL, U32, U64, Array, Group, view_
 SIZES = {"b32": 1, "b64": 2, "b96": 3, "b128": 4, "b256": 8, "b512": 16}
 # Parts of a dword: (bytes, whether the sign is extended).
 PARTS = {"u8": (1, False), "i8": (1, True), "u16": (2, False), "i16": (2, True)}
-_INVALIDATIONS = (
+WITHOUT_DATA = (
     "s_gl1_inv", "s_dcache_inv", "s_atc_probe", "s_atc_probe_buffer",
     "s_prefetch_inst", "s_prefetch_inst_pc_rel", "s_prefetch_data", "s_prefetch_data_pc_rel", "s_buffer_prefetch_data",
 )  # fmt: skip
@@ -25,7 +25,7 @@ def prepare_smem(instruction: Instruction, place: Place) -> Op | None:
     Addresses of whole dwords are rounded down to one. s_buffer_load takes the base from 48 bits of the descriptor and
     gives zero for dwords beyond num_records (ISA manual, "Scalar memory").
     """
-    if instruction.mnemonic in _INVALIDATIONS:
+    if instruction.mnemonic in WITHOUT_DATA:
         return nothing  # vector and scalar caches are not modelled: memory is always coherent
     kind = instruction.mnemonic.rpartition("_")[2]
     part = PARTS.get(kind)

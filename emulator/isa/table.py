@@ -15,8 +15,9 @@ Format, one fact a line (``#`` starts a comment):
     only when that bit field is set. Width is that of the type unless ``/bits`` follows (packed and wider operands).
 
     Classes: v vector register · s scalar register or special · c scalar source with constants · a any source
-    (9 bits) · d any source, inline half floats in both halves · p scalar pair (field * 2) · q scalar quad (field * 4)
-    · k literal dword · i an immediate field as a value · m message id · x implicit register (``vcc`` or ``exec``).
+    (9 bits) · d any source, inline half floats in both halves · w any source, inline floats of single precision
+    · p scalar pair (field * 2) · q scalar quad (field * 4) · k literal dword · i an immediate field as a value
+    · m message id · x implicit register (``vcc`` or ``exec``).
 
     Types: b, u, i, f, bf with the element's width; iu8 and iu4 (signed or not by the neg field); ``mix`` (f32 or f16
     by op_sel_hi); ``mask`` (a lane mask, 32 or 64 bits by wave size).

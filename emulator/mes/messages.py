@@ -164,7 +164,7 @@ def misc(mes: Mes, fields: Fields) -> Steps | None:
     elif opcode == MiscOpcode.INV_GART:
         with mes.card.lock:
             mes.hub.invalidate([0])
-    elif opcode not in set(MiscOpcode):
+    elif opcode not in mes.misc_opcodes:
         raise Refused(f"miscellaneous operation {opcode}")
     return None
 

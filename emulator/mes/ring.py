@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from amdrv.emulator.isa.dispatch import MemoryViolation
-from amdrv.emulator.mes.messages import MESSAGES, Refused
+from amdrv.emulator.mes.messages import Refused
 from amdrv.emulator.pm4.faults import report_bad_packet, report_memory_violation
 from amdrv.emulator.pm4.queue_engine import BadDescriptor, QueueId, QueueState, RingProcessor
 from amdrv.emulator.pm4.stream import BadPacket, Ring
@@ -25,7 +25,7 @@ STATUS_ADDRESS, STATUS_VALUE = "api_status_api_completion_fence_addr", "api_stat
 
 
 class SchedulerRing(RingProcessor):
-    """Executes the frames of ME3 pipe 0."""
+    """Executes the frames of ME3 pipe 0; on gfx12 those of both pipes."""
 
     def __init__(self, mec: Mec, mes: Mes, queue: QueueId, rptr: int) -> None:
         super().__init__(mec, queue, rptr)
@@ -61,12 +61,12 @@ class SchedulerRing(RingProcessor):
             yield Progress.RAN
             return
         header = mes_v11.HEADER.decode((word,))
-        message = MESSAGES.get(header["opcode"])
+        message = self.mes.messages.get(header["opcode"])
         if header["type"] != TYPE_SCHEDULER or header["dwsize"] != FRAME_DWORDS or message is None:
             raise BadPacket(word, "no frame of the scheduler")
         layout, handler = message
         words = ring.words(self.rptr, FRAME_DWORDS)
-        self.card.trace.packet("mes", state.task, self.rptr, words)
+        self.card.trace.packet(self.mes.trace_language, state.task, self.rptr, words)
         fields = layout.decode(words)
         steps = handler(self.mes, fields)
         if steps is not None:

@@ -18,6 +18,7 @@ from amdrv.emulator.models.ih_6_0 import IhModel
 from amdrv.emulator.models.lsdma_6_0 import Lsdma
 from amdrv.emulator.models.mec_11_0 import Mec
 from amdrv.emulator.models.mes_11_0 import Mes
+from amdrv.emulator.models.mes_12_0 import Mes12
 from amdrv.emulator.models.mmhub_3_0 import Mmhub
 from amdrv.emulator.models.mmhub_4_1 import Mmhub41
 from amdrv.emulator.models.nbif_6_3 import Nbif, Pcie
@@ -61,7 +62,7 @@ MODELS: dict[tuple[str, tuple[int, int, int]], tuple[type[Model], ...]] = {
     ("SMUIO", (14, 0, 2)): (Smuio,),
     ("THM", (14, 0, 2)): (Thm,),
     ("LSDMA", (7, 0, 1)): (Lsdma,),
-    ("GC", (12, 0, 1)): (Gfxhub12, Grbm12, Rlc, Mec12, CpGfx12, Mes, GfxControls12, Perfmon),
+    ("GC", (12, 0, 1)): (Gfxhub12, Grbm12, Rlc, Mec12, CpGfx12, Mes12, GfxControls12, Perfmon),
     ("SDMA0", (7, 0, 1)): (Sdma7,),
     ("SDMA1", (7, 0, 1)): (Sdma7Second,),
     ("LSDMA", (6, 0, 0)): (Lsdma,),

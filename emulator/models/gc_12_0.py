@@ -1,7 +1,7 @@
 """The graphics core of gfx12: where its engines differ from gfx11's.
 
 One compute engine with two pipes, one graphics pipe, other descriptors, no GDS, HALT and the trap causes of a wave in
-other registers. The scheduler (MES) is that of gfx11: its messages of version 12 are not emulated.
+other registers. The scheduler is in mes_12_0.py.
 Sources: Linux 6.12 gfx_v12_0.c, gc_12_0_0_sh_mask.h (SQ_WAVE_*).
 """
 
@@ -28,6 +28,7 @@ ABSENT = frozenset(
         "GRBM_STATUS_SE5",
     }
 )
+ADDED = ("CB_HW_CONTROL_1", "DB_MEM_CONFIG", "GL2C_CTRL5")  # gfx_v12_0.c: golden settings
 
 
 class Grbm12(Grbm):
@@ -63,6 +64,6 @@ class CpGfx12(CpGfx):
 class GfxControls12(GfxControls):
     """Controls without an effect that shows."""
 
-    plain = tuple(name for name in PLAIN if name not in ABSENT)
+    plain = (*(name for name in PLAIN if name not in ABSENT), *ADDED)
     quiet = tuple(name for name in QUIET if name not in ABSENT)
     has_gds = False

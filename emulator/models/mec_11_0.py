@@ -342,7 +342,7 @@ class Mec(QueueEngine):
         self.connect(queue, self._processor(queue, self.hqd(queue, "CP_HQD_PQ_RPTR")), wptr)
 
     def _processor(self, queue: QueueId, rptr: int) -> Processor:
-        if queue[0] == SCHEDULER_ME and queue[1] == 0:
+        if queue[0] == SCHEDULER_ME and self._scheduler().schedules(queue[1]):
             return self._scheduler().ring_processor(queue, rptr)
         if self._is_aql(queue):
             return AqlProcessor(self, queue, rptr)

@@ -7,9 +7,10 @@ Its rings are ME3's hardware queues, whose registers mec_11_0.py has. Sources: L
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from amdrv.emulator.mes.messages import MESSAGES, Handler
 from amdrv.emulator.mes.processes import Process, Processes, ScheduledQueue
 from amdrv.emulator.mes.ring import SchedulerRing
 from amdrv.emulator.model import Model
@@ -20,8 +21,9 @@ from amdrv.emulator.models.mec_11_0 import SCHEDULER_ME, Mec
 from amdrv.emulator.models.psp_13_0 import Psp
 from amdrv.emulator.models.rlc_11_0 import Rlc
 from amdrv.emulator.pm4.queue_engine import Processor, QueueEngine, QueueId, QueueState
-from amdrv.facts.mes_v11 import QueueType
+from amdrv.facts.mes_v11 import MiscOpcode, QueueType
 from amdrv.facts.psp import FwType
+from amdrv.registers.fields import BitLayout
 
 if TYPE_CHECKING:
     from amdrv.emulator.shell import Card
@@ -49,6 +51,9 @@ class Mes(Model):
     """The scheduler: which process has which VMID, which queue which slot."""
 
     ip = "GC"
+    messages: Mapping[int, tuple[BitLayout, Handler]] = MESSAGES
+    misc_opcodes: frozenset[int] = frozenset(MiscOpcode)
+    trace_language = "mes"  # of emulator/trace_packets.py
 
     def __init__(self, card: Card, instance: int = 0) -> None:
         super().__init__(card, instance)
@@ -77,6 +82,10 @@ class Mes(Model):
             and not control[f"MES_PIPE{pipe}_RESET"]
             and not control["MES_HALT"]
         )
+
+    def schedules(self, pipe: int) -> bool:
+        """Whether a pipe's ring holds messages for the scheduler; the other pipe is the kernel interface queue."""
+        return pipe == 0
 
     def ring_processor(self, queue: QueueId, rptr: int) -> Processor:
         """What executes the scheduler's ring."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 # Link power management: nbif_v6_3_1_program_aspm.
 LINK_CONTROLS = (
     "PCIE_LC_CNTL",
+    "PCIE_LC_CNTL2",
     "PCIE_LC_CNTL3",
     "PCIE_LC_CNTL4",
     "PCIE_LC_CNTL7",

@@ -16,8 +16,9 @@ from amdrv.emulator.models.psp_images import LoadedImage
 from amdrv.emulator.models.psp_ring import Ring, RingRegisters
 from amdrv.emulator.models.psp_trust import Trust
 from amdrv.facts.discovery import DISCOVERY_OFFSET_FROM_END_BYTES
-from amdrv.facts.firmware_auth import NAVI31_ROOT_KEYS
+from amdrv.facts.firmware_auth import NAVI31_ROOT_KEYS, RootKey
 from amdrv.facts.mailboxes import PSP_REGISTER, READY, PspMailbox
+from amdrv.facts.psp import FwType
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,8 +32,8 @@ class Psp(Model):
     """The platform security processor."""
 
     ip = "MP0"
-    needed_for_autoload = NEEDED_FOR_AUTOLOAD
-    roots = NAVI31_ROOT_KEYS
+    needed_for_autoload: tuple[FwType, ...] = NEEDED_FOR_AUTOLOAD
+    roots: tuple[RootKey, ...] = NAVI31_ROOT_KEYS
     boot_tmr_from_end_bytes = 0  # where the boot ROM sets trusted memory up, before the end of VRAM; 0: it does not
 
     def __init__(self, card: Card, instance: int = 0) -> None:

@@ -1,7 +1,8 @@
 """PSP 14.0.3: as 13.0.0, but trusted memory is set up by the boot ROM, and other images are needed.
 
-Sources: Linux 6.12 psp_v14_0.c, amdgpu_psp.c (psp_early_init, psp_hw_start: boot_time_tmr); gfx_v12_0.c: the RLC's image
-has no RLC_P and RLC_V. Where the boot ROM puts trusted memory is inferred: in the part of VRAM that drivers leave alone.
+Sources: Linux 6.12 psp_v14_0.c, amdgpu_psp.c (psp_early_init, psp_hw_start: boot_time_tmr); gfx_v12_0.c: the RLC's
+image has no RLC_P and RLC_V. Where the boot ROM puts trusted memory is inferred: in the part of VRAM that drivers leave
+alone.
 """
 
 from amdrv.emulator.models.psp_13_0 import Psp

@@ -43,8 +43,8 @@ PROGRAMMABLE = {0: "IH_RB_CNTL", 1: "IH_RB_CNTL_RING1"}  # Linux 6.12 amdgpu_psp
 # Images that go to their engine at once instead of into trusted memory, and so may come before SETUP_TMR. Linux loads
 # the SMU's first on this chip (psp_hw_start: pmfw_centralized_cstate_management).
 OUTSIDE_TMR = frozenset({FwType.SMU})
-# Without these the graphics core of Navi31 cannot boot. A public user-space driver boots gfx1100 boards with exactly these and
-# the SDMA images, so silicon asks for no more; engines whose images are missing just do not run.
+# Without these the graphics core of Navi31 cannot boot. A public user-space driver boots gfx1100 boards with exactly
+# these and the SDMA images, so silicon asks for no more; engines whose images are missing just do not run.
 NEEDED_FOR_AUTOLOAD = (
     FwType.RS64_MEC,
     FwType.RS64_MEC_P0_STACK,

@@ -15,7 +15,7 @@ class Trust:
     """The PSP's key ring. Names are those of amdrv/facts/firmware_auth.py."""
 
     def __init__(self, rejects: Callable[[str], bool], roots: Sequence[RootKey]) -> None:
-        """``rejects`` tells of a piece, by name, that an injected fault makes fail; ``roots`` are the boot ROM's keys."""
+        """``roots`` are the boot ROM's keys; ``rejects`` tells of a piece, by name, that an injected fault fails."""
         self._rejects = rejects
         self._roots = roots
         self._keys: dict[bytes, int] = {}

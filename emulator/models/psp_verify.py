@@ -89,7 +89,7 @@ def total_size(header: bytes) -> int:
     if encrypted or compressed or signed != 1:
         raise ImageRejected(Problem.MALFORMED, f"encrypted {encrypted}, compressed {compressed}, signed {signed}")
     if header[FORMAT_OFFSET] == SECOND_FORMAT:
-        return HEADER_BYTES + body_bytes + SIGNATURE_BYTES[0]
+        return int(HEADER_BYTES + body_bytes + SIGNATURE_BYTES[0])
     total: int = struct.unpack_from("<I", header, 0x6C)[0]
     if total - HEADER_BYTES - body_bytes not in SIGNATURE_BYTES:
         raise ImageRejected(Problem.MALFORMED, f"{total:#x} bytes for a body of {body_bytes:#x} and a signature")

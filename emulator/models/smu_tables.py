@@ -26,6 +26,8 @@ PPTABLE = StructLayout(
         "FreqTableUclk": Member(764, 2, 4),
         "FreqTableFclk": Member(852, 2, 8),
         "FanMaximumRpm": Member(1330, 2),
+        "MsgLimits_Power": Member(2808, 2, 8),  # [PPT limit][power source]: what a message may set
+        "OverDriveLimitsBasicMax_FeatureCtrlMask": Member(3016),
     },
 )
 # smu_13_0_0_powerplay_table (smu_v13_0_0_pptable.h): the board's part of it, with PPTable_t behind.
@@ -41,6 +43,7 @@ POWERPLAY = StructLayout(
         "platform_caps": Member(18),
         "thermal_controller_type": Member(22, 1),
         "software_shutdown_temp": Member(29, 2),
+        "overdrive_min_power": Member(527),  # percent less than the default: min[SMU_13_0_0_ODSETTING_POWERPERCENTAGE]
     },
 )
 # OverDriveTable_t: what a user may change, with the board's values.
@@ -59,6 +62,8 @@ OVERDRIVE = StructLayout(
 )
 CAP_POWERPLAY = 0x1  # and not BACO: the card has no power state below D0
 THERMAL_CONTROLLER_NAVI21 = 28
+OVERDRIVE_POWER = 1 << 2  # PP_OD_FEATURE_PPT_BIT: of all that boards let one change, the power limit
+LOWEST_POWER_PERCENT = 10  # inferred from what owners of such boards can set
 SHUTDOWN_C = 115  # inferred: above every limit
 TEMPERATURE_LIMITS_C = {Temperature.EDGE: 100, Temperature.HOTSPOT: 110, Temperature.MEM: 108}
 WRITABLE_BYTES = {
@@ -85,6 +90,8 @@ def default_pptable(power: PowerAndClocks) -> bytes:
             FreqTableUclk=levels[Clock.UCLK.name],
             FreqTableFclk=levels[Clock.FCLK.name],
             FanMaximumRpm=power.fan_max_rpm,
+            MsgLimits_Power=(power.board_power_w, power.board_power_w),
+            OverDriveLimitsBasicMax_FeatureCtrlMask=OVERDRIVE_POWER,
         )
     )
 
@@ -101,6 +108,7 @@ def combined_pptable(power: PowerAndClocks) -> bytes:
         platform_caps=CAP_POWERPLAY,
         thermal_controller_type=THERMAL_CONTROLLER_NAVI21,
         software_shutdown_temp=SHUTDOWN_C,
+        overdrive_min_power=LOWEST_POWER_PERCENT,
     )
     return bytes(head) + table
 
@@ -171,6 +179,7 @@ def _board_tables(power: PowerAndClocks) -> dict[str, bytes]:
         "PPTABLE": default_pptable(power),
         "COMBO_PPTABLE": combined_pptable(power),
         "OVERDRIVE": default_overdrive(power),
+        "ACTIVITY_MONITOR_COEFF": bytes(WRITABLE_BYTES["ACTIVITY_MONITOR_COEFF"]),  # what boards have is not known
     }
 
 

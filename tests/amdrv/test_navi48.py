@@ -17,7 +17,7 @@ from amdrv.blocks.smu import decode_metrics
 from amdrv.emulator import discovery_table
 from amdrv.emulator.chips import CHIPS
 from amdrv.emulator.shell import Card
-from amdrv.errors import FirmwareRejected, GpuFault, InvalidArgument, Unsupported
+from amdrv.errors import FirmwareRejected, GpuFault, InvalidArgument, Timeout, Unsupported
 from amdrv.facts import mqd_v12, smu
 from amdrv.facts.smu_v13_0_0 import Clock
 from amdrv.facts.vm import HUB_CLIENTS
@@ -249,6 +249,47 @@ def test_page_fault_names_client_instruction_and_address_and_costs_the_queue_onl
     with amdrv.open(name) as dev:
         with pytest.raises(GpuFault, match=r"read of 0xdead00[08]0 by TCP.*saxpy.*global_load_b32"):
             saxpy(dev, code, x_va=0xDEAD0000)
+        assert saxpy(dev, code)
+
+
+ENDLESS = """
+define amdgpu_kernel void @spin(ptr addrspace(1) %flag) {
+  br label %loop
+loop:
+  %value = load volatile i32, ptr addrspace(1) %flag
+  %go_on = icmp eq i32 %value, 0
+  br i1 %go_on, label %loop, label %end
+end:
+  ret void
+}
+"""
+
+
+@pytest.mark.parametrize("level", ["queue", "engine"])
+def test_kernel_that_never_ends_is_ended_by_a_reset_of(level: str, name: str, code: bytes) -> None:
+    with amdrv.open(name) as dev:
+        flag = dev.array(np.zeros(1, np.int32))
+        kernel = dev.load(amdrv.compile_llvm(ENDLESS, arch="gfx1201"))["spin"]
+        kernel.launch(1, 1, (flag,))
+        dev.reset(level)
+        assert saxpy(dev, code)
+        kernel.launch(1, 1, (flag,))
+        with pytest.raises(Timeout, match="spin"):
+            dev.synchronize(0.3)
+        assert saxpy(dev, code)
+
+
+def test_engine_is_reset_by_its_pipe_alone(name: str, code: bytes) -> None:
+    # Linux 6.12 gfx_v12_0.c never writes GRBM_SOFT_RESET for the command processor.
+    card = emulator.card(name)
+    reset = card.registers["GC", "GRBM_SOFT_RESET"].address
+    with amdrv.open(name) as dev:
+        card.trace.start()
+        dev.reset("engine")
+        written = {entry.offset for entry in card.trace.entries if entry.is_write and entry.space == "register"}
+        card.trace.stop()
+        assert card.registers["GC", "CP_MEC_RS64_CNTL"].address in written
+        assert reset not in written
         assert saxpy(dev, code)
 
 

@@ -9,12 +9,12 @@ import pytest
 
 from amdrv.emulator.chips import CHIPS
 from amdrv.emulator.config_space import CAP_MSI
-from amdrv.emulator.models.mec_11_0 import MQD_HEADER
+from amdrv.emulator.models.mec_11_0 import MQD_HEADER, Mec
 from amdrv.emulator.models.psp_13_0 import Psp
 from amdrv.emulator.models.psp_images import LoadedImage
 from amdrv.emulator.models.rlc_11_0 import Rlc
 from amdrv.emulator.shell import Card
-from amdrv.facts import mes_v11, pm4
+from amdrv.facts import mes_v11, mes_v12, pm4
 from amdrv.facts.doorbells import Doorbell
 from amdrv.facts.ih import ENTRY, ENTRY_BYTES
 from amdrv.facts.mqd_v11 import V11_COMPUTE_MQD
@@ -90,8 +90,8 @@ class RingBuffer:
 class Rig:
     """A card past firmware loading."""
 
-    def __init__(self) -> None:
-        self.card = Card("test", CHIPS["gfx1100"], vram_bytes=64 << 20)
+    def __init__(self, arch: str = "gfx1100") -> None:
+        self.card = Card("test", CHIPS[arch], vram_bytes=64 << 20)
         self.fb = self.card.chip.fb_base
         self.memory = Memory(self.card)
         psp = self.card.model(Psp)
@@ -201,7 +201,7 @@ class Rig:
         self.select(1, 0)
         self.write("CP_MEC_RS64_PRGRM_CNTR_START", 0x1000)
         self.select(0, 0)
-        for pipe in range(4):
+        for pipe in range(self.card.model(Mec).pipes):
             self.enable_interrupts(f"CP_ME1_PIPE{pipe}_INT_CNTL")
         self.write("CP_MEC_RS64_CNTL", self.register("CP_MEC_RS64_CNTL").encode(MEC_PIPE0_ACTIVE=1))
 
@@ -270,6 +270,10 @@ class Rig:
         kiq.submit(map_queues(self, ring, self.compute_mqd(ring), me=2, engine=5))
         if not self.idle():
             raise TimeoutError("the kernel interface queue does not come to rest")
+        return self.scheduler(ring)
+
+    def scheduler(self, ring: RingBuffer) -> Scheduler:
+        """A ring that takes the scheduler's messages."""
         return Scheduler(self, ring)
 
 
@@ -278,6 +282,7 @@ class Scheduler:
 
     def __init__(self, rig: Rig, ring: RingBuffer) -> None:
         self.rig, self.ring = rig, ring
+        self._query = (mes_v12 if rig.card.chip.arch == "gfx1201" else mes_v11).QUERY_MES_STATUS
         self._fences = rig.memory.take()
         self._sequence = 0
 
@@ -293,7 +298,7 @@ class Scheduler:
         query = mes_v11.SchedulerOpcode.QUERY_SCHEDULER_STATUS
         self.ring.submit(
             self.frame(layout, message, self.rig.mc(status), 1, **fields),
-            self.frame(mes_v11.QUERY_MES_STATUS, query, self.rig.mc(ring_fence), self._sequence),
+            self.frame(self._query, query, self.rig.mc(ring_fence), self._sequence),
         )
         memory, worker = self.rig.memory, self.rig.card.worker
         self.rig.wait(lambda: memory.word(ring_fence, 8) == self._sequence or not worker.busy)
@@ -313,8 +318,9 @@ def map_queues(rig: Rig, ring: RingBuffer, mqd: int, *, me: int, engine: int) ->
 
 
 @pytest.fixture
-def rig() -> Iterator[Rig]:
-    rig = Rig()
+def rig(request: pytest.FixtureRequest) -> Iterator[Rig]:
+    """The parameter, when there is one, is the chip."""
+    rig = Rig(getattr(request, "param", "gfx1100"))
     yield rig
     with rig.card.lock:
         rig.card.worker.stop_all()

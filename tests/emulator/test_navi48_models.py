@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import time
 from collections.abc import Callable
 
 import pytest
@@ -105,6 +106,14 @@ def wait(card: Card, check: Callable[[], bool], timeout_s: float = 2.0) -> bool:
             return False
         card.relax(remaining_ns / 1e9)
     return True
+
+
+def wait_wall(check: Callable[[], bool], timeout_s: float = 5.0) -> bool:
+    """For what the card's worker does, in wall time."""
+    deadline_s = time.monotonic() + timeout_s
+    while not check() and time.monotonic() < deadline_s:
+        time.sleep(0.001)
+    return check()
 
 
 # -- the discovery table, read by a parser of its own (Linux 6.12 amdgpu_discovery.c) --------------------------------
@@ -225,11 +234,33 @@ def test_copy_engines_are_two_blocks_behind_one_range_of_doorbells(card: Card) -
     assert card.registers.block("SDMA1")["SDMA1_QUEUE0_RB_CNTL"].address == 4 * (0x1260 + 0x680)
 
 
+def test_second_copy_engine_runs_its_ring_and_writes_its_fence(card: Card) -> None:
+    # As Linux 6.12 sdma_v7_0_gfx_resume sets queue 0 up; addresses are of VRAM in VMID 0.
+    block = card.registers.block("SDMA1")
+    ring, fence = CHIP.fb_base + (1 << 20), CHIP.fb_base + (2 << 20)
+
+    def write(name: str, value: int) -> None:
+        card.write_register(block[f"SDMA1_{name}"].address, value)
+
+    write("MCU_CNTL", 0)
+    write("QUEUE0_RB_BASE", ring >> 8 & 0xFFFF_FFFF)
+    write("QUEUE0_RB_BASE_HI", ring >> 40)
+    control = block["SDMA1_QUEUE0_RB_CNTL"].encode(RB_ENABLE=1, RB_SIZE=8, RB_PRIV=1)
+    write("QUEUE0_RB_CNTL", control)
+    packet = (5, fence & 0xFFFF_FFFF, fence >> 32, 0x4E41_5649)  # sdma_v6_0_0_pkt_open.h: SDMA_OP_FENCE
+    card.vram_view(1 << 20, 16)[:] = struct.pack("<4I", *packet)
+    write("QUEUE0_RB_WPTR", 16)
+    assert wait_wall(lambda: not card.worker.busy)
+    assert bytes(card.vram_view(2 << 20, 4)) == b"IVAN"
+    assert card.read_register(block["SDMA1_QUEUE0_RB_RPTR"].address) == 16
+
+
 # -- PSP --------------------------------------------------------------------------------------------------------------
 
 
 def test_trusted_memory_is_there_when_the_boot_rom_is_done() -> None:
     made = make_card()
+    made.reset_chip(0.1)
     assert made.trusted_memory is None
     assert wait(made, lambda: made.trusted_memory is not None)
     assert made.trusted_memory is not None

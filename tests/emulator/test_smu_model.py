@@ -204,6 +204,7 @@ def test_combined_power_play_table_has_the_firmwares_table_behind_the_boards(hos
     combined = bytes(host.card.vram_view(TABLE_OFFSET, 832 + 3972))
     assert (combined[2], combined[4], int.from_bytes(combined[6:8], "little")) == (15, 2, 832)
     assert combined[832:] == firmware_table
+    assert int.from_bytes(combined[832 + 2808 :][:2], "little") == POWER.board_power_w  # MsgLimits.Power[PPT0][AC]
     assert not combined[18] & 0x8  # no BACO: the driver would switch the card off through it
 
 

@@ -41,9 +41,10 @@ def test_the_stock_driver_comes_up_on_a_fresh_card(life: Any) -> None:
     assert "Initialized amdgpu" in before, before[-4000:]
 
 
-def test_the_driver_complains_about_nothing(life: Any) -> None:
+def test_the_driver_complains_about_nothing_but_the_stray_store(life: Any) -> None:
     # Of what the driver says at its worst: "*ERROR*", "failed", and the kernel's own warnings with a stack.
     assert life.said(r"(?i)amdgpu.*(\*ERROR\*|failed|timeout)|cut here|Call Trace") == []
+    assert len(life.said("amdgpu.*page fault")) == 1
 
 
 def test_every_ring_works_with_indirect_buffers(life: Any) -> None:
@@ -56,10 +57,47 @@ def test_rocminfo_lists_the_agent(life: Any) -> None:
     assert life.said(r"^  Name: +gfx1100 *$")
     assert life.said(r"^ +Name: +amdgcn-amd-amdhsa--gfx1100 *$")
     assert life.said("vm: rocminfo ends with 0")
+    assert life.said("Marketing Name: +AMD Radeon RX 7900 XTX")
+
+
+def between(life: Any, first: str, last: str) -> str:
+    """What the guest said from the end of one program to the end of a later one."""
+    return str(life.console.partition(f"vm: {first} ends with")[2].partition(f"vm: {last} ends with")[0])
 
 
 def test_a_kernel_that_rocr_dispatches_gives_the_right_answer(life: Any) -> None:
-    assert life.said("vm: dispatch on gfx1100 right"), life.console[-4000:]
+    assert "vm: scale on gfx1100 right" in between(life, "rocminfo", "scale")
+
+
+def test_sensors_and_limits_are_there(life: Any) -> None:
+    for line in (
+        "mem_info_vram_total 25753026560",
+        "profiles can be read",
+        "limit set to 330000000",
+        "level set to high",
+    ):
+        assert life.said(f"vm: {line}"), between(life, "scale", "sensors")
+    (temperature,) = life.said("vm: temp1_input")
+    assert 20_000 < int(temperature.split()[-1]) < 100_000
+
+
+def test_a_stray_store_is_reported_with_its_client_and_costs_its_process_only(life: Any) -> None:
+    said = between(life, "sensors", "stray")
+    assert "Faulty UTCL2 client ID: TCP" in said
+    assert "Memory access fault by GPU node-1" in said
+    assert "vm: scale on gfx1100 right" in said
+
+
+def test_a_kernel_that_never_ends_goes_with_its_process(life: Any) -> None:
+    said = between(life, "stray", "spin")
+    assert "vm: scale on gfx1100 right" in said
+    assert "reset" not in said
+
+
+def test_the_whole_card_is_reset_and_set_up_again(life: Any) -> None:
+    said = between(life, "spin", "recover")
+    assert "VRAM is lost due to GPU reset!" in said and "GPU reset(1) succeeded!" in said
+    assert "vm: scale on gfx1100 right" in said
 
 
 def test_interrupts_arrive_as_messages(life: Any) -> None:

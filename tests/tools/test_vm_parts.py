@@ -62,13 +62,13 @@ def test_archive_holds_every_file_and_its_folders_before_it(files: dict[str, byt
 
 @pytest.fixture(scope="module")
 def relocatable() -> bytes:
-    return amdrv.compile_llvm((VM / "scale.ll").read_text())
+    return amdrv.compile_llvm((VM / "guest" / "kernels" / "scale.ll").read_text())
 
 
 def test_linked_kernel_has_its_descriptor_point_to_its_code(relocatable: bytes) -> None:
     elf = ELFFile(io.BytesIO(link.link(relocatable)))
     symbols = {symbol.name: symbol for symbol in elf.get_section_by_name(".symtab").iter_symbols()}
-    descriptor, code = symbols["scale.kd"], symbols["scale"]
+    descriptor, code = symbols["kernel.kd"], symbols["kernel"]
     assert elf.header["e_type"] == "ET_DYN"
     rodata, text = elf.get_section_by_name(".rodata"), elf.get_section_by_name(".text")
     place = descriptor["st_value"] - rodata["sh_addr"] + 16  # kernel_code_entry_byte_offset

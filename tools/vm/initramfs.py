@@ -90,7 +90,7 @@ def build(parts: Parts, extra: Mapping[str, tuple[int, bytes]]) -> bytes:
     order = modules.in_order(MODULE)
     files: dict[str, tuple[int, bytes]] = {place: (LINK, f"usr/{place}".encode()) for place in ("bin", "lib", "lib64")}
     files |= {
-        "init": (EXECUTABLE, (HERE / "init").read_bytes()),
+        "init": (EXECUTABLE, (HERE / "guest" / "init").read_bytes()),
         "usr/bin/busybox": (EXECUTABLE, (parts.busybox / "usr/bin/busybox").read_bytes()),
         "modules/order": (PLAIN, "".join(f"{name}\n" for name in order).encode()),
     }

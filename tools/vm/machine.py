@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ from parts import Parts
 
 from amdrv.runtime.compile import compile_llvm
 
-HERE = Path(__file__).resolve().parent
+GUEST = Path(__file__).resolve().parent / "guest"
 ARCH = "gfx1100"
 MEMORY = "2G"
 BAR0_MIB = 256
@@ -51,22 +51,28 @@ class Life:
         return set(re.findall(r"nobody models (\S+): ", self.server))
 
 
-def archive(parts: Parts) -> bytes:
-    """The guest's initial file system, with the programs that try the card and the kernel that one of them runs."""
-    kernel = link(compile_llvm((HERE / "scale.ll").read_text(), ARCH))
-    programs = {
-        "usr/lib/vm/run-rocminfo": (EXECUTABLE, b"#!/bin/sh\nexec rocminfo\n"),
-        "usr/lib/vm/run-scale": (EXECUTABLE, (HERE / "dispatch.py").read_bytes()),
-        "usr/lib/vm/scale.co": (PLAIN, kernel),
-    }
-    return initramfs.build(parts, programs)
+def archive(parts: Parts, programs: Collection[str] = ()) -> bytes:
+    """The guest's initial file system, with the programs that try the card (all, or those named) and their kernels."""
+    extra = {"usr/lib/vm/dispatch.py": (EXECUTABLE, (GUEST / "dispatch.py").read_bytes())}
+    for kernel in (GUEST / "kernels").iterdir():
+        extra[f"usr/lib/vm/{kernel.stem}.co"] = (PLAIN, link(compile_llvm(kernel.read_text(), ARCH)))
+    for program in (GUEST / "programs").iterdir():
+        if not programs or program.name.partition("-")[2] in programs:
+            extra[f"usr/lib/vm/programs/{program.name}"] = (EXECUTABLE, program.read_bytes())
+    return initramfs.build(parts, extra)
 
 
-def live(parts: Parts, listener: Callable[[str], None] | None = None, timeout_s: float = TIMEOUT_S) -> Life:
-    """Power on, let the guest do its work, and see it switch off. ``listener`` gets each line of its console."""
+def live(
+    parts: Parts,
+    *,
+    programs: Collection[str] = (),
+    listener: Callable[[str], None] | None = None,
+    timeout_s: float = TIMEOUT_S,
+) -> Life:
+    """Power on, let the guest run its programs, and see it switch off. ``listener`` gets each line of its console."""
     with tempfile.TemporaryDirectory(prefix="amdrv-vm-") as name:
         folder = Path(name)
-        (folder / "initrd").write_bytes(archive(parts))
+        (folder / "initrd").write_bytes(archive(parts, programs))
         started = time.monotonic()
         with (folder / "server").open("w+") as server_log, _served(folder / "card", server_log):
             lines, ended = _boot(parts, folder, listener or (lambda _line: None), timeout_s)

@@ -325,8 +325,13 @@ class LlvmAlgebra(Algebra[Val]):
     def lane_rows(self, x: Val, rows: Sequence[Sequence[int]]) -> Val:
         x = self.builder.spread(x)
         shape = self.builder.type(x.kind, True)
-        picked = []
+        picked: list[Val] = []
+        last: Sequence[int] | None = None
         for row in rows:
+            if row == last:  # a column's lanes are the same for each of its rows
+                picked.append(picked[-1])
+                continue
+            last = row
             lanes = ", ".join(f"i32 {lane}" for lane in row)
             text = self.builder.emit(f"shufflevector {x.typed}, {shape} poison, <{len(row)} x i32> <{lanes}>")
             picked.append(self.builder.value(x.kind, text, True))

@@ -19,6 +19,7 @@ from amdrv.emulator.isa.native.atomic_places import placed_type
 from amdrv.emulator.isa.native.buffers import locate
 from amdrv.emulator.isa.native.builder import Builder, Val
 from amdrv.emulator.isa.native.frame import Frame
+from amdrv.emulator.isa.native.global_memory import flat_offset
 from amdrv.emulator.isa.native.ir_text import splat, vector
 from amdrv.emulator.isa.native.lane_transfer import lane_loop
 from amdrv.emulator.isa.native.lds import lds_address
@@ -55,7 +56,49 @@ _REDUCE = {
     "min_u": "umin",
     "max_u": "umax",
 }
-# The new value %new from the old one %m, the data %d and the second operand %c; T is the integer type, F the float one.
+
+
+def _extremum_number(better: str, negative: str, positive: str) -> str:
+    """minimumNumber or maximumNumber: of two zeroes the data win by their sign, two NaNs are quieted."""
+    return f"""%u = fcmp uno F %mf, %mf
+  %v = fcmp uno F %df, %df
+  %b = fcmp {better} F %df, %mf
+  %q = fcmp oeq F %mf, %df
+  %n = icmp slt T {negative}, 0
+  %p = icmp sge T {positive}, 0
+  %o = and i1 %n, %p
+  %z = and i1 %q, %o
+  %e = or i1 %b, %z
+  %k = select i1 %e, T %d, T %m
+  %l = select i1 %u, T %d, T %k
+  %h = select i1 %v, T %m, T %l
+  %w = and i1 %u, %v
+  %s = or T %d, QUIET
+  %new = select i1 %w, T %s, T %h"""
+
+
+_BRAIN_SUMS = """%x = bitcast T %m to <2 x i16>
+  %y = bitcast T %d to <2 x i16>
+  %xw = zext <2 x i16> %x to <2 x i32>
+  %yw = zext <2 x i16> %y to <2 x i32>
+  %xs = shl <2 x i32> %xw, splat (i32 16)
+  %ys = shl <2 x i32> %yw, splat (i32 16)
+  %xf = bitcast <2 x i32> %xs to <2 x float>
+  %yf = bitcast <2 x i32> %ys to <2 x float>
+  %s = fadd <2 x float> %xf, %yf
+  %u = fcmp uno <2 x float> %s, %s
+  %b = bitcast <2 x float> %s to <2 x i32>
+  %h = lshr <2 x i32> %b, splat (i32 16)
+  %o = and <2 x i32> %h, splat (i32 1)
+  %k = add <2 x i32> %b, splat (i32 32767)
+  %r = add <2 x i32> %k, %o
+  %q = or <2 x i32> %b, splat (i32 4194304)
+  %w = select <2 x i1> %u, <2 x i32> %q, <2 x i32> %r
+  %c = lshr <2 x i32> %w, splat (i32 16)
+  %n = trunc <2 x i32> %c to <2 x i16>
+  %new = bitcast <2 x i16> %n to T"""
+# The new value %new from the old one %m, the data %d and the second operand %c; T is the integer type, F the float one,
+# QUIET the bit that makes a NaN quiet.
 _APPLY = {
     "swap": "%new = freeze T %d",
     "cmpswap": "%e = icmp eq T %m, %c\n  %new = select i1 %e, T %d, T %m",
@@ -91,6 +134,16 @@ _APPLY = {
     "min_f": "%e = fcmp olt F %df, %mf\n  %new = select i1 %e, T %d, T %m",
     "max_f": "%e = fcmp ogt F %df, %mf\n  %new = select i1 %e, T %d, T %m",
     "add_f": "%s = fadd F %mf, %df\n  %new = bitcast F %s to T",
+    "sub_clamp": "%e = icmp ult T %m, %d\n  %s = sub T %m, %d\n  %new = select i1 %e, T 0, T %s",
+    "cond_sub": "%e = icmp uge T %m, %d\n  %s = sub T %m, %d\n  %new = select i1 %e, T %s, T %m",
+    "min_num_f": _extremum_number("olt", "%d", "%m"),
+    "max_num_f": _extremum_number("ogt", "%m", "%d"),
+    # Two sums in a dword; the host adds halves as floats, which gives the same.
+    "pk_add_f16": """%x = bitcast T %m to <2 x half>
+  %y = bitcast T %d to <2 x half>
+  %s = fadd <2 x half> %x, %y
+  %new = bitcast <2 x half> %s to T""",
+    "pk_add_bf16": _BRAIN_SUMS,
 }
 
 
@@ -150,9 +203,7 @@ def _element(frame: Frame, index: int, count: int) -> Val:
 def _flat_address(frame: Frame, instruction: Instruction) -> Val:
     """Virtual address of each lane of a FLAT or GLOBAL instruction, u64."""
     vector_part, scalar = find(instruction.src, "addr"), find(instruction.src, "saddr")
-    offset = instruction.fields["offset"]
-    # GLOBAL offsets are 13 bits signed; FLAT ones are 12 bits unsigned (ISA manual, "Flat").
-    offset = offset & 0xFFF if instruction.encoding == "FLAT" else offset - (offset >> 12 << 13)
+    offset = flat_offset(frame, instruction)
     if vector_part is None:
         return frame.builder.constant("u64", offset)
     if scalar is None:
@@ -279,7 +330,7 @@ try:
 def _apply(op: str, bits: int) -> str:
     """IR for %new."""
     kind, number = f"i{bits}", "float" if bits == 32 else "double"
-    text = _APPLY[op]
+    text = _APPLY[op].replace("QUIET", str(1 << {32: 22, 64: 51}[bits]))
     casts = [f"\n  %{name}f = bitcast {kind} %{name} to {number}" for name in "mdc" if f"%{name}f" in text]
     return "".join(casts) + "\n  " + re.sub(r"\bF\b", number, re.sub(r"\bT\b", kind, text))
 

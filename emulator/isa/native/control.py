@@ -10,13 +10,15 @@ import enum
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from amdrv.emulator.isa import barriers
+from amdrv.emulator.isa.code import SCOPE_DEVICE
 from amdrv.emulator.isa.control import (
     IGNORED,
     MODE_REGISTER,
-    MODE_WRITABLE,
     MSG_INTERRUPT,
     MSG_RTN_GET_REALTIME,
     TERMINATORS,
+    barrier_number,
 )
 from amdrv.emulator.isa.instruction import Instruction, Kind
 from amdrv.emulator.isa.native import layout
@@ -28,7 +30,7 @@ from amdrv.emulator.isa.native.operands import is_zero, read, resize, write_scal
 OFFSET_MASK = (1 << 64) - 1
 # Compiled code for the host must not keep what it has read before: other waves may have written it since.
 FENCE = 'fence syncscope("singlethread") seq_cst'
-_INVALIDATIONS = ("buffer_gl0_inv", "buffer_gl1_inv")
+_INVALIDATIONS = ("buffer_gl0_inv", "buffer_gl1_inv", "global_inv")
 _IMMEDIATE_MODES = {"s_round_mode": 0, "s_denorm_mode": 4}
 
 
@@ -40,6 +42,7 @@ class Way(enum.Enum):
     CONDITION = enum.auto()  # at ``target`` if ``condition`` holds, else behind it
     JUMP = enum.auto()  # at the address ``value``
     EXIT = enum.auto()  # behind it, after leaving with ``outcome``
+    WAIT = enum.auto()  # behind it, after leaving with ``outcome`` unless ``condition`` holds
     MODE = enum.auto()  # behind it, with the MODE register ``value``
     FAULT = enum.auto()  # nowhere: a fault has been written
 
@@ -62,7 +65,13 @@ def is_terminator(instruction: Instruction) -> bool:
         return False  # the new mode is known here
     if mnemonic == "s_setreg_b32":
         return _register_field(instruction)[0] == MODE_REGISTER
-    return mnemonic in TERMINATORS
+    return mnemonic in TERMINATORS and mnemonic not in _SIGNALS
+
+
+def sees_others(instruction: Instruction) -> bool:
+    """Whether an instruction is a load of what other workgroups may have written meanwhile."""
+    fields = instruction.fields
+    return "_load_" in instruction.mnemonic and bool(fields.get("glc") or fields.get("scope", 0) >= SCOPE_DEVICE)
 
 
 def writes_exec(instruction: Instruction) -> bool:
@@ -102,7 +111,7 @@ def _register_field(instruction: Instruction) -> tuple[int, int, int]:
 
 
 def translate(frame: Frame, instruction: Instruction) -> bool:
-    """Write an instruction of this family that is no terminator; False for others."""
+    """Write an instruction of this family that is no terminator; False for others. Raises ValueError."""
     name = instruction.mnemonic
     if name in IGNORED:
         if name in _INVALIDATIONS:
@@ -122,7 +131,7 @@ def translate(frame: Frame, instruction: Instruction) -> bool:
 def _set_mode_immediate(frame: Frame, instruction: Instruction) -> None:
     register, shift, field = _register_field(instruction)
     if register == MODE_REGISTER:
-        writable = field << shift & MODE_WRITABLE
+        writable = field << shift & frame.generation.mode_writable
         frame.mode = (instruction.src[0].value << shift & writable) | (frame.mode & ~writable)
 
 
@@ -160,13 +169,29 @@ def _flag(value: Val, bit: int) -> Val:
     return resize(value, "u32") << bit
 
 
+def _has_scratch(frame: Frame) -> Val:
+    scratch = frame.context("scratch_lane_bytes", "u32")
+    return frame.builder.value("bool", frame.builder.emit(f"icmp ne i32 {scratch.text}, 0"), False)
+
+
 def _status(frame: Frame) -> Val:
     """VALID, IN_TG, SCRATCH_EN where there is scratch, EXECZ, VCCZ, SCC."""
-    builder = frame.builder
-    scratch = frame.context("scratch_lane_bytes", "u32")
-    has_scratch = builder.value("bool", builder.emit(f"icmp ne i32 {scratch.text}, 0"), False)
-    fixed = _flag(has_scratch, 29) | (1 << 16 | 1 << 11)
-    return fixed | _flag(is_zero(frame.exec_bits()), 9) | _flag(is_zero(frame.mask(VCC)), 10) | _flag(frame.scc(), 0)
+    return _status_zeroes(frame) | _flag(_has_scratch(frame), 29) | _flag(frame.scc(), 0)
+
+
+def _status_zeroes(frame: Frame) -> Val:
+    """VALID, IN_TG, EXECZ, VCCZ."""
+    return _flag(is_zero(frame.exec_bits()), 9) | _flag(is_zero(frame.mask(VCC)), 10) | (1 << 16 | 1 << 11)
+
+
+def _status_12(frame: Frame) -> Val:
+    """STATUS of gfx12: SCC and SCRATCH_EN are in STATE_PRIV, WAVE64 is new."""
+    return _status_zeroes(frame) | (1 << 29 if frame.lanes == 64 else 0)
+
+
+def _state_private(frame: Frame) -> Val:
+    complete = _inverted(_is_equal(frame.state(layout.STATE_PHASE, "u32"), _barrier(frame, "phase")))
+    return _flag(frame.scc(), 9) | _flag(complete, 2) | _flag(_has_scratch(frame), 18)
 
 
 def _identity(frame: Frame) -> Val:
@@ -177,36 +202,89 @@ def _identity(frame: Frame) -> Val:
     return (number >> 2 & 15) | (number & 3) << 8 | engine
 
 
-def _hardware_register(frame: Frame, register: int) -> Val:
-    """The value of a hardware register; those that are not modelled read zero."""
-    constant = frame.builder.constant
-    match register:
-        case 1:
-            return constant("u32", frame.mode)
-        case 2:
-            return _status(frame)
-        case 5:
-            return constant("u32", frame.vgprs // (8 if frame.lanes == 32 else 4) - 1 << 12)
-        case 6:
-            return (frame.context("lds_bytes", "u32") >> 9) << 12
-        case 15:
-            shared, private = (frame.context(name, "u64") >> 48 for name in ("shared_base", "private_base"))
-            return resize(shared << 16 | private, "u32")
-        case 20 | 21:
-            return resize(frame.state(layout.STATE_SCRATCH, "u64") >> 32 * (register - 20), "u32")
-        case 23:
-            return _identity(frame)
-        case 24:
-            return (frame.state(layout.STATE_SLOT, "u32") & 31) << 16
-        case 29:
-            count = frame.builder.value("u64", frame.builder.emit("load i64, ptr %count"), False)
-            return resize(count, "u32") & 0xF_FFFF
-    return constant("u32", 0)
+def _memory_bases(frame: Frame) -> Val:
+    shared, private = (frame.context(name, "u64") >> 48 for name in ("shared_base", "private_base"))
+    return resize(shared << 16 | private, "u32")
+
+
+def _scratch_base(frame: Frame, shift: int) -> Val:
+    return resize(frame.state(layout.STATE_SCRATCH, "u64") >> shift, "u32")
+
+
+def _cycles(frame: Frame, shift: int) -> Val:
+    count = frame.builder.value("u64", frame.builder.emit("load i64, ptr %count"), False)
+    return resize(count >> shift, "u32")
+
+
+# By the names of ``Generation.hardware_registers``.
+_HARDWARE_REGISTERS: dict[str, Callable[[Frame], Val]] = {
+    "mode": lambda frame: frame.builder.constant("u32", frame.mode & frame.generation.mode_shown),
+    "status": _status,
+    "status_12": _status_12,
+    "state_priv": _state_private,
+    "gpr_alloc": lambda frame: frame.builder.constant("u32", frame.vgprs // (8 if frame.lanes == 32 else 4) - 1 << 12),
+    "lds_alloc": lambda frame: (frame.context("lds_bytes", "u32") >> 9) << 12,
+    "sh_mem_bases": _memory_bases,
+    "scratch_lo": lambda frame: _scratch_base(frame, 0),
+    "scratch_hi": lambda frame: _scratch_base(frame, 32),
+    "hw_id1": _identity,
+    "hw_id2": lambda frame: (frame.state(layout.STATE_SLOT, "u32") & 31) << 16,
+    "cycles": lambda frame: _cycles(frame, 0) & frame.generation.cycles_mask,
+    "cycles_hi": lambda frame: _cycles(frame, 32),
+}
 
 
 def _getreg(frame: Frame, instruction: Instruction) -> None:
+    """Registers that are not modelled read zero."""
     register, shift, field = _register_field(instruction)
-    write_scalar(frame, instruction.dst[0].index, _hardware_register(frame, register) >> shift & field)
+    value = _HARDWARE_REGISTERS.get(frame.generation.hardware_registers.get(register, ""))
+    found = value(frame) if value is not None else frame.builder.constant("u32", 0)
+    write_scalar(frame, instruction.dst[0].index, found >> shift & field)
+
+
+# Split barriers, as ``emulator.isa.barriers`` has them.
+
+
+def _barrier_at(frame: Frame, name: str) -> str:
+    """A pointer to a field of the workgroup's layout.Barrier."""
+    field: int = getattr(layout.Barrier, name).offset
+    barrier = frame.builder.emit(f"inttoptr i64 {frame.context('barrier', 'u64').text} to ptr")
+    return frame.builder.emit(f"getelementptr i8, ptr {barrier}, i64 {field}")
+
+
+def _barrier(frame: Frame, name: str) -> Val:
+    return frame.builder.value("u32", frame.builder.emit(f"load i32, ptr {_barrier_at(frame, name)}"), False)
+
+
+def _is_equal(x: Val, y: Val) -> Val:
+    return x.builder.value("bool", x.builder.emit(f"icmp eq {x.typed}, {y.text}"), False)
+
+
+def _signal(frame: Frame, instruction: Instruction) -> None:
+    """Count this wave; the last one opens the barrier. One that is not the workgroup's does nothing."""
+    builder = frame.builder
+    counts = barrier_number(instruction) == barriers.WORKGROUP
+    first = builder.constant("bool", 0)
+    if counts:
+        signals, phase = _barrier(frame, "signals"), _barrier(frame, "phase")
+        first, more = is_zero(signals), signals + 1
+        opens = builder.value("bool", builder.emit(f"icmp uge {more.typed}, {_barrier(frame, 'alive').text}"), False)
+        left = frame.select(opens, builder.constant("u32", 0), more)
+        builder.do(f"store {left.typed}, ptr {_barrier_at(frame, 'signals')}")
+        builder.do(f"store {(phase + resize(opens, 'u32')).typed}, ptr {_barrier_at(frame, 'phase')}")
+    if instruction.mnemonic.endswith("isfirst"):
+        frame.set_scc(first)
+
+
+def _barrier_state(frame: Frame, instruction: Instruction) -> None:
+    """S_GET_BARRIER_STATE: valid, members, signals; a barrier that a workgroup does not have is invalid."""
+    source, state = instruction.src[0], frame.builder.constant("u32", 0)
+    if source.kind == Kind.CONSTANT and source.value == barriers.WORKGROUP & 0xFFFF_FFFF:
+        state = _barrier(frame, "alive") << 4 | _barrier(frame, "signals") << 16 | 1
+    write_scalar(frame, instruction.dst[0].index, state)
+
+
+_SIGNALS = ("s_barrier_signal", "s_barrier_signal_isfirst")
 
 
 _SIMPLE: dict[str, Callable[[Frame, Instruction], None]] = {
@@ -217,6 +295,8 @@ _SIMPLE: dict[str, Callable[[Frame, Instruction], None]] = {
     "s_sendmsg_rtn_b32": _sendmsg_return,
     "s_sendmsg_rtn_b64": _sendmsg_return,
     "s_getreg_b32": _getreg,
+    "s_get_barrier_state": _barrier_state,
+    **dict.fromkeys(_SIGNALS, _signal),
 }
 
 
@@ -241,6 +321,7 @@ _OUTCOMES = {
     "s_endpgm_ordered_ps_done": Outcome.END,
     "s_barrier": Outcome.BARRIER,
     "s_sleep": Outcome.POLL,
+    "s_sleep_var": Outcome.POLL,
     "s_icache_inv": Outcome.REFETCH,
 }
 
@@ -264,6 +345,8 @@ def describe(frame: Frame, instruction: Instruction) -> Ending:
         return Ending(Way.BRANCH, branch_target(instruction, frame.next_pc))
     if name == "s_setreg_b32":
         return _set_mode(frame, instruction)
+    if name == "s_barrier_wait":
+        return _wait(frame, instruction)
     if name == "s_subvector_loop_begin":
         return _loop_begin(frame, instruction)
     if name == "s_subvector_loop_end":
@@ -280,9 +363,24 @@ def describe(frame: Frame, instruction: Instruction) -> Ending:
 def _set_mode(frame: Frame, instruction: Instruction) -> Ending:
     """S_SETREG of MODE from a register."""
     _, shift, field = _register_field(instruction)
-    writable = field << shift & MODE_WRITABLE
+    writable = field << shift & frame.generation.mode_writable
     value = read(frame, instruction.src[0], "u32")
     return Ending(Way.MODE, value=(value << shift & writable) | (frame.mode & ~writable))
+
+
+def _wait(frame: Frame, instruction: Instruction) -> Ending:
+    """S_BARRIER_WAIT: goes on when the barrier has opened since the last wait. Who is let in later has waited, too."""
+    try:
+        waits_for_ever = barrier_number(instruction) != barriers.WORKGROUP
+    except ValueError:
+        waits_for_ever = True
+    if waits_for_ever:
+        frame.fault(layout.FaultKind.ILLEGAL, Detail.NOT_IMPLEMENTED)
+        return Ending(Way.FAULT)
+    seen, phase = frame.state(layout.STATE_PHASE, "u32"), _barrier(frame, "phase")
+    at = frame.builder.emit(f"getelementptr i8, ptr %state, i64 {layout.STATE_PHASE}")
+    frame.builder.do(f"store {phase.typed}, ptr {at}")
+    return Ending(Way.WAIT, condition=_inverted(_is_equal(seen, phase)), outcome=Outcome.WAIT)
 
 
 def _choose(frame: Frame, condition: Val, x: Val, y: Val) -> Val:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 from amdrv.emulator.isa.decoder import Decoder
 from amdrv.emulator.isa.dispatch import Dispatch, DispatchStats, ShaderFault, ShaderMemory
+from amdrv.emulator.isa.generation import generation_for
 from amdrv.emulator.isa.interpreter import Interpreter
 from amdrv.emulator.isa.launch import Launch, decode
 from amdrv.emulator.isa.native import jit
@@ -63,6 +64,7 @@ class Translator:
         self.threads = threads if threads is not None else len(os.sched_getaffinity(0))
         self._arch = arch
         self._decoder = Decoder(arch)
+        self._generation = generation_for(arch)
         self._shader_engines = shader_engines
         self._cache = cache
         self._libraries: dict[int, tuple[Library, jit.LoadedLibrary]] = {}
@@ -107,7 +109,7 @@ class Translator:
         interrupt: Callable[[int], None],
     ) -> DispatchStats:
         """Run every wave to its end, or until ``cancelled``; see ShaderEngine.run. Raises ShaderFault."""
-        launch = decode(dispatch, self._shader_engines)
+        launch = decode(dispatch, self._shader_engines, self._generation)
         if not launch.workgroups or 0 in dispatch.threads:
             return DispatchStats()
         if self._process_id != os.getpid():
@@ -137,8 +139,9 @@ class Translator:
     ) -> Run:
         self._units.trim()
         dispatch = launch.dispatch
+        shape = Shape(launch.lanes, launch.vgprs, launch.generation)
         try:
-            unit = self._units.find(memory, dispatch.pc, launch.mode, Shape(launch.lanes, launch.vgprs))
+            unit = self._units.find(memory, dispatch.pc, launch.mode, shape)
         except ShaderFault as fault:
             fault.workgroup = dispatch.start
             raise

@@ -35,7 +35,7 @@ class Reporter:
         pc = int(context.fault_pc)
         base = int(state.view(np.uint64)[layout.STATE_BASE // 8])
         mnemonic = _mnemonic(unit, pc - base & MASK)
-        if context.fault_kind == FaultKind.ILLEGAL:
+        if context.fault_kind == FaultKind.ILLEGAL and context.fault_detail != Detail.INACTIVE_LANES:
             fault = self._illegal(pc, mnemonic, int(state[layout.STATE_MODE // 4]))
         else:
             fault = self._lane_fault(context, pc, mnemonic)
@@ -70,6 +70,8 @@ class Reporter:
         detail = Detail(context.fault_detail)
         if detail is Detail.TRAP:
             return f"s_trap {argument}", None, None
+        if detail is Detail.INACTIVE_LANES:
+            return "a transposing load with inactive lanes", None, None
         if detail is Detail.HALT:
             return f"{mnemonic} halted the wave, and nobody is there to resume it", None, None
         access = Access(context.fault_access)

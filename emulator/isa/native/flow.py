@@ -13,14 +13,22 @@ import numpy as np
 from amdrv.emulator.isa.decoder import Decoder
 from amdrv.emulator.isa.dispatch import Access, MemoryViolation, ShaderMemory
 from amdrv.emulator.isa.instruction import Instruction, Kind, UnknownInstruction
-from amdrv.emulator.isa.native.control import OFFSET_MASK, branch_target, has_target, is_terminator, writes_exec
+from amdrv.emulator.isa.native.control import (
+    OFFSET_MASK,
+    branch_target,
+    has_target,
+    is_terminator,
+    sees_others,
+    writes_exec,
+)
 
 PAGE_BYTES = 4096
 LONGEST_BYTES = 16
 # A unit takes in no more than this; what lies beyond is another unit.
 MAX_INSTRUCTIONS = 6000
 _NEVER_BEHIND = ("s_branch", "s_setpc_b64", "s_endpgm", "s_trap", "s_sendmsghalt")
-_POLLING = ("_atomic_", "buffer_gl0_inv", "s_dcache_inv", "s_sleep")
+_POLLING = ("_atomic_", "buffer_gl0_inv", "global_inv", "s_dcache_inv", "s_sleep")
+_LOW_SUMS, _HIGH_SUMS = ("s_add_u32", "s_add_co_u32"), ("s_addc_u32", "s_add_co_ci_u32")
 
 
 class CodeReader:
@@ -91,9 +99,7 @@ class Graph:
 
 
 def _polls(instruction: Instruction) -> bool:
-    if instruction.fields.get("glc") and "_load_" in instruction.mnemonic:
-        return True
-    return any(part in instruction.mnemonic for part in _POLLING)
+    return sees_others(instruction) or any(part in instruction.mnemonic for part in _POLLING)
 
 
 def explore(code: CodeReader, base: int, entries: list[int]) -> Graph:
@@ -153,6 +159,10 @@ class _Pointers:
         self._places: dict[int, int] = {}
         self._low_sums: dict[int, int] = {}
 
+    @property
+    def _uppers(self) -> set[int]:
+        return {low + 1 for low in self._places}
+
     def step(self, instruction: Instruction, behind: int) -> int | None:
         """Take in an instruction; the place where it jumps to if it is a computed jump of known target."""
         name = instruction.mnemonic
@@ -161,9 +171,11 @@ class _Pointers:
         if name == "s_getpc_b64":
             self._places[instruction.dst[0].index] = behind
             return None
-        if name in ("s_add_u32", "s_addc_u32") and instruction.src[1].kind == Kind.CONSTANT:
+        if name == "s_sext_i32_i16" and instruction.dst[0].index == instruction.src[0].index in self._uppers:
+            return None  # as gfx12 needs it: addresses have 48 bits
+        if name in (*_LOW_SUMS, *_HIGH_SUMS) and instruction.src[1].kind == Kind.CONSTANT:
             target, source, value = instruction.dst[0].index, instruction.src[0].index, instruction.src[1].value
-            if name == "s_add_u32" and target == source and target in self._places:
+            if name in _LOW_SUMS and target == source and target in self._places:
                 self._low_sums[target] = value
                 return None
             if target == source and target - 1 in self._low_sums:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from amdrv.emulator.isa.generation import GFX11, Generation
 from amdrv.emulator.isa.instruction import SpecialReg
 from amdrv.emulator.isa.native import layout
 from amdrv.emulator.isa.native.builder import Builder, Val
@@ -29,6 +30,7 @@ class Shape:
 
     lanes: int
     vgprs: int  # allocated to a wave
+    generation: Generation = GFX11
 
 
 @dataclass(slots=True)
@@ -49,7 +51,7 @@ class Frame:
 
     def __init__(self, builder: Builder, shape: Shape, exits: Exits, *, full: bool) -> None:
         self.builder = builder
-        self.lanes, self.vgprs = shape.lanes, shape.vgprs
+        self.lanes, self.vgprs, self.generation = shape.lanes, shape.vgprs, shape.generation
         self.full = full
         self.exits = exits
         self.pc = self.next_pc = 0
@@ -338,14 +340,18 @@ class Frame:
 
     def fault(self, kind: FaultKind, detail: Detail, argument: int = 0) -> None:
         """Leave with a fault of lane 0; what is written behind it is never reached."""
+        self.describe_fault(kind, detail, argument)
+        self.exits.faults.append((self.builder.block, self.pc))
+        self.builder.do("br label %fault")
+        self.builder.label(self.builder.name("unreached"))
+
+    def describe_fault(self, kind: FaultKind, detail: Detail, argument: int = 0) -> None:
+        """Write to the Context what a fault of lane 0 is, if one follows."""
         builder = self.builder
         fields = (("kind", "i32", kind), ("lane", "i32", 0), ("detail", "i32", detail), ("argument", "i64", argument))
         for name, kind_text, value in fields:
             pointer = builder.emit(f"getelementptr i8, ptr %ctx, i64 {layout.offset(f'fault_{name}')}")
             builder.do(f"store {kind_text} {int(value)}, ptr {pointer}")
-        self.exits.faults.append((builder.block, self.pc))
-        builder.do("br label %fault")
-        builder.label(builder.name("unreached"))
 
 
 def slot_name(bit: int) -> str:

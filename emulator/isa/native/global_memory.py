@@ -17,9 +17,10 @@ from amdrv.emulator.isa.native import (
     wide,
 )
 from amdrv.emulator.isa.native.builder import Val
-from amdrv.emulator.isa.native.control import FENCE
-from amdrv.emulator.isa.native.frame import Frame
+from amdrv.emulator.isa.native.control import FENCE, sees_others
+from amdrv.emulator.isa.native.frame import M0, Frame
 from amdrv.emulator.isa.native.ir_text import constants, result_type, vector
+from amdrv.emulator.isa.native.layout import Detail, FaultKind
 from amdrv.emulator.isa.native.library import Function
 from amdrv.emulator.isa.native.operands import read
 from amdrv.emulator.isa.operands import find
@@ -66,12 +67,18 @@ def translate(frame: Frame, instruction: Instruction) -> bool:
     name = name.removeprefix("addtid_")
     target, data = find(instruction.dst, "vdst"), find(instruction.src, "data")
     if verb == "load" and name in LOADS and target is not None:
-        if instruction.fields.get("glc"):
+        if sees_others(instruction):
             frame.builder.do(FENCE)
         _load(frame, LOADS[name], _place(frame, instruction), target.index)
         return True
     if verb == "store" and name in STORES and data is not None:
         _store(frame, STORES[name], _place(frame, instruction), data.index)
+        return True
+    if name == "block":
+        _block(frame, instruction)
+        return True
+    if name == "tr_b128" and target is not None and frame.lanes == 32:
+        _load_transposed(frame, _place(frame, instruction), target.index)
         return True
     return False
 
@@ -118,29 +125,80 @@ def _store(frame: Frame, form: Form, place: _Place, source: int) -> None:
     frame.fault_if(builder.call(name, "i1", [*place.arguments, *(builder.spread(value).typed for value in data)]))
 
 
-def _place(frame: Frame, instruction: Instruction) -> _Place:
-    mask = f"i{frame.lanes} {frame.exec_bits().text}"
+def _block(frame: Frame, instruction: Instruction) -> None:
+    """GLOBAL_LOAD_BLOCK and GLOBAL_STORE_BLOCK: the registers that M0 selects; holes keep their place in memory."""
+    builder, selected, none = frame.builder, frame.sgpr(M0), frame.builder.constant(frame.mask_kind(), 0)
+    target, data = find(instruction.dst, "vdst"), find(instruction.src, "data")
+    operand = target if target is not None else data
+    if operand is None:
+        return
+    for number in range(operand.bits // 32):
+        wanted = builder.value("bool", builder.emit(f"trunc {(selected >> number).typed} to i1"), False)
+        mask = frame.select(wanted, frame.exec_bits(), none)
+        place = _place(frame, instruction, mask, 4 * number)
+        if target is None:
+            _store(frame, STORES["b32"], place, operand.index + number)
+            continue
+        returned = result_type(frame.lanes, 1)
+        found = builder.call(f"{place.space}_load.b32.w{frame.lanes}", returned, place.arguments)
+        frame.fault_if(builder.emit(f"extractvalue {returned} {found}, 1"))
+        value = builder.value("u32", builder.emit(f"extractvalue {returned} {found}, 0"), True)
+        frame.set_vgpr(operand.index + number, value, frame.lanes_of(mask))
+
+
+def _load_transposed(frame: Frame, place: _Place, target: int) -> None:
+    """GLOBAL_LOAD_TR_B128, as ``memory_ops.build_transposing_load`` has it: 16-bit elements of every eight lanes."""
+    builder, lanes = frame.builder, frame.lanes
+    if not frame.full:
+        frame.describe_fault(FaultKind.ILLEGAL, Detail.INACTIVE_LANES)
+        frame.fault_if(builder.emit(f"icmp ne {frame.exec_bits().typed}, -1"))
+    returned = result_type(lanes, 4)
+    found = builder.call(f"{place.space}_load.b128.w{lanes}", returned, place.arguments)
+    frame.fault_if(builder.emit(f"extractvalue {returned} {found}, 4"))
+    short = f"<{2 * lanes} x i16>"
+    dwords = [builder.emit(f"extractvalue {returned} {found}, {dword}") for dword in range(4)]
+    parts = [builder.emit(f"bitcast {vector(lanes)} {dword} to {short}") for dword in dwords]
+    pairs = [
+        builder.emit(f"shufflevector {short} {low}, {short} {high}, {vector(4 * lanes)} {constants(range(4 * lanes))}")
+        for low, high in (parts[:2], parts[2:])
+    ]
+    for dword in range(4):
+        # Lane l, element e (of 8) stands at 2 * lanes * (e // 2) + 2 * l + e % 2.
+        sources = [
+            2 * lanes * (lane % 8 // 2) + 2 * (lane & ~7 | 2 * dword + half) + lane % 2
+            for lane in range(lanes)
+            for half in range(2)
+        ]
+        wide = f"<{4 * lanes} x i16>"
+        order = f"{vector(2 * lanes)} {constants(sources)}"
+        picked = builder.emit(f"shufflevector {wide} {pairs[0]}, {wide} {pairs[1]}, {order}")
+        text = builder.emit(f"bitcast {short} {picked} to {vector(lanes)}")
+        frame.set_vgpr(target + dword, builder.value("u32", text, True))
+
+
+def _place(frame: Frame, instruction: Instruction, lanes: Val | None = None, further: int = 0) -> _Place:
+    """For the lanes of EXEC, or of another mask; ``further`` bytes beyond the addresses."""
+    mask = f"i{frame.lanes} {(frame.exec_bits() if lanes is None else lanes).text}"
     if instruction.encoding == "SCRATCH":
-        offset = scratch_offset(frame, instruction)
+        offset = scratch_offset(frame, instruction) + further
         base = frame.state(layout.STATE_SCRATCH, "u64")
         return _Place("scratch", ["ptr %ctx", mask, base.typed, offset.typed])
-    arguments = ["ptr %ctx", mask, *flat_address(frame, instruction)]
+    arguments = ["ptr %ctx", mask, *flat_address(frame, instruction, further)]
     if instruction.encoding == "GLOBAL":
         return _Place("global", arguments)
     return _Place("flat", [*arguments, frame.state(layout.STATE_SCRATCH, "u64").typed])
 
 
-def _signed(value: int, bits: int) -> int:
-    return value - (1 << bits) if value >> (bits - 1) else value
+def flat_offset(frame: Frame, instruction: Instruction) -> int:
+    """The immediate offset of a FLAT or GLOBAL instruction; FLAT of gfx11 has 12 bits (ISA manual, "Flat")."""
+    offset = frame.generation.offset(instruction)
+    return offset if instruction.encoding in frame.generation.signed_offset_bits else offset & 0xFFF
 
 
-def flat_address(frame: Frame, instruction: Instruction) -> tuple[str, str, str]:
+def flat_address(frame: Frame, instruction: Instruction, further: int = 0) -> tuple[str, str, str]:
     """(base, lo, hi) of a FLAT or GLOBAL instruction, typed: the address of a lane is base + (hi:lo)."""
     builder, kind = frame.builder, vector(frame.lanes)
-    raw = instruction.fields["offset"]
-    # GLOBAL offsets are 13 bits signed; FLAT ones are 12 bits unsigned (ISA manual, "Flat").
-    offset = raw & 0xFFF if instruction.encoding == "FLAT" else _signed(raw, 13)
-    base = builder.constant("u64", offset & _MASK64)
+    base = builder.constant("u64", flat_offset(frame, instruction) + further & _MASK64)
     addr, saddr = find(instruction.src, "addr"), find(instruction.src, "saddr")
     if "addtid" in instruction.mnemonic:
         lo, hi = f"{kind} {constants(range(0, 4 * frame.lanes, 4))}", f"{kind} zeroinitializer"
@@ -158,7 +216,7 @@ def flat_address(frame: Frame, instruction: Instruction) -> tuple[str, str, str]
 def scratch_offset(frame: Frame, instruction: Instruction) -> Val:
     """The byte offset into each lane's private memory of a SCRATCH instruction, in 32 bits that wrap."""
     builder = frame.builder
-    total = builder.constant("u32", _signed(instruction.fields["offset"], 13))
+    total = builder.constant("u32", frame.generation.offset(instruction))
     for name in ("addr", "saddr"):
         operand = find(instruction.src, name)
         if operand is not None:

@@ -1,12 +1,12 @@
 """Instructions that move values between lanes: reads and writes of one lane, row permutations, DPP, the LDS crossbar.
 
 The translator's side of ``emulator.isa.crosslane``, ``lds_ops`` and ``dpp``, with the same rules. What is known at
-translation becomes a constant shuffle; other permutations are calls of ``permute.wN``.
+translation becomes a constant shuffle; other permutations are calls of ``permute``.
 
-permute.wN(<N x i32> data, <N x i32> index) -> <N x i32>
-    Lane i gets lane ``index[i] & 31`` of the 32 lanes to which it belongs.
-collect.wN(iN mask, <N x i32> data, <N x i32> index) -> <N x i32>
-    The inverse: lane i of the mask gives its value to lane ``index[i] & 31`` of its 32 lanes, in order; lanes that are
+permute.R.wN(<N x i32> data, <N x i32> index) -> <N x i32>
+    Lane i gets lane ``index[i] % R`` of the R lanes (32, or 64) to which it belongs.
+collect.R.wN(iN mask, <N x i32> data, <N x i32> index) -> <N x i32>
+    The inverse: lane i of the mask gives its value to lane ``index[i] % R`` of its R lanes, in order; lanes that are
     given none are zero.
 lds_append.wN(ptr ctx, iN mask, i32 address, i32 sign) -> {i32, i1 fault}
     The counter at an LDS address moves by ``sign`` times the lanes of the mask; its old value.
@@ -24,13 +24,13 @@ from amdrv.emulator.isa.native.builder import Val
 from amdrv.emulator.isa.native.frame import M0, Frame
 from amdrv.emulator.isa.native.ir_text import constants, vector
 from amdrv.emulator.isa.native.library import Function
-from amdrv.emulator.isa.native.operands import in_range, read
+from amdrv.emulator.isa.native.operands import in_range, read, resize
 from amdrv.emulator.isa.native.relative_moves import RELATIVE
 from amdrv.emulator.isa.native.tlb import context_field
 from amdrv.emulator.isa.operands import find
 
 Translate: TypeAlias = Callable[[Frame, Instruction], None]
-CROSSBAR = 32  # the crossbar joins 32 lanes
+HALF = 32
 ROW = 16
 
 
@@ -77,20 +77,21 @@ def moved(value: Val, sources: Sequence[int | None]) -> Val:
     )
 
 
-def permuted(value: Val, index: Val) -> Val:
-    """Lane i of the result is lane ``index[i] & 31`` of the 32 lanes to which it belongs."""
+def permuted(value: Val, index: Val, reach: int = HALF) -> Val:
+    """Lane i of the result is lane ``index[i] % reach`` of the ``reach`` lanes to which it belongs."""
     builder = value.builder
     arguments = [builder.spread(value).typed, builder.spread(index).typed]
-    return builder.value("u32", builder.call(f"permute.w{builder.lanes}", vector(builder.lanes), arguments), True)
+    text = builder.call(f"permute.{reach}.w{builder.lanes}", vector(builder.lanes), arguments)
+    return builder.value("u32", text, True)
 
 
-def _is_in(frame: Frame, mask: Val, index: Val) -> Val:
-    """Whether the lane that each lane names (of its 32 lanes) is in a mask."""
+def _is_in(frame: Frame, mask: Val, index: Val, reach: int = HALF) -> Val:
+    """Whether the lane that each lane names (of its ``reach`` lanes) is in a mask."""
     builder = frame.builder
-    if frame.lanes == 32:
-        return _odd(builder.spread(mask) >> (index & 31))
+    if frame.lanes == reach:
+        return _odd(builder.spread(mask) >> resize(builder.spread(index) & reach - 1, frame.mask_kind()))
     low, high = (builder.spread(half) for half in frame.split(mask))
-    order = constants([*range(CROSSBAR), *range(64 + CROSSBAR, 128)])
+    order = constants([*range(HALF), *range(64 + HALF, 128)])
     bits = builder.emit(f"shufflevector {low.typed}, {high.typed}, <64 x i32> {order}")
     return _odd(builder.value("u32", bits, True) >> (index & 31))
 
@@ -169,6 +170,22 @@ def _permlane16(frame: Frame, instruction: Instruction) -> None:
     frame.set_vgpr(target, result)
 
 
+def _permlane16_var(frame: Frame, instruction: Instruction) -> None:
+    """As ``_permlane16``, each lane's selector in its own register."""
+    builder, lanes = frame.builder, frame.lanes
+    value, selector = (builder.spread(read(frame, instruction.src[position], "u32")) for position in range(2))
+    other_row = ROW if "permlanex16" in instruction.mnemonic else 0
+    opsel = instruction.fields.get("opsel", 0)
+    target = instruction.dst[0].index
+    rows = builder.value("u32", constants([lane & ~15 ^ other_row for lane in range(lanes)]), True)
+    index = selector & 15 | rows
+    result = permuted(value, index)
+    if not (frame.full or opsel & 1):
+        absent = builder.constant("u32", 0) if opsel & 2 else frame.vgpr(target)
+        result = frame.select(_is_in(frame, frame.exec_bits(), index), result, absent)
+    frame.set_vgpr(target, result)
+
+
 def _row_places(frame: Frame, low: Val, high: Val) -> Val:
     """The four bits that each lane has in 64 bits of selectors."""
     builder, lanes = frame.builder, frame.lanes
@@ -201,17 +218,22 @@ def _swizzle(frame: Frame, instruction: Instruction) -> None:
     frame.set_vgpr(instruction.dst[0].index, result)
 
 
+def _reach(frame: Frame) -> int:
+    """Of the crossbar, in lanes."""
+    return min(frame.lanes, frame.generation.crossbar_lanes)
+
+
 def _partner(frame: Frame, instruction: Instruction) -> Val:
-    """The lane (of 32) that each lane's address names."""
+    """The lane (of those in reach) that each lane's address names."""
     address = read(frame, instruction.src[0], "u32")
     return address + _crossbar_offset(instruction) >> 2
 
 
 def _bpermute(frame: Frame, instruction: Instruction) -> None:
     index, data = _partner(frame, instruction), read(frame, instruction.src[1], "u32")
-    result = permuted(data, index)
-    if not frame.full:
-        present = _is_in(frame, frame.exec_bits(), index)
+    result = permuted(data, index, _reach(frame))
+    if not frame.full and instruction.mnemonic != "ds_bpermute_fi_b32":
+        present = _is_in(frame, frame.exec_bits(), index, _reach(frame))
         result = frame.select(present, result, frame.builder.constant("u32", 0))
     frame.set_vgpr(instruction.dst[0].index, result)
 
@@ -220,7 +242,7 @@ def _permute(frame: Frame, instruction: Instruction) -> None:
     builder = frame.builder
     index, data = _partner(frame, instruction), read(frame, instruction.src[1], "u32")
     arguments = [frame.exec_bits().typed, builder.spread(data).typed, builder.spread(index).typed]
-    text = builder.call(f"collect.w{frame.lanes}", vector(frame.lanes), arguments)
+    text = builder.call(f"collect.{_reach(frame)}.w{frame.lanes}", vector(frame.lanes), arguments)
     frame.set_vgpr(instruction.dst[0].index, builder.value("u32", text, True))
 
 
@@ -243,10 +265,13 @@ _TRANSLATE: dict[str, Translate] = {
     "v_writelane_b32": _writelane,
     "v_permlane16_b32": _permlane16,
     "v_permlanex16_b32": _permlane16,
+    "v_permlane16_var_b32": _permlane16_var,
+    "v_permlanex16_var_b32": _permlane16_var,
     "v_permlane64_b32": _permlane64,
     "ds_swizzle_b32": _swizzle,
     "ds_permute_b32": _permute,
     "ds_bpermute_b32": _bpermute,
+    "ds_bpermute_fi_b32": _bpermute,
     "ds_append": _append,
     "ds_consume": _append,
 }
@@ -257,10 +282,12 @@ _TRANSLATE: dict[str, Translate] = {
 
 def functions(lanes: int) -> list[Function]:
     """The functions for one wave size."""
-    return [_permute_function(lanes), _collect_function(lanes), _append_function(lanes)]
+    reaches = [reach for reach in (HALF, 2 * HALF) if reach <= lanes]
+    exchanges = [make(lanes, reach) for reach in reaches for make in (_permute_function, _collect_function)]
+    return [*exchanges, _append_function(lanes)]
 
 
-def _permute_function(lanes: int) -> Function:
+def _permute_function(lanes: int, reach: int) -> Function:
     """Written for 16 lanes at a time as selected elements, which LLVM makes one instruction of where there is one."""
     kind, row = vector(lanes), vector(ROW)
     lines = []
@@ -272,11 +299,9 @@ def _permute_function(lanes: int) -> Function:
         lines += [
             f"  %index.{start} = shufflevector {kind} %index, {kind} poison, {row} {span}",
             f"  %place.{start} = and {row} %index.{start}, splat (i32 15)",
-            f"  %row.{start} = and {row} %index.{start}, splat (i32 16)",
-            f"  %low.{start} = icmp eq {row} %row.{start}, zeroinitializer",
         ]
-        first = start & ~(CROSSBAR - 1)
-        for half in (first, first + ROW):
+        first = start & ~(reach - 1)
+        for half in range(first, first + reach, ROW):
             picked = "poison"
             for lane in range(ROW):
                 name = f"{start}.{half}.{lane}"
@@ -287,12 +312,27 @@ def _permute_function(lanes: int) -> Function:
                 ]
                 picked = f"%picked.{name}"
             lines.append(f"  %all.{start}.{half} = freeze {row} {picked}")
-        sides = f"{row} %all.{start}.{first}, {row} %all.{start}.{first + ROW}"
-        lines.append(f"  %part.0.{start} = select <{ROW} x i1> %low.{start}, {sides}")
-    result = _join(lines, [f"%part.0.{start}" for start in range(0, lanes, ROW)])
+        _choose_row(lines, start, [f"%all.{start}.{half}" for half in range(first, first + reach, ROW)])
+    result = _join(lines, [f"%part.{start}" for start in range(0, lanes, ROW)])
     body = "\n".join(lines)
-    head = f"define {kind} @permute.w{lanes}({kind} %data, {kind} %index)"
+    head = f"define {kind} @permute.{reach}.w{lanes}({kind} %data, {kind} %index)"
     return Function(f"{head} {{\n{body}\n  ret {kind} {result}\n}}")
+
+
+def _choose_row(lines: list[str], start: int, candidates: list[str]) -> None:
+    """Write %part.START: what 16 lanes get, by the bits of their index that name a row."""
+    row, bit = vector(ROW), ROW
+    while len(candidates) > 1:
+        lines += [
+            f"  %row.{bit}.{start} = and {row} %index.{start}, splat (i32 {bit})",
+            f"  %low.{bit}.{start} = icmp eq {row} %row.{bit}.{start}, zeroinitializer",
+        ]
+        chosen = []
+        for number, (low, high) in enumerate(zip(candidates[::2], candidates[1::2], strict=True)):
+            name = f"%part.{start}" if len(candidates) == 2 else f"%part.{start}.{bit}.{number}"
+            lines.append(f"  {name} = select <{ROW} x i1> %low.{bit}.{start}, {row} {low}, {row} {high}")
+            chosen.append(name)
+        candidates, bit = chosen, 2 * bit
 
 
 def _join(lines: list[str], parts: list[str]) -> str:
@@ -309,10 +349,10 @@ def _join(lines: list[str], parts: list[str]) -> str:
     return parts[0]
 
 
-def _collect_function(lanes: int) -> Function:
+def _collect_function(lanes: int, reach: int) -> Function:
     mask, kind = f"i{lanes}", vector(lanes)
     return Function(
-        f"""define {kind} @collect.w{lanes}({mask} %mask, {kind} %data, {kind} %index) {{
+        f"""define {kind} @collect.{reach}.w{lanes}({mask} %mask, {kind} %data, {kind} %index) {{
   %result.at = alloca {kind}
   %data.at = alloca {kind}
   %index.at = alloca {kind}
@@ -332,9 +372,9 @@ one:
   %value = load i32, ptr %value.at
   %named.at = getelementptr i32, ptr %index.at, {mask} %lane
   %named = load i32, ptr %named.at
-  %place = and i32 %named, {CROSSBAR - 1}
+  %place = and i32 %named, {reach - 1}
   %wide = zext i32 %place to i64
-  %own = and {mask} %lane, {CROSSBAR}
+  %own = and {mask} %lane, {-reach}
   %half = getelementptr i32, ptr %result.at, {mask} %own
   %to = getelementptr i32, ptr %half, i64 %wide
   store i32 %value, ptr %to

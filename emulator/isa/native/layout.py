@@ -20,6 +20,7 @@ STATE_GROUP = 32  # 3 x i32: workgroup id
 STATE_SLOT = 44  # i32: where the workgroup is resident (for HW_ID)
 STATE_SCRATCH = 48  # i64: virtual address of the wave's private memory
 STATE_OUTCOME = 56  # i32: what the last call returned
+STATE_PHASE = 60  # i32: of the workgroup's split barrier when the wave last waited there
 STATE_CELL = 64  # i64: host address of where the address of the wave's unit function is
 STATE_BASE = 72  # i64: virtual address of its unit's base
 STATE_SGPR = 128  # 128 x u32 by scalar operand code: SGPRs, VCC 106, TTMP 108, NULL 124, M0 125, EXEC 126
@@ -44,6 +45,7 @@ class Outcome(enum.IntEnum):
     FAULT = 4  # described in the context
     JUMP = 5  # it goes on at a PC, or in a mode, that this unit has no entry for
     REFETCH = 6  # s_icache_inv: the same, with code fetched anew
+    WAIT = 7  # at a split barrier
 
 
 class FaultKind(enum.IntEnum):
@@ -87,6 +89,20 @@ class Context(ctypes.Structure):
         ("extents_read_count", ctypes.c_uint32),
         ("extents_write_count", ctypes.c_uint32),
         ("find_extent", ctypes.c_uint64),  # host function like ``miss``: 1 and the TLB is filled, or 0
+        ("barrier", ctypes.c_uint64),  # host address of the running workgroup's Barrier
+    )
+
+
+class Barrier(ctypes.Structure):
+    """A workgroup's split barrier: when as many waves have signalled as there are, ``phase`` moves on.
+
+    A wave for which it has moved since its last wait (STATE_PHASE) has its complete bit set.
+    """
+
+    _fields_ = (
+        ("alive", ctypes.c_uint32),  # waves of the workgroup that have not ended
+        ("signals", ctypes.c_uint32),
+        ("phase", ctypes.c_uint32),
     )
 
 
@@ -101,6 +117,7 @@ class Detail(enum.IntEnum):
     HALT = 5
     NOT_IMPLEMENTED = 6
     UNDECODABLE = 7  # argument: nothing; the bytes at the PC are no instruction
+    INACTIVE_LANES = 8  # a transposing load
 
 
 class Service(enum.IntEnum):

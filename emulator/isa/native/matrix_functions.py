@@ -116,7 +116,7 @@ def _usual_float(
         addend = [register & sign - 1 for register in addend]
     if neg & 4:
         addend = [register ^ sign for register in addend]
-    results = _called(builder, mnemonic, [*left, *right, *addend], len(addend))
+    results = called(builder, mnemonic, [*left, *right, *addend], len(addend))
     if not old:
         return results
     kept = 0xFFFF0000 >> shift
@@ -135,15 +135,15 @@ def _integer(
     builder, neg = algebra.builder, fields.get("neg", 0)
     sign = 1 << INTEGER[mnemonic] - 1
     signs = [builder.constant("u32", sign * (neg >> source & 1)) for source in range(2)]
-    products = _called(builder, mnemonic, [*left, *right, *signs], len(addend))
+    products = called(builder, mnemonic, [*left, *right, *signs], len(addend))
     if not fields.get("clamp", 0):
         return [product + value for product, value in zip(products, addend, strict=True)]
     sums = [cast(cast(p, "i32"), "i64") + cast(cast(v, "i32"), "i64") for p, v in zip(products, addend, strict=True)]
     return [cast(clamp_i32(algebra, total), "u32") for total in sums]  # type: ignore[arg-type]
 
 
-def _called(builder: Builder, name: str, values: Sequence[Val], count: int) -> list[Val]:
-    """A function that gives an array of registers."""
+def called(builder: Builder, name: str, values: Sequence[Val], count: int) -> list[Val]:
+    """What a function (without the wave's size in its name) makes of registers: an array of ``count`` of them."""
     shape = f"[{count} x {builder.type('u32', True)}]"
     text = builder.call(f"{name}.w{builder.lanes}", f"{CONVENTION} {shape}", [value.typed for value in values])
     return [builder.value("u32", builder.emit(f"extractvalue {shape} {text}, {n}"), True) for n in range(count)]
@@ -170,11 +170,11 @@ def _written_out(algebra: LlvmAlgebra, mnemonic: str, fields: dict[str, int], op
             raise TypeError(f"{mnemonic} gives no registers")
         builder.functions |= inner.functions
         builder.uses |= inner.uses
-        builder.functions[full] = _function_text(inner, f"internal {{}} @{full}", arguments, result.values)
-    return _called(builder, name, values, len(operands[2]))
+        builder.functions[full] = function_text(inner, f"internal {{}} @{full}", arguments, result.values)
+    return called(builder, name, values, len(operands[2]))
 
 
-def _function_text(builder: Builder, head: str, arguments: Sequence[Val], results: Sequence[Val]) -> str:
+def function_text(builder: Builder, head: str, arguments: Sequence[Val], results: Sequence[Val]) -> str:
     """A function from its arguments and results; ``head`` has a place for the type of what it gives."""
     shape = f"[{len(results)} x {builder.type('u32', True)}]"
     whole = "poison"
@@ -194,7 +194,7 @@ def _float_function(mnemonic: str, lanes: int) -> Function:
     count = SIZE * SIZE // lanes
     arguments = [builder.value("u32", f"%x{number}", True) for number in range(16 + count)]
     results = _float_body(builder, mnemonic, arguments)
-    return Function(_function_text(builder, f"{{}} @{mnemonic}.w{lanes}", arguments, results))
+    return Function(function_text(builder, f"{{}} @{mnemonic}.w{lanes}", arguments, results))
 
 
 def _in_memory(mnemonic: str, lanes: int) -> Function:
@@ -246,7 +246,7 @@ def _integer_function(mnemonic: str, lanes: int) -> Function:
     elements = _store_elements(builder, vectors[:count], "i32", left)
     zeros = [constant(vectors[0], "u32", 0)] * (SIZE * SIZE // lanes)
     sums = _multiply(builder, elements, _rows(builder, vectors[count:], right), zeros, "u32", _multiplied)
-    return Function(_function_text(builder, f"{{}} @{mnemonic}.w{lanes}", [*vectors, *signs], sums))
+    return Function(function_text(builder, f"{{}} @{mnemonic}.w{lanes}", [*vectors, *signs], sums))
 
 
 def _split_f16(builder: Builder, register: str, lanes: int) -> list[str]:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from amdrv.emulator.isa.dispatch import Dispatch
-from amdrv.emulator.isa.launch import Launch, create_waves
+from amdrv.emulator.isa.launch import TTMP7, TTMP9, Launch, create_waves
 from amdrv.emulator.isa.native import layout
 from amdrv.emulator.isa.native.frame import NULL
 from amdrv.emulator.isa.native.layout import Outcome
@@ -115,6 +115,8 @@ def _wave_rows(launch: Launch, number: int) -> Words:
     first = layout.STATE_SGPR // 4
     rows[:, first : first + layout.SGPRS] = waves.sgpr.transpose(1, 0, 2).reshape(waves.waves, layout.SGPRS)
     rows[:, layout.STATE_VGPR // 4 :] = waves.vgpr[0]
+    for code, _, _ in _id_places(launch):
+        rows[:, first + code] = 0  # the ids are added when a wave starts
     return rows
 
 
@@ -123,18 +125,30 @@ def _plan(launch: Launch) -> Plan:
     plan = Plan()
     plan.total = launch.workgroups
     plan.groups_x, plan.groups_y = dispatch.groups[0], dispatch.groups[1]
-    sgpr = launch.user_sgprs
-    for dimension in range(3):
+    for dimension, (code, mask, shift) in enumerate(_id_places(launch)):
         plan.start[dimension] = dispatch.start[dimension] & 0xFFFF_FFFF
         partial = dispatch.partial_threads[dimension]
         plan.last[dimension] = dispatch.groups[dimension] - 1 if partial else ALL_ONES
-        enabled = launch.workgroup_id_enable[dimension]
-        plan.id_places[dimension] = layout.STATE_SGPR + 4 * (sgpr if enabled else NULL)
-        sgpr += enabled
+        plan.id_places[dimension] = layout.STATE_SGPR + 4 * code
+        plan.id_masks[dimension], plan.id_shifts[dimension] = mask, shift
     plan.state_bytes = layout.state_bytes(launch.vgprs, launch.lanes)
     plan.lds_bytes = launch.lds_bytes
     plan.scratch_wave_bytes = launch.scratch_wave_bytes
     return plan
+
+
+def _id_places(launch: Launch) -> list[tuple[int, int, int]]:
+    """(scalar operand code, mask, shift) of each workgroup id: those of y and z may share a register.
+
+    As ``launch.create_waves`` has it; an id that is not enabled goes to NULL.
+    """
+    whole, sgpr, places = 0xFFFF_FFFF, launch.user_sgprs, []
+    in_ttmps = ((TTMP9, whole, 0), (TTMP7, 0xFFFF, 0), (TTMP7, 0xFFFF, 16))
+    for dimension, enabled in enumerate(launch.workgroup_id_enable):
+        place = in_ttmps[dimension] if launch.generation.workgroup_ids_in_ttmps else (sgpr, whole, 0)
+        places.append(place if enabled else (NULL, whole, 0))
+        sgpr += enabled
+    return places
 
 
 def plan_address(plan: Plan) -> int:

@@ -4,6 +4,8 @@ inline  scalar_load.C.wN(ptr ctx, i64 va) -> {<C x i32>, i1 fault}
             C = 1, 2, 4, 8, 16 dwords from an address that is a multiple of 4.
         scalar_load_apart.C.wN
             The same, dword by dword.
+        scalar_part.B.wN(ptr ctx, i64 va, i64 at, i64 limit) -> {i32, i1 fault}
+            B = 1, 2 bytes from an address that is a multiple of them, zero-extended; zero if at + B exceeds the limit.
         buffer_load.C.wN(ptr ctx, i64 start, i64 at, i64 limit) -> {<C x i32>, i1 fault}
             C dwords from start + at; those that end behind offset ``limit`` are zero.
 """
@@ -11,43 +13,51 @@ inline  scalar_load.C.wN(ptr ctx, i64 va) -> {<C x i32>, i1 fault}
 from __future__ import annotations
 
 from amdrv.emulator.isa.instruction import Instruction
+from amdrv.emulator.isa.memory_ops import Form
 from amdrv.emulator.isa.native.builder import Val
-from amdrv.emulator.isa.native.control import FENCE
+from amdrv.emulator.isa.native.control import FENCE, sees_others
 from amdrv.emulator.isa.native.frame import EXEC_HI, NULL, Frame
 from amdrv.emulator.isa.native.ir_text import vector
+from amdrv.emulator.isa.native.lds import extended
 from amdrv.emulator.isa.native.library import Function
 from amdrv.emulator.isa.native.operands import read, resize
 from amdrv.emulator.isa.native.tlb import probe
 from amdrv.emulator.isa.operands import find
-from amdrv.emulator.isa.scalar_memory import SIZES
+from amdrv.emulator.isa.scalar_memory import PARTS, SIZES, WITHOUT_DATA
 
-# Vector and scalar caches are not modelled: memory is always coherent.
-_INVALIDATIONS = ("s_gl1_inv", "s_dcache_inv", "s_atc_probe", "s_atc_probe_buffer")
 _BUFFER_BASE = (1 << 48) - 1
 _STRIDE_MASK = 0x3FFF
 
 
 def functions(lanes: int) -> list[Function]:
     """The library functions of scalar loads."""
-    return [make(lanes, count) for count in SIZES.values() for make in (_load, _load_apart, _load_buffer)]
+    whole = [make(lanes, count) for count in SIZES.values() for make in (_load, _load_apart, _load_buffer)]
+    return [*whole, *(_load_part(lanes, size_bytes) for size_bytes in (1, 2))]
 
 
 def translate(frame: Frame, instruction: Instruction) -> bool:
-    """Write a scalar load or a cache invalidation; False for anything else."""
+    """Write a scalar load, a prefetch or a cache invalidation; False for anything else."""
     if instruction.encoding != "SMEM":
         return False
-    if instruction.mnemonic in _INVALIDATIONS:
+    if instruction.mnemonic in WITHOUT_DATA:  # caches are not modelled: memory is always coherent
         frame.builder.do(FENCE)
         return True
-    count = SIZES.get(instruction.mnemonic.rpartition("_")[2])
+    kind = instruction.mnemonic.rpartition("_")[2]
+    count = 1 if kind in PARTS else SIZES.get(kind)
     base = find(instruction.src, "sbase")
     if count is None or base is None:
         return False
-    if instruction.fields.get("glc"):
+    if sees_others(instruction):
         frame.builder.do(FENCE)
     at = _offset(frame, instruction)
+    if kind in PARTS:
+        _translate_part(frame, instruction, *PARTS[kind], at)
+        return True
+    at = at & -4
     if instruction.mnemonic.startswith("s_buffer"):
-        found = _call_buffer(frame, base.index, at, count)
+        start, limit = _descriptor(frame, base.index)
+        arguments = ["ptr %ctx", (start & -4).typed, at.typed, limit.typed]
+        found = frame.builder.call(f"buffer_load.{count}.w{frame.lanes}", _result(count), arguments)
     else:
         start = read(frame, base, "u64")
         address = (start & -4) + at
@@ -61,26 +71,42 @@ def _result(count: int) -> str:
 
 
 def _offset(frame: Frame, instruction: Instruction) -> Val:
-    """Immediate (21 bits, signed) plus scalar offset, rounded down to a dword."""
-    raw = instruction.fields["offset"]
-    immediate = raw - (1 << 21) if raw >> 20 else raw
+    """Immediate plus scalar offset."""
+    immediate = frame.generation.offset(instruction)
     soffset = find(instruction.src, "soffset")
     if soffset is None or soffset.index == NULL:
-        return frame.builder.constant("u64", immediate & -4)
-    return (resize(read(frame, soffset, "u32"), "u64") + immediate) & -4
+        return frame.builder.constant("u64", immediate)
+    return resize(read(frame, soffset, "u32"), "u64") + immediate
 
 
-def _call_buffer(frame: Frame, descriptor: int, at: Val, count: int) -> str:
-    """The base is 48 bits of the descriptor; beyond num_records (in strides, if there is one) there are zeroes."""
+def _translate_part(frame: Frame, instruction: Instruction, size_bytes: int, signed: bool, at: Val) -> None:
+    """A byte or two: with their sign, in one register."""
+    builder, base = frame.builder, instruction.src[0]
+    if instruction.mnemonic.startswith("s_buffer"):
+        start, limit = _descriptor(frame, base.index)
+        within = at
+    else:  # nothing is out of range
+        start, limit = read(frame, base, "u64"), builder.constant("u64", -1)
+        within = builder.constant("u64", 0)
+    address = start + at & -size_bytes
+    arguments = ["ptr %ctx", address.typed, within.typed, limit.typed]
+    found = builder.call(f"scalar_part.{size_bytes}.w{frame.lanes}", "{i32, i1}", arguments)
+    frame.fault_if(builder.emit(f"extractvalue {{i32, i1}} {found}, 1"))
+    value = builder.value("u32", builder.emit(f"extractvalue {{i32, i1}} {found}, 0"), False)
+    target = instruction.dst[0].index
+    if target != NULL and target <= EXEC_HI:
+        frame.set_sgpr(target, extended(value, Form(size_bytes, signed)))
+
+
+def _descriptor(frame: Frame, descriptor: int) -> tuple[Val, Val]:
+    """(48 bits of base, num_records in bytes): beyond these (in strides, if there is one) there are zeroes."""
     builder = frame.builder
-    start = frame.sgpr64(descriptor) & (_BUFFER_BASE & -4)
+    start = frame.sgpr64(descriptor) & _BUFFER_BASE
     stride = frame.sgpr(descriptor + 1) >> 16 & _STRIDE_MASK
     records = frame.sgpr(descriptor + 2)
     unstructured = builder.value("bool", builder.emit(f"icmp eq {stride.typed}, 0"), False)
     unit = frame.select(unstructured, builder.constant("u32", 1), stride)
-    limit = resize(records, "u64") * resize(unit, "u64")
-    arguments = ["ptr %ctx", start.typed, at.typed, limit.typed]
-    return builder.call(f"buffer_load.{count}.w{frame.lanes}", _result(count), arguments)
+    return start, resize(records, "u64") * resize(unit, "u64")
 
 
 def _write(frame: Frame, found: str, count: int, first: int) -> None:
@@ -121,6 +147,30 @@ done:
   ret {kind} %r
 }}"""
     return Function(text, inline=True)
+
+
+def _load_part(lanes: int, size_bytes: int) -> Function:
+    kind = f"i{8 * size_bytes}"
+    return Function(f"""define {{i32, i1}} @scalar_part.{size_bytes}.w{lanes}(ptr %ctx, i64 %va, i64 %at, i64 %limit) {{
+  %end = add i64 %at, {size_bytes}
+  %inside = icmp ule i64 %end, %limit
+  br i1 %inside, label %look, label %outside
+outside:
+  ret {{i32, i1}} zeroinitializer
+look:
+  %place = call {{i64, i1}} @lane_address_read.w{lanes}(ptr %ctx, i64 %va, i64 {size_bytes}, i32 0)
+  %fault = extractvalue {{i64, i1}} %place, 1
+  br i1 %fault, label %failed, label %good
+failed:
+  ret {{i32, i1}} {{i32 0, i1 true}}
+good:
+  %host = extractvalue {{i64, i1}} %place, 0
+  %from = inttoptr i64 %host to ptr
+  %part = load {kind}, ptr %from, align {size_bytes}
+  %whole = zext {kind} %part to i32
+  %result = insertvalue {{i32, i1}} {{i32 poison, i1 false}}, i32 %whole, 0
+  ret {{i32, i1}} %result
+}}""")
 
 
 def _load_apart(lanes: int, count: int) -> Function:

@@ -115,8 +115,8 @@ def _signed(place: int) -> int:
 
 
 def _mode_key(mode: int) -> int:
-    """MODE's writable bits close together."""
-    return mode & 0x3FF | (mode >> 23 & 1) << 10
+    """MODE's bits that code can set, or that differ between dispatches, close together: 9:0, and 24:23 above them."""
+    return mode & 0x3FF | mode >> 13 & 3 << 10
 
 
 class _Writer:
@@ -236,12 +236,12 @@ class _Writer:
         return Ending(Way.NEXT), count
 
     def _write_instruction(self, frame: Frame, instruction: Instruction) -> bool:
-        if control.translate(frame, instruction):
-            return True
         algebra = self._algebras.get(frame.mode)
         if algebra is None:
             algebra = self._algebras[frame.mode] = LlvmAlgebra(self.builder, FloatMode.from_bits(frame.mode))
         try:
+            if control.translate(frame, instruction):
+                return True
             if alu.translate(frame, instruction, algebra):
                 return True
             if not in_range(instruction, frame.vgprs):
@@ -271,6 +271,11 @@ class _Writer:
                 builder.do(f"store i32 {ending.value.text}, ptr {builder.emit(_field(layout.STATE_MODE))}")
                 block.out = EVERYTHING
                 builder.do(f"br label %{self._exit(behind, ANY_MODE, Outcome.JUMP)}")
+            case Way.WAIT if ending.condition is not None:
+                there, out = self._goto(frame, behind, block), self._exit(behind, mode, ending.outcome)
+                builder.do(f"br i1 {ending.condition.text}, label %{there}, label %{out}")
+                self._resume(behind, mode)
+                block.next.add(self._version(behind, mode, None))
             case Way.EXIT:
                 builder.do(f"br label %{self._exit(behind, mode, ending.outcome)}")
                 if ending.outcome is not Outcome.END:
@@ -495,7 +500,7 @@ class _Writer:
         """MODE of the wave, where the entry switch wants it."""
         builder = self.builder
         mode = builder.emit(f"load i32, ptr {builder.emit(_field(layout.STATE_MODE))}")
-        overflow = builder.emit(f"and i32 {builder.emit(f'lshr i32 {mode}, 13')}, {1 << 10}")
+        overflow = builder.emit(f"and i32 {builder.emit(f'lshr i32 {mode}, 13')}, {3 << 10}")
         close = builder.emit(f"or i32 {builder.emit(f'and i32 {mode}, {0x3FF}')}, {overflow}")
         return builder.emit(f"shl i64 {builder.emit(f'zext i32 {close} to i64')}, {KEY_BITS}")
 

@@ -24,7 +24,7 @@ import ctypes
 
 from amdrv.emulator.isa.dispatch import Access
 from amdrv.emulator.isa.native import layout
-from amdrv.emulator.isa.native.layout import Extent, Outcome, TlbEntry
+from amdrv.emulator.isa.native.layout import Barrier, Extent, Outcome, TlbEntry
 from amdrv.emulator.isa.native.library import Function
 
 KINDS = 8  # workgroups by whether they are the last, partial one in x (1), y (2) and z (4)
@@ -49,7 +49,10 @@ class Plan(ctypes.Structure):
         ("groups_y", ctypes.c_uint32),
         ("start", ctypes.c_uint32 * 3),  # first workgroup id
         ("last", ctypes.c_uint64 * 3),  # number of the partial workgroup in each dimension, or all ones
-        ("id_places", ctypes.c_uint64 * 3),  # where in a wave's state its workgroup ids go
+        # Where in a wave's state each of its workgroup's ids goes: which bits of it, and how far up in the register.
+        ("id_places", ctypes.c_uint64 * 3),
+        ("id_masks", ctypes.c_uint32 * 3),
+        ("id_shifts", ctypes.c_uint32 * 3),
         ("kinds", Kind * KINDS),
         ("state_bytes", ctypes.c_uint64),
         ("clear_bytes", ctypes.c_uint64),  # of VGPRs from number 1 on that are zeroed when a wave starts
@@ -61,6 +64,7 @@ class Plan(ctypes.Structure):
 class Job(ctypes.Structure):
     """A workgroup's place on a thread."""
 
+    _anonymous_ = ("barrier",)
     _fields_ = (
         ("plan", ctypes.c_uint64),
         ("states", ctypes.c_uint64),
@@ -68,7 +72,7 @@ class Job(ctypes.Structure):
         ("scratch", ctypes.c_uint64),  # virtual address of the private memory of the place
         ("slot", ctypes.c_uint32),
         ("waves", ctypes.c_uint32),
-        ("alive", ctypes.c_uint32),  # waves that have not ended
+        ("barrier", Barrier),
         ("started", ctypes.c_uint32),  # waves that have been given a state
         ("states_used", ctypes.c_uint32),  # states in use: those of waves that ended last are used again
         ("cursor", ctypes.c_uint32),  # the state of the wave that runs, or is to be run next
@@ -155,7 +159,10 @@ def _start_group(lanes: int) -> Function:
     )
     stores = "".join(
         _store(f"job.{name}", f"i32 {value}", "%job", _place(Job, name))
-        for name, value in (("waves", "%waves"), ("alive", "%waves"), ("started", 0), ("states_used", 0), ("cursor", 0))
+        for name, value in (
+            *(("waves", "%waves"), ("alive", "%waves"), ("signals", 0), ("phase", 0)),
+            *(("started", 0), ("states_used", 0), ("cursor", 0)),
+        )
     )
     return Function(
         f"""define void @start_group.w{lanes}(ptr %job, i64 %number) {{
@@ -192,7 +199,13 @@ def _start_wave(lanes: int) -> Function:
         f"""{_load(f"id.{axis}", "i32", "%job", _place(Job, "group") + 4 * number)}\
 {_load(f"place.{axis}", "i64", "%plan", _place(Plan, "id_places") + 8 * number)}\
 {_store(f"group.{axis}", f"i32 %id.{axis}", "%state", layout.STATE_GROUP + 4 * number)}\
-{_store(f"sgpr.{axis}", f"i32 %id.{axis}", "%state", f"%place.{axis}")}"""
+{_load(f"mask.{axis}", "i32", "%plan", _place(Plan, "id_masks") + 4 * number)}\
+{_load(f"up.{axis}", "i32", "%plan", _place(Plan, "id_shifts") + 4 * number)}\
+{_load(f"sgpr.{axis}", "i32", "%state", f"%place.{axis}")}  %cut.{axis} = and i32 %id.{axis}, %mask.{axis}
+  %part.{axis} = shl i32 %cut.{axis}, %up.{axis}
+  %whole.{axis} = or i32 %sgpr.{axis}, %part.{axis}
+  store i32 %whole.{axis}, ptr %sgpr.{axis}.at
+"""
         for number, axis in enumerate("xyz")
     )
     return Function(
@@ -222,7 +235,8 @@ done:
 def _resume_group(lanes: int) -> Function:
     """Rounds over the states, then over waves that have none yet.
 
-    STATE_OUTCOME says whether a wave can run: END and BARRIER say that it cannot.
+    STATE_OUTCOME says whether a wave can run: END and BARRIER say that it cannot, WAIT that it can once the phase of
+    the split barrier has moved. A split barrier at which nobody signals is waited at as for other workgroups.
     """
     mxcsr = f"""  %mxcsr = alloca i32
   %usual = alloca i32
@@ -231,13 +245,15 @@ def _resume_group(lanes: int) -> Function:
   call void @llvm.x86.sse.ldmxcsr(ptr %usual)
 """
     restore = "  call void @llvm.x86.sse.ldmxcsr(ptr %mxcsr)\n"
-    end, barrier, poll, start = (int(Outcome[name]) for name in ("END", "BARRIER", "POLL", "YIELD"))
+    end, barrier, poll, start, wait = (int(Outcome[name]) for name in ("END", "BARRIER", "POLL", "YIELD", "WAIT"))
     return Function(
         f"""define i32 @resume_group.w{lanes}(ptr %ctx, ptr %job) {{
 {mxcsr}{_job("plan", "ptr")}{_plan("state_bytes", "i64")}{_job("waves", "i32")}{_job("states", "ptr")}\
 {_job("lds", "i64")}{_job("cursor", "i32")}{_at("alive", "%job", _place(Job, "alive"))}\
 {_at("started", "%job", _place(Job, "started"))}{_at("states_used", "%job", _place(Job, "states_used"))}\
-{_store("ctx.lds", "i64 %lds", "%ctx", layout.offset("lds"))}  br label %round
+{_store("ctx.lds", "i64 %lds", "%ctx", layout.offset("lds"))}\
+{_store("ctx.barrier", "ptr %alive.at", "%ctx", layout.offset("barrier"))}\
+{_at("signals", "%job", _place(Job, "signals"))}{_at("phase", "%job", _place(Job, "phase"))}  br label %round
 round:
   %first = phi i32 [%cursor, %0], [0, %round.over], [0, %released]
   %idle.before = phi i32 [0, %0], [%idle.now, %round.over], [0, %released]
@@ -254,7 +270,17 @@ wave:
 look:
   %outcome = load i32, ptr %outcome.at
   %waits = icmp ule i32 %outcome, {barrier}
-  br i1 %waits, label %next, label %run
+  br i1 %waits, label %next, label %able
+able:
+  %splits = icmp eq i32 %outcome, {wait}
+  br i1 %splits, label %split, label %run
+split:
+{_load("seen", "i32", "%state", layout.STATE_PHASE)}  %phase = load i32, ptr %phase.at
+  %closed = icmp eq i32 %seen, %phase
+  br i1 %closed, label %next, label %open
+open:
+  store i32 %phase, ptr %seen.at
+  br label %run
 more:
   %started = load i32, ptr %started.at
   %all.started = icmp uge i32 %started, %waves
@@ -272,11 +298,21 @@ run:
   %result = call i32 %unit(ptr %ctx, ptr %state, i64 %base)
   store i32 %result, ptr %outcome.at
   switch i32 %result, label %leave [ i32 {end}, label %ended i32 {barrier}, label %stopped i32 {poll}, label %polled \
-i32 {start}, label %yielded ]
+i32 {start}, label %yielded i32 {wait}, label %stopped ]
 ended:
   %alive.before = load i32, ptr %alive.at
   %alive.less = sub i32 %alive.before, 1
   store i32 %alive.less, ptr %alive.at
+  %signals = load i32, ptr %signals.at
+  %signalled = icmp ne i32 %signals, 0
+  %enough = icmp uge i32 %signals, %alive.less
+  %completes = and i1 %signalled, %enough
+  %phase.old = load i32, ptr %phase.at
+  %phase.step = zext i1 %completes to i32
+  %phase.new = add i32 %phase.old, %phase.step
+  store i32 %phase.new, ptr %phase.at
+  %signals.new = select i1 %completes, i32 0, i32 %signals
+  store i32 %signals.new, ptr %signals.at
 {_load("count", "i64", "%state", layout.STATE_COUNT)}{_job("left", "i64")}{_job("waves_ended", "i64")}\
 {_job("instructions", "i64")}  %left.less = sub i64 %left, %count
   store i64 %left.less, ptr %left.at
@@ -292,7 +328,8 @@ free:
   store i32 %i, ptr %states_used.at
   br label %wave
 next:
-  %progress.now = phi i1 [%progress, %look], [true, %stopped], [%progress, %polled], [true, %ended]
+  %progress.now = phi i1 [%progress, %look], [%progress, %split], [true, %stopped], [%progress, %polled], \
+[true, %ended]
   %i.next = add i32 %i, 1
   br label %wave
 yielded:

@@ -9,8 +9,11 @@ from amdrv.emulator.isa.semantics.bits import absolute, halves, is_nan, is_zero,
 from amdrv.emulator.isa.semantics.definition import Definition, Evaluate
 
 OMOD_FACTORS = {1: 2.0, 2: 4.0, 3: 0.5}  # RDNA3 ISA manual, VOP3 encoding, OMOD field
+# Two floats in a register pair: LLVM 22 gives the opcodes neither modifier.
+_PAIRS = ("v_cvt_pk_f32_fp8", "v_cvt_pk_f32_bf8")
 # Packed results ignore the output modifier, and so do these (manual 7.2.3.1).
-NO_OMOD = frozenset(("v_dot2_f16_f16", "v_dot2_bf16_bf16", "v_cvt_pk_rtz_f16_f32"))
+NO_OMOD = frozenset(("v_dot2_f16_f16", "v_dot2_bf16_bf16", "v_cvt_pk_rtz_f16_f32", *_PAIRS))
+NO_CLAMP = frozenset(("v_dot2_f16_f16", "v_dot2_bf16_bf16", "v_dot2_f32_f16", "v_dot2_f32_bf16", *_PAIRS))
 
 
 def modify_input(a: Ops, x: Value, width: int, *, neg: bool, magnitude: bool) -> Value:
@@ -62,6 +65,8 @@ def bind(definition: Definition, fields: Mapping[str, int], result_kind: str) ->
         return definition.saturating
     if definition.mnemonic in NO_OMOD:
         omod = 0
+    if definition.mnemonic in NO_CLAMP:
+        clamp = 0
     if result_kind not in ("f16", "f32", "f64") or not (clamp or omod):
         return definition.evaluate
     evaluate = definition.evaluate

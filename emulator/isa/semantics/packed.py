@@ -183,11 +183,24 @@ def element(a: Ops, x: Value, position: int, bits: int, signed: bool) -> Value:
     return a.i32(field(a.u32(x), bits * position + bits - 1, bits * position))
 
 
+_STRAIGHT: Fields = {}
+
+
+def _arranged(a: Ops, x: Value, index: int, fields: Fields) -> Value:
+    """A source register with the halves that op_sel and op_sel_hi pick (RDNA3 ISA manual, 7.5.1)."""
+    low, high = fields.get("opsel", 0) >> index & 1, fields.get("opsel_hi", 0b111) >> index & 1
+    if (low, high) == (0, 1):
+        return x
+    both = halves(a, x, "u16")
+    return pair(a, both[low], both[high])
+
+
 def _dot_mixed(bits: int, saturate: bool) -> Evaluate:
     """V_DOT4_I32_IU8 and V_DOT8_I32_IU4: neg[0] and neg[1] say which source is signed."""
 
     def evaluate(a: Ops, x: Value, y: Value, addend: Value, fields: Fields) -> Value:
         neg = fields.get("neg", 0)
+        x, y = _arranged(a, x, 0, fields), _arranged(a, y, 1, fields)
         total = a.i64(a.i32(addend))
         for n in range(32 // bits):
             product = element(a, x, n, bits, bool(neg & 1)) * element(a, y, n, bits, bool(neg & 2))
@@ -198,7 +211,8 @@ def _dot_mixed(bits: int, saturate: bool) -> Evaluate:
 
 
 def _dot_unsigned(bits: int, saturate: bool) -> Evaluate:
-    def evaluate(a: Ops, x: Value, y: Value, addend: Value) -> Value:
+    def evaluate(a: Ops, x: Value, y: Value, addend: Value, fields: Fields = _STRAIGHT) -> Value:
+        x, y = _arranged(a, x, 0, fields), _arranged(a, y, 1, fields)
         total = a.u64(a.u32(addend))
         for n in range(32 // bits):
             product = element(a, x, n, bits, False) * element(a, y, n, bits, False)
@@ -249,6 +263,7 @@ DEFINITIONS: list[Definition] = [
     ),
     *family(
         {mnemonic: _dot_unsigned(bits, False) for mnemonic, bits in UNSIGNED_DOTS.items()},
+        reads=("fields",),
         saturating={mnemonic: _dot_unsigned(bits, True) for mnemonic, bits in UNSIGNED_DOTS.items()},
     ),
 ]

@@ -331,24 +331,35 @@ def _relocate(elf: ELFFile, code: bytearray, va: int, relocations: object, const
 @pytest.fixture(scope="session")
 def translator(tmp_path_factory: pytest.TempPathFactory) -> Translator:
     """One for all tests: what they call of the library is compiled once."""
+    return make_translator("gfx1100", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def gfx1201_translator(tmp_path_factory: pytest.TempPathFactory) -> Translator:
+    """The same for gfx1201."""
+    return make_translator("gfx1201", tmp_path_factory)
+
+
+def make_translator(arch: str, folders: pytest.TempPathFactory) -> Translator:
+    """A translator that keeps what it compiles for as long as the tests run."""
     from amdrv.emulator.isa.native import jit
     from amdrv.emulator.isa.native.cache import ObjectCache
     from amdrv.emulator.isa.native.engine import Translator
 
     if reason := jit.unavailable():
         pytest.skip(reason)
-    return Translator(threads=2, cache=ObjectCache(tmp_path_factory.mktemp("native") / "cache"))
+    return Translator(arch, threads=2, cache=ObjectCache(folders.mktemp("native") / "cache"))
 
 
-def with_engine(name: str, request: pytest.FixtureRequest) -> Iterator[Bench]:
+def with_engine(name: str, request: pytest.FixtureRequest, arch: str = "gfx1100") -> Iterator[Bench]:
     """A bench with the interpreter or the translator; nothing may fall back from one to the other."""
     if name == "interpreter":
-        yield Bench()
+        yield Bench(engine=Interpreter(arch), arch=arch)
         return
-    engine: Translator = request.getfixturevalue("translator")
+    engine: Translator = request.getfixturevalue("translator" if arch == "gfx1100" else f"{arch}_translator")
     engine.invalidate_code()  # another memory
     engine.interpreted = 0
-    yield Bench(engine=engine)
+    yield Bench(engine=engine, arch=arch)
     assert not engine.interpreted
 
 
@@ -358,16 +369,17 @@ def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
     yield from with_engine(request.param, request)
 
 
-@pytest.fixture
-def gfx1201_bench() -> Bench:
-    """A bench with the interpreter for gfx1201."""
-    return Bench(engine=Interpreter("gfx1201"), arch="gfx1201")
+@pytest.fixture(params=["interpreter", "translator"])
+def gfx1201_bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
+    """A bench for gfx1201 with either engine."""
+    yield from with_engine(request.param, request, "gfx1201")
 
 
-@pytest.fixture(params=["interpreter", "translator", "gfx1201"])
+@pytest.fixture(
+    params=[(engine, arch) for arch in ("gfx1100", "gfx1201") for engine in ("interpreter", "translator")],
+    ids=lambda both: "-".join(both),
+)
 def compiling_bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
-    """A bench for programs that a compiler writes: with either engine of gfx1100, and for gfx1201."""
-    if request.param == "gfx1201":
-        yield Bench(engine=Interpreter("gfx1201"), arch="gfx1201")
-    else:
-        yield from with_engine(request.param, request)
+    """A bench for programs that a compiler writes, with either engine of both generations."""
+    engine, arch = request.param
+    yield from with_engine(engine, request, arch)

@@ -138,6 +138,34 @@ def test_op_sel_picks_the_upper_half_of_a_constant_of_32_bits(words: tuple[int, 
     assert source(decode(*words), "src0").value == value
 
 
+@pytest.mark.parametrize(
+    ("words", "name", "value"),
+    [  # RDNA3 ISA manual, 7.2.1 and 7.5.1
+        ((0xD6660000, 0x040E04F2), "src0", 0x3C003C00),  # v_dot2_f16_f16 v0, 1.0, v2, v3
+        ((0xD6660000, 0x040DE501), "src1", 0x3C003C00),  # v_dot2_f16_f16 v0, v1, 1.0, v3
+        ((0xD6670000, 0x040E04F2), "src0", 0x3F803F80),  # v_dot2_bf16_bf16 v0, 1.0, v2, v3
+        ((0xCC1A4000, 0x1C0E04F2), "src0", 0x3F803F80),  # v_dot2_f32_bf16 v0, 1.0, v2, v3
+        ((0xCC134000, 0x1C0E04F2), "src0", 0x3F800000),  # v_dot2_f32_f16 v0, 1.0, v2, v3
+        ((0x040004F2,), "src0", 0x3C003C00),  # v_dot2acc_f32_f16 v0, 1.0, v2
+    ],
+)
+def test_dot_products_have_their_own_inline_floats(words: tuple[int, ...], name: str, value: int) -> None:
+    assert source(decode(*words), name).value == value
+
+
+@pytest.mark.parametrize(
+    ("words", "neg", "magnitude"),
+    [  # RDNA3 ISA manual, 7.2.2.1; LLVM does not know of these modifiers
+        ((0xD5810000, 0x20000101), True, False),  # v_mov_b32 v0, -v1
+        ((0xD5810100, 0x00000101), False, True),  # v_mov_b32 v0, |v1|
+        ((0xD59C0100, 0x20000101), True, True),  # v_mov_b16 v0, -|v1|
+    ],
+)
+def test_moves_have_input_modifiers(words: tuple[int, ...], neg: bool, magnitude: bool) -> None:
+    operand = source(decode(*words), "src0")
+    assert (operand.neg, operand.abs) == (neg, magnitude)
+
+
 def test_the_inline_float_of_a_packed_fmac_fills_both_halves() -> None:
     assert source(decode(0x780206F2), "src0").value == 0x3C003C00  # v_pk_fmac_f16 v1, 1.0, v3
 

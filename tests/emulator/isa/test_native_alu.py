@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import random
 import zlib
+from collections.abc import Container
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 
@@ -17,6 +18,7 @@ from amdrv.emulator.isa.algebra import FloatMode
 from amdrv.emulator.isa.code import CodeCache
 from amdrv.emulator.isa.decoder import DPP_ENCODINGS, Decoder
 from amdrv.emulator.isa.dispatch import Dispatch
+from amdrv.emulator.isa.generation import GFX11, Generation, generation_for
 from amdrv.emulator.isa.instruction import Instruction, UnknownInstruction
 from amdrv.emulator.isa.launch import Launch
 from amdrv.emulator.isa.machine import Lds, Machine
@@ -31,22 +33,33 @@ from amdrv.emulator.isa.native.library import METADATA, Function
 from amdrv.emulator.isa.numpy_algebra import NumpyAlgebra, quiet
 from amdrv.emulator.isa.operands import Place
 from amdrv.emulator.isa.semantics.ownership import ENGINE
-from amdrv.emulator.isa.table import OpSpec, load_table
+from amdrv.emulator.isa.table import OpSpec, generation_of, load_table
 from amdrv.emulator.isa.wave import EXEC_HI, EXEC_LO, NULL, Group, WaveState
 
 ENCODINGS = ("SOP1", "SOP2", "SOPC", "SOPK", "VOP1", "VOP2", "VOP3", "VOP3SD", "VOP3P", "VOPC", "VOPD")
 WAVES, VGPRS = 2, 40
 SHARED_BASE, PRIVATE_BASE = 1 << 48, 2 << 48
 USUAL, FLUSHING = 0x3F0, 0x000  # MODE: keep denormals, DX10_CLAMP and IEEE; or none of it
+GFX12_MODE = 0x1F0  # keep denormals; DX10_CLAMP always
 LITERAL, DPP16, DPP8 = 255, 250, 233
 # Bit patterns that floats and integers of some width have their corners at.
 CORNERS = (0, 1, 0x80000000, 0x3F800000, 0xBF800000, 0x7F800000, 0x7FC00001, 0x7F800001, 0xFFFFFFFF, 0x7FFFFFFF)
 CORNERS += (0x3C003C00, 0x7C00FC00, 0x7E017C01, 0x00018001, 0x00400000, 0x4F000000, 0xFF7FFFFF, 0x40490FDB)
 
 
-def encode(op: OpSpec, rng: random.Random) -> list[int]:
+class _Any:
+    """Contains everything."""
+
+    def __contains__(self, item: object) -> bool:
+        return True
+
+
+ANY = _Any()
+
+
+def encode(op: OpSpec, rng: random.Random, generation: str = "gfx11") -> list[int]:
     """An instruction of an opcode with random fields and operands, most of them ones that exist."""
-    encoding = load_table("gfx11").encodings[op.encoding]
+    encoding = load_table(generation).encodings[op.encoding]
     raw, literal, extra = encoding.value, False, None
     for name, low, mask in encoding.fields:
         value = rng.randint(0, mask)
@@ -77,18 +90,19 @@ def encode(op: OpSpec, rng: random.Random) -> list[int]:
     return [*words, *([extra] if extra is not None else []), corner, corner]
 
 
-def instructions(lanes: int, per_opcode: int) -> list[Instruction]:
-    decoder, found = Decoder("gfx1150"), []
+def instructions(lanes: int, per_opcode: int, arch: str = "gfx1150", only: Container[str] = ANY) -> list[Instruction]:
+    """Random instructions of all opcodes that have a definition, or of those whose mnemonic is among some."""
+    decoder, generation, found = Decoder(arch), generation_of(arch), []
     for encoding in ENCODINGS:
         if encoding == "VOPD" and lanes == 64:
             continue
-        for op in load_table("gfx11").ops[encoding].values():
+        for op in load_table(generation).ops[encoding].values():
             rng = random.Random(zlib.crc32(f"{encoding} {op.mnemonic} {lanes}".encode()))
-            if op.mnemonic in ENGINE or semantics.lookup(op.mnemonic) is None:
+            if op.mnemonic in ENGINE or semantics.lookup(op.mnemonic, generation) is None or op.mnemonic not in only:
                 continue
             for _ in range(per_opcode):
                 try:
-                    found.append(decoder.decode(encode(op, rng)))
+                    found.append(decoder.decode(encode(op, rng, generation)))
                 except UnknownInstruction:
                     continue
     return found
@@ -125,6 +139,7 @@ class Sweep:
 
     lanes: int
     mode: int
+    generation: Generation = GFX11
     texts: list[str] = field(default_factory=list)
     uses: set[str] = field(default_factory=set)
     shared: dict[str, str] = field(default_factory=dict)
@@ -134,7 +149,7 @@ class Sweep:
         """Whether the translator takes the instruction."""
         builder, exits = Builder(self.lanes), Exits()
         builder.label("%entry")
-        frame = Frame(builder, Shape(self.lanes, VGPRS), exits, full=full)
+        frame = Frame(builder, Shape(self.lanes, VGPRS, self.generation), exits, full=full)
         try:
             if not alu.translate(frame, instruction, LlvmAlgebra(builder, FloatMode.from_bits(self.mode))):
                 return False
@@ -209,9 +224,11 @@ def _store(bit: int, lanes: int) -> list[str]:
     return [*load, f"store {kind} {slot}.out, ptr {slot}.at, align 4"]
 
 
-def interpret(instruction: Instruction, registers: Registers, lanes: int, mode: int) -> bool:
+def interpret(
+    instruction: Instruction, registers: Registers, lanes: int, mode: int, generation: Generation = GFX11
+) -> bool:
     """Run the interpreter's operation on all waves; False when it refuses the instruction."""
-    place = Place(0, instruction.size_bytes, lanes, VGPRS, mode)
+    place = Place(0, instruction.size_bytes, lanes, VGPRS, mode, generation)
     try:
         op = CodeCache._prepare_value(instruction, place, NumpyAlgebra(FloatMode.from_bits(mode)))
     except ValueError:
@@ -247,16 +264,18 @@ def same_words(got: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     return equal | nan | halves | double
 
 
-def disagreements(lanes: int, mode: int, per_opcode: int) -> list[str]:
-    sweep = Sweep(lanes, mode)
-    tried = instructions(lanes, per_opcode)
+def disagreements(
+    lanes: int, mode: int, per_opcode: int, arch: str = "gfx1150", only: Container[str] = ANY
+) -> list[str]:
+    sweep = Sweep(lanes, mode, generation_for(arch))
+    tried = instructions(lanes, per_opcode, arch, only)
     taken = [(sweep.add(f"f{n}.0", one, False), sweep.add(f"f{n}.1", one, True)) for n, one in enumerate(tried)]
     sweep.compile()
     problems = []
     for number, instruction in enumerate(tried):
         start = Registers.random(np.random.default_rng(number), lanes)
         wanted, got = (Registers(start.vgpr.copy(), start.sgpr.copy(), start.scc.copy()) for _ in range(2))
-        legal = interpret(instruction, wanted, lanes, mode)
+        legal = interpret(instruction, wanted, lanes, mode, sweep.generation)
         words = " ".join(f"{word:08x}" for word in instruction.words)
         if taken[number] != (legal, legal):
             problems.append(f"{instruction.mnemonic} {words}: legal {legal}, taken {taken[number]}")
@@ -281,4 +300,19 @@ def _differences(got: Registers, wanted: Registers) -> list[str]:
 @pytest.mark.parametrize(("lanes", "mode", "per_opcode"), [(32, USUAL, 2), (64, USUAL, 1), (32, FLUSHING, 1)])
 def test_every_opcode_does_what_the_interpreter_does(lanes: int, mode: int, per_opcode: int) -> None:
     problems = disagreements(lanes, mode, per_opcode)
+    assert not problems, f"{len(problems)}:\n" + "\n".join(problems[:40])
+
+
+def of_gfx12() -> set[str]:
+    """What gfx12 has under a name of its own, and what means something else there: matrices."""
+    before, now = (
+        {op.mnemonic for encoding in ENCODINGS for op in load_table(generation).ops[encoding].values()}
+        for generation in ("gfx11", "gfx12")
+    )
+    return now - before | {mnemonic for mnemonic in now if mnemonic.startswith(("v_wmma", "v_swmmac"))}
+
+
+@pytest.mark.parametrize(("lanes", "mode"), [(32, GFX12_MODE), (64, GFX12_MODE), (32, 0x105)])
+def test_new_opcodes_of_gfx12_do_what_the_interpreter_does(lanes: int, mode: int) -> None:
+    problems = disagreements(lanes, mode, 2, "gfx1201", of_gfx12())
     assert not problems, f"{len(problems)}:\n" + "\n".join(problems[:40])

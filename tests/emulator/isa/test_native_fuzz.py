@@ -15,8 +15,20 @@ from conftest import Bench
 from test_interpreter_fuzz import DATA_BYTES, S_ENDPGM, program
 
 from amdrv.emulator.isa.dispatch import Dispatch, ShaderFault
-from amdrv.emulator.isa.table import load_table
+from amdrv.emulator.isa.interpreter import Interpreter
+from amdrv.emulator.isa.native.engine import Translator
+from amdrv.emulator.isa.table import generation_of, load_table
 
+LOADS = {
+    "gfx1100": """
+    dc5e0200 04000001  global_load_b128 v[4:7], v1, s[0:1] offset:512
+    dc5e0400 08000001  global_load_b128 v[8:11], v1, s[0:1] offset:1024
+    bf8903f7           s_waitcnt vmcnt(0)""",
+    "gfx1201": """
+    ee05c000 00000004 00020001  global_load_b128 v[4:7], v1, s[0:1] offset:512
+    ee05c000 00000008 00040001  global_load_b128 v[8:11], v1, s[0:1] offset:1024
+    bfc00000           s_wait_loadcnt 0x0""",
+}
 PROGRAMS = 60
 OUT = 0x8000  # where in the data the registers go
 # s[40:41] = s[0:1]; v4..v11 random, v16 and v17 from them, v2 and v20 the lane number as float, v21 = 1.0.
@@ -24,9 +36,7 @@ PROLOGUE = """
     bea80100           s_mov_b64 s[40:41], s[0:1]
     30020083           v_lshlrev_b32_e32 v1, 3, v0
     7e040d00           v_cvt_f32_u32_e32 v2, v0
-    dc5e0200 04000001  global_load_b128 v[4:7], v1, s[0:1] offset:512
-    dc5e0400 08000001  global_load_b128 v[8:11], v1, s[0:1] offset:1024
-    bf8903f7           s_waitcnt vmcnt(0)
+    {loads}
     7e200304           v_mov_b32_e32 v16, v4
     7e220309           v_mov_b32_e32 v17, v9
     7e280302           v_mov_b32_e32 v20, v2
@@ -38,19 +48,24 @@ def words(listing: str) -> list[int]:
     return [int(word, 16) for line in listing.strip().splitlines() for word in line.strip().split("  ")[0].split()]
 
 
-def epilogue(lanes: int) -> list[int]:
+def store(arch: str, register: int, offset: int) -> list[int]:
+    """global_store_b32 v31, register, s[40:41] offset"""
+    if arch == "gfx1100":
+        return [0xDC6A0000 | offset, 40 << 16 | register << 8 | 31]
+    return [0xEE068028, register << 23, offset << 8 | 31]
+
+
+def epilogue(lanes: int, arch: str) -> list[int]:
     """Store v0..v30, s4..s30, VCC and M0 to s[40:41] + OUT, a row of all lanes each."""
     code = [0xBEFE01C1, 0xD71F001F, 0x000100C1]  # s_mov_b64 exec, -1; v_mbcnt_lo_u32_b32 v31, -1, 0
     if lanes == 64:
         code += [0xD720001F, 0x00023EC1]  # v_mbcnt_hi_u32_b32 v31, -1, v31
     code += [0x303E3E82]  # v_lshlrev_b32 v31, 2, v31
     code += [0x8028FF28, OUT, 0x82298029]  # s_add_u32 s40, s40, OUT; s_addc_u32 s41, s41, 0
-    stores = [[0xDC6A0000, 40 << 16 | register << 8 | 31] for register in range(31)]
-    for scalar in (*range(4, 31), 106, 107, 125):  # v_mov_b32 v32, scalar
-        stores.append([0x7E400200 | scalar, 0xDC6A0000, 40 << 16 | 32 << 8 | 31])
-    for number, store in enumerate(stores):
-        store[-2] |= number % 8 * 256  # global_store_b32 v31, v, s[40:41] offset
-        code += store
+    kept = [([], register) for register in range(31)]
+    kept += [([0x7E400200 | scalar], 32) for scalar in (*range(4, 31), 106, 107, 125)]  # v_mov_b32 v32, scalar
+    for number, (moves, register) in enumerate(kept):
+        code += [*moves, *store(arch, register, number % 8 * 256)]
         if number % 8 == 7:
             code += [0x8028FF28, 0x800, 0x82298029]
     return [*code, S_ENDPGM]
@@ -75,9 +90,19 @@ def run(bench: Bench, dispatch: Dispatch) -> object:
 @pytest.mark.parametrize("seed", [1, 5, 6])
 @pytest.mark.parametrize("lanes", [32, 64])
 def test_random_programs_end_alike(translator, seed: int, lanes: int) -> None:
+    compare("gfx1100", translator, seed, lanes)
+
+
+@pytest.mark.parametrize(("seed", "lanes"), [(1, 32), (2, 64), (3, 32)])
+def test_random_programs_of_gfx12_end_alike(gfx1201_translator, seed: int, lanes: int) -> None:
+    compare("gfx1201", gfx1201_translator, seed, lanes)
+
+
+def compare(arch: str, translator: Translator, seed: int, lanes: int) -> None:
     rng = random.Random(seed)
-    table = load_table("gfx11")
-    benches = Bench(), Bench(engine=translator)
+    table = load_table(generation_of(arch))
+    benches = Bench(engine=Interpreter(arch)), Bench(engine=translator)
+    prologue = words(PROLOGUE.format(loads=LOADS[arch].strip()))
     for bench in benches:
         data, code = bench.memory.allocate(DATA_BYTES), bench.memory.allocate(4096)
     translator.interpreted = 0
@@ -85,7 +110,7 @@ def test_random_programs_end_alike(translator, seed: int, lanes: int) -> None:
     ends = 0
     for _ in range(PROGRAMS):
         body = [word for word in program(rng, table) if word != S_ENDPGM]
-        whole = words(PROLOGUE) + body + epilogue(lanes)
+        whole = prologue + body + epilogue(lanes, arch)
         dispatch = Dispatch(
             pc=code,
             rsrc1=(3 if lanes == 32 else 11) | rng.getrandbits(8) << 12 | rng.getrandbits(1) << 23,

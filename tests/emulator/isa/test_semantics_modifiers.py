@@ -123,6 +123,12 @@ def test_wide_multiply_add_saturates(mnemonic: str, sources: tuple[int, int, int
     assert total.item() == result
 
 
+def test_clamp_of_a_float_dot_product_changes_nothing() -> None:
+    two, zero = np.array([[0x00004000]], np.uint32), row("f32", [0.0])
+    fields = {"clamp": 1, "opsel_hi": 7}
+    assert run("v_dot2_f32_f16", fields, two, two, zero, fields).item() == 4.0
+
+
 def test_clamp_of_a_compare_or_a_bit_operation_changes_nothing() -> None:
     x, y = row("f32", [2.0]), row("f32", [3.0])
     assert run("v_cmp_lt_f32", {"clamp": 1}, x, y, kind="mask").item() is True

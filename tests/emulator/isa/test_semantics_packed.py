@@ -179,6 +179,19 @@ def test_float_dot_products_add_both_products_to_a_single(kind: str) -> None:
     assert run(f"v_dot2_f32_{kind}", x, y, z, {**STRAIGHT, "neg": 1, "neg_hi": 4}).item() == 100.0 - 6.0 - 0.5
 
 
+@pytest.mark.parametrize(
+    ("opsel", "opsel_hi", "first"),
+    [(0, 7, (1, 2, 3, 4)), (0, 6, (1, 2, 1, 2)), (1, 7, (3, 4, 3, 4)), (1, 6, (3, 4, 1, 2))],
+)
+@pytest.mark.parametrize("mnemonic", ["v_dot4_i32_iu8", "v_dot4_u32_u8"])
+def test_integer_dot_products_take_the_halves_that_op_sel_picks(
+    mnemonic: str, opsel: int, opsel_hi: int, first: tuple[int, ...]
+) -> None:
+    want = sum(p * q for p, q in zip(first, (1, 10, 20, 30), strict=True))
+    result = run(mnemonic, word(0x04030201), word(0x1E140A01), word(0), {"opsel": opsel, "opsel_hi": opsel_hi})
+    assert result.item() == want
+
+
 @pytest.mark.parametrize("kind", ["f16", "bf16"])
 def test_float_dot_products_know_no_f32_denormals(kind: str) -> None:
     one, zero = word(0x3C003C00 if kind == "f16" else 0x3F803F80), word(0)

@@ -1,5 +1,5 @@
 #!/usr/bin/python3.13
-"""Runs in the guest: one kernel of a code object, through ROCr, with data in device memory; says whether it is right.
+"""Runs in the guest: one kernel, through ROCr, with data in device memory; says whether it is right.
 
 Only what Debian's libhsa-runtime64 offers, by ctypes. Numbers: HSA Runtime Programmer's Reference Manual 1.2, hsa.h and
 hsa_ext_amd.h of the package's headers.
@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-CODE_OBJECT, KERNEL = "/lib/vm/scale.co", b"scale.kd"
+FOLDER, KERNEL = Path("/lib/vm"), b"kernel.kd"
 FACTOR, GROUPS, GROUP_ITEMS = 3.0, 4, 256
 ITEMS = GROUPS * GROUP_ITEMS
 AGENT_INFO_NAME, AGENT_INFO_DEVICE, DEVICE_GPU = 0, 17, 1
@@ -90,9 +90,9 @@ def allocate(pool: int, size_bytes: int, agent: int) -> int:
     return place.value or 0
 
 
-def kernel_object(agent: int) -> int:
-    """Load the code object; address of the kernel's descriptor."""
-    code = Path(CODE_OBJECT).read_bytes()
+def kernel_object(agent: int, name: str) -> int:
+    """Load a code object; address of the kernel's descriptor."""
+    code = (FOLDER / f"{name}.co").read_bytes()
     reader, executable, symbol, place = u64(), u64(), u64(), u64()
     call("hsa_code_object_reader_create_from_memory", code, ctypes.c_size_t(len(code)), ctypes.byref(reader))
     call("hsa_executable_create_alt", PROFILE_FULL, ROUNDING_DEFAULT, None, ctypes.byref(executable))
@@ -143,8 +143,8 @@ def dispatch(agent: int, kernel: int, arguments: int) -> None:
     call("hsa_queue_destroy", queue)
 
 
-def main() -> int:
-    """The whole way: host memory, device memory, kernel, back."""
+def main(kernel: str) -> int:
+    """The whole way: host memory, device memory, the kernel of that name, back. Right is what "scale" does."""
     call("hsa_init")
     agents = visit("hsa_iterate_agents")
     (gpu,) = (agent for agent in agents if info("hsa_agent_get_info", agent, AGENT_INFO_DEVICE) == DEVICE_GPU)
@@ -160,15 +160,15 @@ def main() -> int:
     (ctypes.c_float * ITEMS).from_address(staging)[:] = [float(n) for n in range(ITEMS)]
     copy(values, gpu, staging, host, size_bytes)
     ctypes.memmove(arguments, struct.pack("<Qf", values, FACTOR), 12)
-    dispatch(gpu, kernel_object(gpu), arguments)
+    dispatch(gpu, kernel_object(gpu, kernel), arguments)
     copy(result, host, values, gpu, size_bytes)
     seen = list((ctypes.c_float * ITEMS).from_address(result))
     right = seen == [FACTOR * n for n in range(ITEMS)]
     verdict = f"{'right' if right else 'WRONG'} in {time.monotonic() - started:.2f} s"
-    print(f"vm: dispatch on {name.value.decode()} {verdict}: {seen[-2:]}", flush=True)
+    print(f"vm: {kernel} on {name.value.decode()} {verdict}: {seen[-2:]}", flush=True)
     call("hsa_shut_down")
     return 0 if right else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(*sys.argv[1:]))

@@ -6,7 +6,7 @@
 declare i32 @llvm.amdgcn.workitem.id.x()
 declare i32 @llvm.amdgcn.workgroup.id.x()
 
-define amdgpu_kernel void @scale(ptr addrspace(1) %values, float %factor) {
+define amdgpu_kernel void @kernel(ptr addrspace(1) %values, float %factor) {
   %item = call i32 @llvm.amdgcn.workitem.id.x()
   %group = call i32 @llvm.amdgcn.workgroup.id.x()
   %first = mul i32 %group, 256

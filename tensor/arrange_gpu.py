@@ -1,0 +1,168 @@
+"""How a kernel's loops are spread over a GPU.
+
+*Items*: every work-item computes a tile of results by itself. *Rows*: a workgroup computes one row of results; the
+reductions that the whole row shares (the maximum and the sum of softmax) are computed by its work-items together.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from amdrv.tensor import ir, symbolic
+from amdrv.tensor.ir import Axis, Node, Op, toposort
+from amdrv.tensor.optimise import Nest, Numbers, Tile, accesses, cut, lane_score, loops_of, merge_loops, reduces_of
+from amdrv.tensor.shapes import unflat
+
+ITEMS = 256  # of a workgroup
+ROW_MIN = 256  # elements of a reduction that a workgroup shares
+ROWS_MAX = 4096  # results above which there are enough work-items without sharing
+VECTOR = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """A kernel on the GPU. Work-items for which ``inside`` is false do nothing."""
+
+    group: Node
+    item: Node
+    nest: Nest
+    inside: Node
+
+
+def for_gpu(stores: tuple[Node, ...]) -> Layout:
+    """The layout of a kernel."""
+    stores = merge_loops(stores)
+    loops = loops_of(stores)
+    found = reduces_of(stores)
+    results = math.prod(loop.arg[1] for loop in loops)
+    shared = [node for node in found if node.ranges < frozenset(loops)]
+    if shared:
+        row = max((node.ranges for node in shared), key=len)
+        return _rows(stores, [loop for loop in loops if loop in row], [loop for loop in loops if loop not in row])
+    longest = max((math.prod(part.arg[1] for part in node.src[1:]) for node in found), default=1)
+    if longest >= ROW_MIN and results <= ROWS_MAX and longest >= results // 4:
+        return _rows(stores, loops, [])
+    return _items(stores, loops, found)
+
+
+# -- one work-item for each tile -----------------------------------------------------------------------------------------
+
+
+def _items(stores: tuple[Node, ...], loops: Sequence[Node], found: Sequence[Node]) -> Layout:
+    numbers = Numbers()
+    tiles = _tiles(stores, loops, found)
+    pieces = {loop: cut(loop, tile, numbers)[0] for loop, tile in tiles.items()}
+    outer = [(pieces[loop].loop if loop in pieces else loop) for loop in loops]
+    kept = [loop for loop in outer if loop is not None]
+    total = math.prod(loop.arg[1] for loop in kept)
+    items = min(ITEMS, max(32, 1 << (total - 1).bit_length()))
+    group = numbers.make(-(-total // items), Axis.GROUP)
+    item = numbers.make(items, Axis.ITEM)
+    place = symbolic.add(symbolic.scale(group, items), item)
+    where = dict(zip(kept, unflat(place, tuple(loop.arg[1] for loop in kept)), strict=True))
+    inside = symbolic.less(place, total)
+    if len(kept) == 1 or inside is not symbolic.TRUE:
+        # The first axis has no remainder to take: past its end nothing runs.
+        rest = math.prod(loop.arg[1] for loop in kept[1:])
+        if kept:
+            where[kept[0]] = symbolic.divide(place, rest)
+    body = []
+    for positions in _product([pieces[loop].positions for loop in tiles]):
+        memo: dict[Node, Node] = {}
+        step = dict(zip(tiles, positions, strict=True))
+        tiled = [symbolic.substitute(store, step, memo) for store in stores]
+        placed: dict[Node, Node] = {}
+        body += [symbolic.substitute(store, where, placed) for store in tiled]
+    return Layout(group, item, Nest((), tuple(body)), inside)
+
+
+def _product(choices: Sequence[Sequence[Node]]) -> list[tuple[Node, ...]]:
+    result: list[tuple[Node, ...]] = [()]
+    for options in choices:
+        result = [(*chosen, option) for chosen in result for option in options]
+    return result
+
+
+def _tiles(stores: tuple[Node, ...], loops: Sequence[Node], found: Sequence[Node]) -> dict[Node, Tile]:
+    """Tiles that divide their ranges: four neighbours at a time, or squares of totals that share operands."""
+    if not loops:
+        return {}
+    last = loops[-1]
+    touched = accesses(stores)
+    if not found:
+        steps = {symbolic.factor_of(node.src[1], last) for node in touched}
+        plain = all(len(node.src) < 3 or node.op is Op.STORE or node.src[2] is symbolic.TRUE for node in touched)
+        neighbours = steps <= {0, 1} and plain and lane_score(last, touched) > 0
+        return {last: Tile(1, VECTOR)} if neighbours and last.arg[1] % VECTOR == 0 else {}
+    inner = accesses(found)
+    reused = [
+        loop
+        for loop in loops
+        if loop.arg[1] % VECTOR == 0 and any(node.op is Op.LOAD and loop not in node.ranges for node in inner)
+    ]
+    results = math.prod(loop.arg[1] for loop in loops)
+    return {loop: Tile(VECTOR) for loop in reused[-2:]} if results >= 64 * VECTOR**2 else {}
+
+
+# -- one workgroup for each row ------------------------------------------------------------------------------------------
+
+
+def _rows(stores: tuple[Node, ...], row: Sequence[Node], across: Sequence[Node]) -> Layout:
+    numbers = Numbers()
+    group = numbers.make(math.prod(loop.arg[1] for loop in row), Axis.GROUP)
+    item = numbers.make(ITEMS, Axis.ITEM)
+    where = dict(zip(row, unflat(group, tuple(loop.arg[1] for loop in row)), strict=True))
+    shared_ranges = frozenset(row)
+    memo: dict[Node, Node] = {}
+    for node in toposort(stores):
+        rebuilt = symbolic.rebuild(node, tuple(memo[source] for source in node.src))
+        if node.op is Op.REDUCE and node.ranges <= shared_ranges and rebuilt.op is Op.REDUCE:
+            rebuilt = _share(rebuilt, item, numbers)
+        memo[node] = rebuilt
+    stores = tuple(memo[store] for store in stores)
+    width = math.prod(loop.arg[1] for loop in across)
+    trips = numbers.make(-(-width // ITEMS), Axis.LOOP)
+    start = symbolic.scale(trips, ITEMS) if trips.arg[1] > 1 else symbolic.ZERO
+    place = symbolic.add(start, item)
+    gate = symbolic.less(place, width) if across else symbolic.less(item, 1)
+    where |= dict(zip(across, unflat(place, tuple(loop.arg[1] for loop in across)), strict=True))
+    placed: dict[Node, Node] = {}
+    stores = tuple(symbolic.substitute(store, where, placed) for store in stores)
+    if gate is not symbolic.TRUE:
+        stores = tuple(_gated(store, gate) for store in stores)
+    return Layout(group, item, Nest((trips,) if trips.arg[1] > 1 else (), stores), symbolic.TRUE)
+
+
+def _share(node: Node, item: Node, numbers: Numbers) -> Node:
+    """A reduction whose longest range is dealt out to the work-items."""
+    value, *ranges = node.src
+    longest = max(ranges, key=lambda part: part.arg[1])
+    n = longest.arg[1]
+    trips = numbers.make(-(-n // ITEMS), Axis.REDUCE)
+    start = symbolic.scale(trips, ITEMS) if trips.arg[1] > 1 else symbolic.ZERO
+    place = symbolic.add(start, item)
+    value = symbolic.substitute(value, {longest: place})
+    inside = symbolic.less(place, n)
+    if inside is not symbolic.TRUE:
+        value = ir.where(inside, gate_loads(value, inside), ir.const(node.dtype, ir.identity(node.arg, node.dtype)))
+    kept = [part for part in ranges if part is not longest]
+    loops = (*kept, trips) if trips.arg[1] > 1 else tuple(kept)
+    return Node(Op.REDUCE, node.dtype, (value, *loops, item), node.arg)
+
+
+def gate_loads(root: Node, gate: Node) -> Node:
+    """The same value, touching memory only where a condition holds. Finished reductions in it stay as they are."""
+    memo: dict[Node, Node] = {}
+    for node in toposort([root], lambda node: gate.ranges.isdisjoint(node.ranges)):
+        src = tuple(memo.get(source, source) for source in node.src)
+        if node.op is Op.LOAD:
+            src = (src[0], src[1], symbolic.both(src[2], gate))
+        memo[node] = symbolic.rebuild(node, src)
+    return memo.get(root, root)
+
+
+def _gated(store: Node, gate: Node) -> Node:
+    param, position, value = store.src
+    return Node(Op.STORE, store.dtype, (param, position, gate_loads(value, gate), gate))

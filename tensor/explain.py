@@ -1,0 +1,55 @@
+"""``tensor.explain()``: every stage between a tensor and its machine code, as text."""
+
+from __future__ import annotations
+
+import time
+
+from amdrv.tensor import engine, ir, simplify
+from amdrv.tensor.ir import Node, Op, toposort
+from amdrv.tensor.lower import Kernel
+from amdrv.tensor.rewrite import Step
+from amdrv.tensor.storage import Backend
+
+
+def explain(node: Node, backend: Backend, code: bool) -> str:
+    """Graph, rules that fired, kernels with loops and code, memory, and seconds."""
+    started = time.perf_counter()
+    graph, arguments = engine.canonical([node])
+    trace: list[Step] = []
+    simplified = simplify.simplify(graph, trace)
+    plan = engine.plan(graph, backend)
+    planned_s = time.perf_counter() - started
+    started = time.perf_counter()
+    engine.run(plan, arguments)
+    backend.synchronize()
+    run_s = time.perf_counter() - started
+    lines = [_title("tensor graph"), ir.text(graph.src), _title(f"rules ({len(trace)})")]
+    lines += [f"{step.rule}: {step.before} → {step.after}" for step in trace]
+    lines += [_title("simplified graph"), ir.text(simplified.src)]
+    for number, step in enumerate(plan.steps):
+        if step.kernel is None or step.program is None:
+            lines += [_title(f"step {number}: copy to {step.backend.name}, {step.copied_bytes} bytes")]
+            continue
+        lines += [_title(f"step {number}: kernel on {step.backend.name}, computes {origins(step.kernel)}")]
+        lines += [f"slot {slot}: {place.kind} {place.number}" for slot, place in enumerate(step.places)]
+        lines += [ir.text([step.kernel.body])]
+        lines += [_title(f"step {number}: LLVM IR"), step.program.ir] if code else []
+    lines += [_title("memory and time")]
+    lines += [f"temporary memory on {device.name}: {size} bytes" for device, size in plan.temporary_bytes.items()]
+    lines += [f"{stage}: {seconds * 1e3:.3f} ms" for stage, seconds in plan.seconds.items()]
+    lines += [f"planned in {planned_s * 1e3:.3f} ms (a plan seen before is not made again)", f"ran in {run_s * 1e3:.3f} ms"]
+    return "\n".join(lines)
+
+
+def origins(kernel: Kernel) -> str:
+    """The operations of the tensor graph that a kernel computes."""
+    inside: dict[Op, int] = {}
+    others = set(kernel.buffers) - set(kernel.results)
+    for node in toposort(kernel.results, lambda node: node in others):
+        if node.op not in (Op.CONST, Op.BUFFER):
+            inside[node.op] = inside.get(node.op, 0) + 1
+    return ", ".join(f"{op} ×{count}" if count > 1 else str(op) for op, count in inside.items())
+
+
+def _title(text: str) -> str:
+    return f"\n== {text} =="

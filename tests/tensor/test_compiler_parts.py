@@ -1,0 +1,185 @@
+"""The compiler's parts by themselves: nodes, rules, positions, the checker, memory planning."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from amdrv.errors import InvalidArgument, Unsupported
+from amdrv.tensor import dtypes, ir, simplify, spec, symbolic
+from amdrv.tensor.ir import Axis, Node, Op
+from amdrv.tensor.memory_plan import Interval, peak, place
+from amdrv.tensor.patterns import Rule, RuleSet, const, node, var
+from amdrv.tensor.rewrite import Step, rewrite
+
+
+def range_of(number: int, size: int) -> Node:
+    return Node(Op.RANGE, dtypes.index, (), (number, size, Axis.LOOP))
+
+
+def evaluate(found: Node, values: dict[Node, int]) -> int:
+    if found.op is Op.CONST:
+        return found.arg
+    if found.op is Op.RANGE:
+        return values[found]
+    a, b = (evaluate(source, values) for source in found.src)
+    return {
+        Op.ADD: lambda: a + b, Op.MUL: lambda: a * b, Op.IDIV: lambda: a // b, Op.MOD: lambda: a % b,
+        Op.LT: lambda: a < b, Op.EQ: lambda: a == b, Op.MAX: lambda: max(a, b), Op.MIN: lambda: min(a, b),
+    }[found.op]()  # fmt: skip
+
+
+# -- nodes -------------------------------------------------------------------------------------------------------------
+
+
+def test_equal_nodes_are_the_same_object() -> None:
+    assert range_of(0, 4) is range_of(0, 4)
+    assert ir.const(dtypes.float32, 1) + ir.const(dtypes.float32, 2) is ir.const(dtypes.float32, 1) + ir.const(
+        dtypes.float32, 2
+    )
+
+
+def test_constants_that_only_compare_equal_are_different() -> None:
+    assert ir.const(dtypes.float32, 0.0) is not ir.const(dtypes.float32, -0.0)
+    assert ir.const(dtypes.int32, 1) is not ir.const(dtypes.bool_, True)
+    assert ir.const(dtypes.uint8, 257).arg == 1 and ir.const(dtypes.int8, 200).arg == -56
+
+
+def test_sources_come_before_their_users() -> None:
+    a, b = range_of(0, 4), range_of(1, 5)
+    order = list(ir.toposort([symbolic.add(symbolic.scale(a, 5), b)]))
+    assert all(order.index(source) < order.index(found) for found in order for source in found.src)
+
+
+# -- rules -------------------------------------------------------------------------------------------------------------
+
+X, Y = (Node(Op.PARAM, dtypes.int32, (), (slot, 8)) for slot in range(2))
+
+
+def test_rules_apply_bottom_up_until_none_does_and_are_traced() -> None:
+    x, c, d = var("x"), const("c"), const("d")
+    rules = RuleSet(
+        [
+            Rule("add zero", x + 0, x),
+            Rule("collect", (x + c) + d, lambda x, c, d: x + (c.arg + d.arg)),
+        ]
+    )
+    trace: list[Step] = []
+    assert rewrite(((X + 2) + 3) + 0, rules, trace) is X + 5
+    assert [step.rule for step in trace] == ["collect", "add zero"]
+
+
+def test_commutative_patterns_match_either_way_and_repeated_names_want_the_same_node() -> None:
+    x, y = var("x"), var("y")
+    double = Rule("double", x + x, lambda x: x * 2)
+    factor = Rule("factor", x * y + x, x * y)
+    assert double.apply(X + X) is X * 2 and double.apply(X + Y) is None
+    assert factor.apply(X * Y + X) is X * Y and factor.apply(X + Y * X) is Y * X or X * Y
+
+
+def test_rules_that_undo_each_other_are_reported() -> None:
+    x, y = var("x"), var("y")
+    rules = RuleSet([Rule("turn", node(Op.SUB, x, y), lambda x, y: y - x)])
+    with pytest.raises(InvalidArgument, match="undo"):
+        rewrite(X - Y, rules)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ((X * 1) + 0, X),
+        (-(-X), X),
+        (ir.const(dtypes.int32, 2) * 3, ir.const(dtypes.int32, 6)),
+        (X - 0, X),
+    ],
+)  # fmt: skip
+def test_simplification(before: Node, after: Node) -> None:
+    assert simplify.simplify(before) is after
+
+
+# -- positions ---------------------------------------------------------------------------------------------------------
+
+SIZES = (3, 4, 5)
+
+
+@st.composite
+def positions(draw: st.DrawFn) -> tuple[Node, object]:
+    """A position as the compiler simplifies it, and as a plain function of the ranges."""
+    ranges = [range_of(k, n) for k, n in enumerate(SIZES)]
+    pool: list[tuple[Node, object]] = [(r, lambda v, k=k: v[k]) for k, r in enumerate(ranges)]
+    for _ in range(draw(st.integers(1, 6))):
+        kind = draw(st.sampled_from(["add", "scale", "divide", "modulo", "offset"]))
+        a, f = draw(st.sampled_from(pool))
+        b, g = draw(st.sampled_from(pool))
+        n = draw(st.integers(1, 24))
+        m = draw(st.integers(-30, 30))
+        pool.append(
+            {
+                "add": lambda: (symbolic.add(a, b), lambda v, f=f, g=g: f(v) + g(v)),
+                "scale": lambda: (symbolic.scale(a, m), lambda v, f=f, m=m: f(v) * m),
+                "divide": lambda: (symbolic.divide(a, n), lambda v, f=f, n=n: f(v) // n),
+                "modulo": lambda: (symbolic.modulo(a, n), lambda v, f=f, n=n: f(v) % n),
+                "offset": lambda: (symbolic.offset(a, m), lambda v, f=f, m=m: f(v) + m),
+            }[kind]()
+        )
+    return pool[-1]
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(positions())
+def test_simplified_positions_have_the_same_value_and_stay_in_their_bounds(pair: tuple[Node, object]) -> None:
+    found, plain = pair
+    low, high = symbolic.bounds(found)
+    for i in range(SIZES[0]):
+        for j in range(SIZES[1]):
+            for k in range(SIZES[2]):
+                value = evaluate(found, {range_of(n, s): v for n, (s, v) in enumerate(zip(SIZES, (i, j, k), strict=True))})
+                assert value == plain((i, j, k))  # type: ignore[operator]
+                assert low <= value <= high
+
+
+def test_reshaping_there_and_back_leaves_ranges() -> None:
+    i, j = range_of(0, 12), range_of(1, 35)
+    flat = symbolic.add(symbolic.scale(i, 35), j)
+    assert symbolic.divide(flat, 35) is i
+    assert symbolic.modulo(flat, 35) is j
+    assert symbolic.add(symbolic.scale(symbolic.divide(j, 5), 5), symbolic.modulo(j, 5)) is j
+    assert symbolic.less(flat, 420) is symbolic.TRUE and symbolic.at_least(flat, 420) is symbolic.FALSE
+
+
+# -- the checker -------------------------------------------------------------------------------------------------------
+
+
+def test_the_checker_names_what_is_wrong() -> None:
+    with pytest.raises(Unsupported, match="add.*type"):
+        spec.check_kernel(Node(Op.ADD, dtypes.int32, (X, ir.const(dtypes.float32, 1))))
+    with pytest.raises(Unsupported, match="tensor graph"):
+        spec.check_kernel(Node(Op.RESHAPE, dtypes.int32, (X,), (8,)))
+    with pytest.raises(Unsupported, match="in a kernel"):
+        spec.check_graph(X)
+    a, b = (Node(Op.BUFFER, dtypes.int32, (), ((slot, None), (slot + 2,))) for slot in range(2))
+    with pytest.raises(Unsupported, match="one shape"):
+        spec.check_graph(a + b)
+
+
+# -- memory ------------------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 5), st.integers(1, 5000)), max_size=20))
+def test_arrays_that_are_needed_together_do_not_share_bytes(given_intervals: list[tuple[int, int, int]]) -> None:
+    intervals = [Interval(first, first + length, size) for first, length, size in given_intervals]
+    offsets, total = place(intervals)
+    for k, a in enumerate(intervals):
+        assert offsets[k] + a.size_bytes <= total
+        for other, b in list(enumerate(intervals))[:k]:
+            if a.first <= b.last and b.first <= a.last:
+                apart = offsets[k] + a.size_bytes <= offsets[other] or offsets[other] + b.size_bytes <= offsets[k]
+                assert apart
+    assert total >= peak(intervals)
+
+
+def test_a_chain_of_arrays_needs_room_for_two() -> None:
+    _, total = place([Interval(k, k + 1, 1024) for k in range(20)])
+    assert total == 2048

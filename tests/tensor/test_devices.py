@@ -1,0 +1,100 @@
+"""Tensors on the GPU, between devices, and beside other libraries."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import amdrv
+from amdrv.tensor import Tensor
+
+RANDOM = np.random.default_rng(8)
+A = RANDOM.standard_normal((40, 300)).astype(np.float32)
+B = RANDOM.standard_normal((300, 36)).astype(np.float32)
+
+
+def softmax(x: np.ndarray) -> np.ndarray:
+    e = np.exp(x - x.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+CASES = {
+    "a chain": (lambda x: (x * 2 + 1).relu().exp() - x, lambda x: np.exp(np.maximum(x * 2 + 1, 0)) - x),
+    "views": (lambda x: x.T[::-3, 1:].pad([(1, 0), (0, 2)]), lambda x: np.pad(x.T[::-3, 1:], [(1, 0), (0, 2)])),
+    "matmul": (lambda x: x @ Tensor(B), lambda x: x @ B),
+    "softmax": (lambda x: x.softmax(), softmax),
+    "softmax of columns": (lambda x: x.softmax(0), lambda x: softmax(x.T).T),
+    "layernorm": (lambda x: x.layernorm(), lambda x: (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5)),
+    "long rows": (lambda x: x.reshape(4, 3000).sum(1), lambda x: x.reshape(4, 3000).sum(1)),
+    "everything": (lambda x: x.max() + x.sum() * 0, lambda x: x.max()),
+    "any": (lambda x: (x > 3).any(1), lambda x: (x > 3).any(1)),
+    "sine of large numbers": (lambda x: (x * 1e6).sin(), lambda x: np.sin((x * np.float32(1e6)).astype(np.float64))),
+    "half": (lambda x: (x.cast("float16") + 1).cast("float32"), lambda x: (x.astype(np.float16) + 1).astype(np.float32)),
+    "integers": (lambda x: x.cast("int32") // 3, lambda x: x.astype(np.int32) // 3),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_gpu_computes_what_numpy_computes(name: str) -> None:
+    ours, theirs = CASES[name]
+    found = ours(Tensor(A)).numpy()
+    np.testing.assert_allclose(found, theirs(A), rtol=2e-3 if name == "half" else 1e-4, atol=1e-5)
+
+
+def test_amd_is_the_default_and_an_open_device_is_a_device() -> None:
+    assert Tensor(A).device == "AMD"
+    with amdrv.open("emu:gfx1100#7") as device:
+        x = Tensor(A, device=device)
+        assert x.backend is not Tensor(A).backend
+        np.testing.assert_array_equal((x + x).numpy(), A + A)
+
+
+def test_gradients_on_the_gpu_are_those_on_the_host() -> None:
+    found = []
+    for device in ("CPU", "AMD"):
+        w = Tensor(B, device=device, requires_grad=True)
+        (Tensor(A, device=device) @ w).softmax().square().sum().backward()
+        assert w.grad is not None
+        found.append(w.grad.numpy())
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-3, atol=1e-5)
+
+
+def test_tensors_move_between_devices_with_their_gradients() -> None:
+    x = Tensor(A, device="CPU", requires_grad=True)
+    y = (x * 2).to("AMD")
+    assert y.device == "AMD"
+    (y * y).to("CPU").sum().backward()
+    assert x.grad is not None and x.grad.device == "CPU"
+    np.testing.assert_allclose(x.grad.numpy(), 8 * A, rtol=1e-6)
+
+
+def test_devices_do_not_mix_by_themselves() -> None:
+    with pytest.raises(amdrv.InvalidArgument, match="different devices: AMD, CPU"):
+        (Tensor(A, device="CPU") + Tensor(A)).numpy()
+
+
+def test_other_libraries_take_tensors() -> None:
+    x = Tensor(A, device="CPU") + 1
+    np.testing.assert_array_equal(np.from_dlpack(x), A + 1)
+    np.testing.assert_array_equal(np.asarray(x), A + 1)
+    np.testing.assert_array_equal(np.sin(np.asarray(x)), np.sin(A + 1))
+
+
+def test_the_array_namespace_has_the_standard_s_names() -> None:
+    x = Tensor(A, device="CPU")
+    xp = x.__array_namespace__()
+    np.testing.assert_allclose(xp.sum(xp.exp(x), axis=1, keepdims=True).numpy(), np.exp(A).sum(1, keepdims=True), rtol=1e-5)
+    np.testing.assert_array_equal(xp.concat([x, x], axis=1).numpy(), np.concatenate([A, A], 1))
+    np.testing.assert_array_equal(xp.permute_dims(x, (1, 0)).numpy(), A.T)
+    np.testing.assert_array_equal(xp.asarray([1, 2], device="CPU").numpy(), [1, 2])
+    assert xp.result_type(xp.int32, xp.float32) is xp.float64
+    missing = [name for name in (*xp.METHODS, *xp.REDUCTIONS, *xp.CREATION) if not callable(getattr(xp, name))]
+    assert not missing
+
+
+@pytest.mark.parametrize("device", ["CPU", "AMD"])
+def test_explain_shows_every_stage(device: str) -> None:
+    text = (Tensor(A, device=device).softmax() + 0.0).explain()
+    for part in ("tensor graph", "rules", "kernel on " + device, "LLVM IR", "reduce", "schedule:", "compile:", "ran in"):
+        assert part in text
+    assert ("amdgpu_kernel" in text) == (device == "AMD")

@@ -1,0 +1,185 @@
+"""Layers, optimisers and files: networks are trained from scratch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from amdrv.errors import InvalidArgument, MalformedInput
+from amdrv.tensor import Tensor, nn, safetensors
+
+RANDOM = np.random.default_rng(5)
+
+
+def digits() -> tuple[np.ndarray, np.ndarray]:
+    """8x8 pictures of ten classes: scikit-learn's real digits where it is installed, else noisy prototypes."""
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError:
+        prototypes = RANDOM.random((10, 64)) > 0.5
+        labels = RANDOM.integers(0, 10, 1200)
+        noisy = prototypes[labels] ^ (RANDOM.random((1200, 64)) > 0.85)
+        return noisy.astype(np.float32), labels
+    data = load_digits()
+    return (data.data / 16).astype(np.float32), data.target.astype(np.int64)
+
+
+def accuracy(model: nn.Layer, x: np.ndarray, y: np.ndarray, device: str) -> float:
+    return float((model(Tensor(x, device=device)).argmax(1).numpy() == y).mean())
+
+
+def train(model: nn.Layer, optimiser: nn.Optimiser, x: np.ndarray, y: np.ndarray, steps: int, device: str) -> list[float]:
+    losses = []
+    order = np.random.default_rng(6)
+    for _ in range(steps):
+        batch = order.integers(0, len(x), 64)
+        optimiser.zero_grad()
+        loss = model(Tensor(x[batch], device=device)).cross_entropy(Tensor(y[batch], device=device))
+        loss.backward()
+        optimiser.step(loss)
+        losses.append(float(loss))
+    return losses
+
+
+def test_a_perceptron_learns_digits() -> None:
+    x, y = digits()
+    seeds = nn.Seeds()
+    model = nn.Sequential(nn.Linear(64, 64, seeds, device="CPU"), Tensor.relu, nn.Linear(64, 10, seeds, device="CPU"))
+    optimiser = nn.Adam(nn.parameters(model), rate=5e-3)
+    losses = train(model, optimiser, x[:1000], y[:1000], 150, "CPU")
+    assert losses[-1] < losses[0] / 4
+    assert accuracy(model, x[1000:], y[1000:], "CPU") > 0.88
+
+
+def test_a_convolutional_network_learns_digits() -> None:
+    x, y = digits()
+    seeds = nn.Seeds()
+    model = nn.Sequential(
+        lambda t: t.reshape(-1, 1, 8, 8),
+        nn.Conv2d(1, 8, 3, seeds, padding=1, device="CPU"),
+        Tensor.relu,
+        Tensor.max_pool,
+        nn.Conv2d(8, 16, 3, seeds, padding=1, device="CPU"),
+        Tensor.relu,
+        lambda t: t.max_pool(2).flatten(1),
+        nn.Linear(64, 10, seeds, device="CPU"),
+    )
+    optimiser = nn.Adam(nn.parameters(model), rate=1e-2)
+    losses = train(model, optimiser, x[:1000], y[:1000], 60, "CPU")
+    assert losses[-1] < losses[0] / 2
+
+
+def test_a_perceptron_learns_on_the_gpu_what_it_learns_on_the_host() -> None:
+    x, y = digits()
+    losses = {}
+    for device in ("CPU", "AMD"):
+        seeds = nn.Seeds()
+        model = nn.Sequential(nn.Linear(64, 16, seeds, device=device), Tensor.tanh, nn.Linear(16, 10, seeds, device=device))
+        optimiser = nn.SGD(nn.parameters(model), rate=0.5, momentum=0.5)
+        losses[device] = train(model, optimiser, x, y, 5, device)
+    np.testing.assert_allclose(losses["AMD"], losses["CPU"], rtol=1e-3)
+    assert losses["CPU"][-1] < losses["CPU"][0]
+
+
+def reference_step(kind: str, w: np.ndarray, g: np.ndarray, state: dict[str, np.ndarray], t: int) -> np.ndarray:
+    if kind == "sgd":
+        state["v"] = 0.9 * state.get("v", 0) + g
+        return w - 0.1 * state["v"]
+    state["m"] = 0.9 * state.get("m", 0) + 0.1 * g
+    state["s"] = 0.999 * state.get("s", 0) + 0.001 * g * g
+    return w - 0.1 * (state["m"] / (1 - 0.9**t) / (np.sqrt(state["s"] / (1 - 0.999**t)) + 1e-8) + 0.01 * w)
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adamw"])
+def test_optimisers_take_the_steps_of_their_definition(kind: str) -> None:
+    start = RANDOM.standard_normal(7).astype(np.float32)
+    w = Tensor(start, device="CPU", requires_grad=True)
+    optimiser = nn.SGD([w], 0.1, 0.9) if kind == "sgd" else nn.Adam([w], 0.1, decay=0.01)
+    wanted, state = start.astype(np.float64), {}
+    for t in range(1, 5):
+        optimiser.zero_grad()
+        (w * w * w).sum().backward()
+        optimiser.step()
+        wanted = reference_step(kind, wanted, 3 * wanted**2, state, t)
+    np.testing.assert_allclose(w.numpy(), wanted, rtol=2e-4)
+
+
+def test_steps_are_planned_once() -> None:
+    from amdrv.tensor import engine
+
+    x, y = digits()
+    seeds = nn.Seeds()
+    model = nn.Sequential(nn.Linear(64, 8, seeds, device="CPU"), Tensor.relu, nn.Linear(8, 10, seeds, device="CPU"))
+    optimiser = nn.Adam(nn.parameters(model))
+    train(model, optimiser, x, y, 3, "CPU")
+    before = engine.plan.cache_info().misses
+    train(model, optimiser, x, y, 3, "CPU")
+    assert engine.plan.cache_info().misses == before
+
+
+def test_embedding_and_its_gradient() -> None:
+    table = nn.Embedding(10, 4, nn.Seeds(), device="CPU")
+    index = Tensor(np.array([[1, 3], [3, 9]]), device="CPU")
+    (table(index) * 2).sum().backward()
+    wanted = np.zeros((10, 4), np.float32)
+    for row in (1, 3, 3, 9):
+        wanted[row] += 2
+    assert table.weight.grad is not None
+    np.testing.assert_array_equal(table.weight.grad.numpy(), wanted)
+
+
+# -- files -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_model_is_saved_and_loaded(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(3, 2, nn.Seeds(1), device="CPU"), nn.LayerNorm(2, device="CPU"))
+    other = nn.Sequential(nn.Linear(3, 2, nn.Seeds(9), device="CPU"), nn.LayerNorm(2, device="CPU"))
+    path = tmp_path / "model.safetensors"
+    safetensors.save(nn.state_dict(model), path, {"made by": "a test"})
+    nn.load_state_dict(other, safetensors.load(path, "CPU"))
+    x = Tensor(RANDOM.standard_normal((4, 3)).astype(np.float32), device="CPU")
+    np.testing.assert_array_equal(model(x).numpy(), other(x).numpy())
+    with pytest.raises(InvalidArgument, match=r"layers\.0\.bias"):
+        nn.load_state_dict(nn.Sequential(nn.Linear(3, 2, nn.Seeds(), bias=False, device="CPU")), nn.state_dict(model))
+
+
+def test_every_type_survives_a_file(tmp_path: Path) -> None:
+    from amdrv.tensor import dtypes
+
+    tensors = {dtype.name: Tensor(np.arange(6).reshape(2, 3), device="CPU").cast(dtype) for dtype in dtypes.ALL}
+    tensors["scalar"] = Tensor(3.5, device="CPU")
+    safetensors.save(tensors, tmp_path / "t")
+    found = safetensors.load(tmp_path / "t", "CPU")
+    assert found.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        assert found[name].dtype is tensor.dtype and found[name].shape == tensor.shape
+        np.testing.assert_array_equal(found[name].numpy(), tensor.numpy())
+
+
+GOOD = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {**GOOD, "dtype": "F33"}, {**GOOD, "shape": [3]}, {**GOOD, "data_offsets": [0, 9]}, {**GOOD, "shape": [-2]},
+        {**GOOD, "data_offsets": [8, 16]}, {**GOOD, "shape": [2.0]}, {"dtype": "F32"}, 7, {**GOOD, "shape": [1 << 70]},
+    ],
+)  # fmt: skip
+def test_damaged_files_are_refused(tmp_path: Path, entry: object) -> None:
+    text = json.dumps({"x": entry}).encode()
+    path = tmp_path / "bad"
+    path.write_bytes(len(text).to_bytes(8, "little") + text + bytes(8))
+    with pytest.raises(MalformedInput, match="'x'"):
+        safetensors.load(path, "CPU")
+
+
+@pytest.mark.parametrize("data", [b"", b"\x01", bytes([255] * 8), (9).to_bytes(8, "little") + b"{nothing}", (2).to_bytes(8, "little") + b"[]"])
+def test_damaged_headers_are_refused(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "bad"
+    path.write_bytes(data)
+    with pytest.raises(MalformedInput, match="header"):
+        safetensors.load(path, "CPU")

@@ -9,6 +9,7 @@ doorbell for it and sleeps while nothing is runnable.
 from __future__ import annotations
 
 import enum
+import logging
 import os
 import threading
 import time
@@ -18,6 +19,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from amdrv.emulator.shell import Card
+
+log = logging.getLogger(__name__)
 
 POLL_S = 0.0005  # how often a blocked queue looks again when nothing else runs
 
@@ -165,6 +168,8 @@ class Worker:
             return True
         except BaseException as error:  # a defect of a model, not of the guest: the host's next wait reports it
             self.failure = error
+            # A client behind a socket may keep its own time and never wait here.
+            log.error("%s: a model failed at %s", self._card.name, name, exc_info=error)
             self._end(name, task)
             return True
         return progress is Progress.RAN

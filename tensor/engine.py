@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from amdrv.errors import InvalidArgument
@@ -147,21 +148,26 @@ def plan(graph: Node, backend: Backend) -> Plan:
     order = list(toposort(outputs))
     where = devices_of(order, backend)
     places, sizes = _places(outputs, steps, where)
+    started = time.perf_counter()
+    programs = _programs([(step, where[step.results[0]]) for step in steps if isinstance(step, Kernel)])
+    timings.add("compile", started)
     planned = []
     for step in steps:
+        nodes = (step, step.src[0]) if isinstance(step, Node) else step.buffers
+        spots, backends = tuple(places[node] for node in nodes), tuple(where[node] for node in nodes)
         if isinstance(step, Node):
-            pair = (step, step.src[0])
-            planned.append(
-                PlannedStep(where[step], None, None, tuple(places[n] for n in pair), tuple(where[n] for n in pair), size_bytes(step))
-            )
-            continue
-        device = where[step.results[0]]
-        started = time.perf_counter()
-        program = compiled(step, device)
-        timings.add("compile", started)
-        spots = tuple(places[node] for node in step.buffers)
-        planned.append(PlannedStep(device, program, step, spots, (device,) * len(spots)))
+            planned.append(PlannedStep(where[step], None, None, spots, backends, size_bytes(step)))
+        else:
+            planned.append(PlannedStep(where[step.results[0]], next(programs), step, spots, backends))
     return Plan(tuple(planned), tuple((where[node], node) for node in outputs), sizes, timings.seconds)
+
+
+def _programs(wanted: Sequence[tuple[Kernel, Backend]]) -> Iterator[Program]:
+    """The programs of kernels. While LLVM works on one, the next is being written."""
+    if len(wanted) < 2:
+        return iter([compiled(*item) for item in wanted])
+    with ThreadPoolExecutor(2) as pool:
+        return iter(list(pool.map(lambda item: compiled(*item), wanted)))
 
 
 def compiled(kernel: Kernel, backend: Backend) -> Program:

@@ -10,6 +10,7 @@ for one number at one position of the loops. Elementwise operations are the same
 from __future__ import annotations
 
 import struct
+import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from enum import StrEnum
@@ -118,12 +119,17 @@ class Node:
         # 0.0 and -0.0 are equal and so are 0 and False, but they are not the same constant.
         key = (op, dtype, src, struct.pack("d", arg) if type(arg) is float else arg)
         found = _interned.get(key)
-        if found is None:
-            found = object.__new__(cls)
-            found.op, found.dtype, found.src, found.arg = op, dtype, src, arg
-            found.serial = next(_serials)
-            found._shape = found._bounds = found._affine = found._ranges = found.buffer = None
-            _interned[key] = found
+        return found if found is not None else cls._intern(key, op, dtype, src, arg)
+
+    @classmethod
+    def _intern(cls, key: tuple[object, ...], op: Op, dtype: DType, src: tuple[Node, ...], arg: Any) -> Node:
+        made = object.__new__(cls)
+        made.op, made.dtype, made.src, made.arg = op, dtype, src, arg
+        made._shape = made._bounds = made._affine = made._ranges = made.buffer = None
+        with _interning:
+            found = _interned.setdefault(key, made)
+            if found is made:
+                made.serial = next(_serials)
         return found
 
     buffer: Node | None  # a BUFFER where the value is already; noted by the engine so that it is not computed again
@@ -146,14 +152,19 @@ class Node:
     def ranges(self) -> frozenset[Node]:
         """The ranges that a kernel node's value depends on."""
         if self._ranges is None:
-            for node in toposort([self], lambda node: node._ranges is not None):
-                found = frozenset[Node]().union(*(source.ranges for source in node.src))
-                if node.op is Op.RANGE:
-                    found = frozenset({node})
-                elif node.op is Op.REDUCE and not isinstance(node.arg, tuple):
-                    found -= frozenset(node.src[1:])
-                node._ranges = found
+            if any(source._ranges is None for source in self.src):
+                for node in toposort([self], lambda node: node._ranges is not None):
+                    node._ranges = node._own_ranges()
+            else:
+                self._ranges = self._own_ranges()
         return self._ranges  # type: ignore[return-value]
+
+    def _own_ranges(self) -> frozenset[Node]:
+        if self.op is Op.RANGE:
+            return frozenset({self})
+        parts = [found for source in self.src if (found := source._ranges)]
+        found = parts[0] if len(parts) == 1 else frozenset[Node]().union(*parts)
+        return found - frozenset(self.src[1:]) if self.op is Op.REDUCE else found
 
     def replace(self, src: tuple[Node, ...]) -> Node:
         """The same operation on other sources."""
@@ -231,6 +242,7 @@ class Node:
 
 # The only global table: what makes equal nodes the same object. It keeps nothing alive.
 _interned: weakref.WeakValueDictionary[tuple[object, ...], Node] = weakref.WeakValueDictionary()
+_interning = threading.Lock()
 _serials = count()
 
 

@@ -9,7 +9,6 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from amdrv.emulator.isa.dpp import LaneExchange, exchange_of
-from amdrv.emulator.isa.generation import Generation
 from amdrv.emulator.isa.instruction import Instruction, Kind, Operand
 from amdrv.emulator.isa.numpy_algebra import NumpyAlgebra
 from amdrv.emulator.isa.operands import (
@@ -20,6 +19,7 @@ from amdrv.emulator.isa.operands import (
     fetch,
     fetch_mask,
     in_range,
+    is_nullified,
     nothing,
     store_scalar,
     vector_keys,
@@ -79,9 +79,9 @@ def _is_matrix(operand: Operand, instruction: Instruction) -> bool:
     return operand.bits > 64 or _ignores_exec(instruction)
 
 
-def in_wave_shape(instruction: Instruction, lanes: int, generation: Generation) -> Instruction:
+def _in_wave_shape(instruction: Instruction, place: Place) -> Instruction:
     """Matrices take fewer registers in wave64 than the opcode table says (wave32), but never less than one."""
-    halved = () if lanes == 32 else generation.halved_in_wave64(instruction.mnemonic)
+    halved = () if place.lanes == 32 else place.generation.halved_in_wave64(instruction.mnemonic)
 
     def fitted(operands: tuple[Operand, ...]) -> tuple[Operand, ...]:
         return tuple(
@@ -114,14 +114,19 @@ def _fetch_stacked(operand: Operand, place: Place) -> Fetch:
     return spread
 
 
-def _modified(source: Fetch, operand: Operand, dtype: np.dtype[Any]) -> Fetch:
+def _modifier(operand: Operand, dtype: np.dtype[Any]) -> Callable[[Array], Array]:
     """Apply neg and abs to the sign bit."""
-    if not (operand.neg or operand.abs):
-        return source
     word = np.dtype(f"u{dtype.itemsize}")
     sign = word.type(1 << 8 * dtype.itemsize - 1)
     keep, flip = ~sign if operand.abs else ~word.type(0), sign if operand.neg else word.type(0)
-    return lambda group: ((source(group).view(word) & keep) ^ flip).view(dtype)
+    return lambda value: ((value.view(word) & keep) ^ flip).view(dtype)
+
+
+def _modified(source: Fetch, operand: Operand, dtype: np.dtype[Any]) -> Fetch:
+    if not (operand.neg or operand.abs):
+        return source
+    modify = _modifier(operand, dtype)
+    return lambda group: modify(source(group))
 
 
 def build_source(operand: Operand, instruction: Instruction, place: Place) -> Fetch:
@@ -336,8 +341,8 @@ def _detached(value: Array) -> Array:
 
 def prepare_alu(definition: Definition, instruction: Instruction, place: Place, algebra: NumpyAlgebra) -> Op:
     """An instruction that a definition describes; raises ValueError for a reserved DPP control."""
-    instruction = in_wave_shape(instruction, place.lanes, place.generation)
-    if not in_range(instruction, place):
+    instruction = _in_wave_shape(instruction, place)
+    if not in_range(instruction, place) or is_nullified(instruction):
         return nothing
     stores = [build_store(name, instruction, place) for name in definition.writes]
     if instruction.dpp is not None:
@@ -368,11 +373,18 @@ def _prepare_dpp(
 ) -> Op:
     exchange: LaneExchange = exchange_of(instruction.dpp, place.lanes)  # type: ignore[arg-type]
     evaluate = _bound(definition, instruction)
-    moved, *others = [build_source(operand, instruction, place) for operand in instruction.src]
+    first, *rest = instruction.src
+    # What a lane reads, a zero of bound_ctrl included, goes through the modifiers.
+    moved = build_source(replace(first, neg=False, abs=False), instruction, place)
+    modifies = (first.neg or first.abs) and not _is_packed(first)
+    modify = _modifier(first, operand_dtype(first)) if modifies else None
+    others = [build_source(operand, instruction, place) for operand in rest]
     others += [build_read(name, instruction, place) for name in definition.reads]
 
     def exchanged(group: Group) -> None:
         value, mask = exchange.apply(group, moved(group))
+        if modify is not None:
+            value = modify(value)
         result = evaluate(algebra, value, *[source(group) for source in others])
         if len(stores) == 1:
             result = (result,)

@@ -62,6 +62,17 @@ def _extremum_number(better: Callable[[Array, Array], Array], memory: Array, dat
     return _where(missing & absent, (np.ascontiguousarray(data).view(word) | quiet).view(memory.dtype), chosen)
 
 
+def _extremum(better: Callable[[Array, Array], Array], memory: Array, data: Array) -> Array:
+    """Minimum or maximum of gfx11: a signalling NaN wins and is made quiet (RDNA3 ISA manual, 13.3 "NaN Handling")."""
+    word = np.dtype(f"u{memory.itemsize}")
+    quiet = word.type(1 << {4: 22, 8: 51}[memory.itemsize])
+    result = _extremum_number(better, memory, data)
+    for value in (memory, data):
+        bits = np.ascontiguousarray(value).view(word)
+        result = _where(np.isnan(value) & (bits & quiet == 0), (bits | quiet).view(memory.dtype), result)
+    return result
+
+
 def _add_pairs(kind: str) -> Callable[[Array, Array, Array], Array]:
     """Two f16 or bf16 sums in a dword, each rounded to nearest even."""
 
@@ -101,8 +112,8 @@ ATOMICS: dict[str, AtomicOp] = {
     "mskor": AtomicOp("u", lambda m, d, c: (m & ~d) | c, sources=2),
     "wrap": AtomicOp("u", _wrap, sources=2),
     "condxchg32": AtomicOp("u", _conditional_exchange),
-    "min_f": AtomicOp("f", lambda m, d, c: _where(d < m, d, m)),
-    "max_f": AtomicOp("f", lambda m, d, c: _where(d > m, d, m)),
+    "min_f": AtomicOp("f", lambda m, d, c: _extremum(np.less, m, d)),
+    "max_f": AtomicOp("f", lambda m, d, c: _extremum(np.greater, m, d)),
     "min_num_f": AtomicOp("f", lambda m, d, c: _extremum_number(np.less, m, d)),
     "max_num_f": AtomicOp("f", lambda m, d, c: _extremum_number(np.greater, m, d)),
     "pk_add_f16": AtomicOp("u", _add_pairs("f16")),

@@ -334,7 +334,7 @@ def _typed_load(group: Group, elements: _Elements, keys: list[int], shape: _Shap
     values = []
     for number in range(count):
         choice = elements.selects >> np.uint32(3 * number) & np.uint32(7)
-        sources = [zero, np.where(inside, one, np.uint32(0)), zero, zero]
+        sources = [zero, np.full(len(lanes), one), zero, zero]  # SEL_1 is one beyond the bounds too (manual, 9.4.1)
         sources += [components[c] if c < len(components) else missing[c] for c in range(4)]
         values.append(np.choose(choice, sources).astype(np.uint32))
     if short:

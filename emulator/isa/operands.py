@@ -58,6 +58,12 @@ def in_range(instruction: Instruction, place: Place) -> bool:
     )
 
 
+def is_nullified(instruction: Instruction) -> bool:
+    """Whether NULL is a scalar instruction's destination: then it writes nothing, SCC included (RDNA3 manual, 6.2)."""
+    destinations = instruction.dst[:1]
+    return instruction.encoding.startswith("SOP") and any(operand.index == NULL for operand in destinations)
+
+
 def find(operands: tuple[Operand, ...], name: str) -> Operand | None:
     """The operand called ``name``, unless the encoding leaves it out."""
     for operand in operands:

@@ -33,7 +33,7 @@ def main() -> int:
     life = live(found, programs=arguments.programs, listener=print)
     print(life.server, file=sys.stderr)
     print(f"{life.seconds:.1f} s", file=sys.stderr)
-    return 0 if life.said("Initialized amdgpu") and not life.said("vm: .* (WRONG|ends with [^0])") else 1
+    return 0 if life.ended and life.said("Initialized amdgpu") and not life.said("vm: .* (WRONG|ends with [^0])") else 1
 
 
 if __name__ == "__main__":

@@ -5,12 +5,10 @@ The translator's side of ``emulator.isa.alu``, with the same rules.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, cast
 
-from amdrv.emulator.isa.generation import GFX11, GFX12
 from amdrv.emulator.isa.instruction import Instruction, Kind, Operand
-from amdrv.emulator.isa.native import matrix_gfx12
 from amdrv.emulator.isa.native.algebra import LlvmAlgebra
 from amdrv.emulator.isa.native.builder import Val
 from amdrv.emulator.isa.native.definition_functions import call_definition
@@ -29,13 +27,10 @@ from amdrv.emulator.isa.native.operands import (
     write_vector,
 )
 from amdrv.emulator.isa.native.stack import Stack
+from amdrv.emulator.isa.operands import is_nullified
 from amdrv.emulator.isa.semantics import lookup
 from amdrv.emulator.isa.semantics.definition import Definition
 from amdrv.emulator.isa.semantics.modifiers import bind
-
-_MATRICES = ("v_wmma", "v_swmmac")
-# Of each generation: its matrices lie differently in registers.
-_CALL_MATRIX = {GFX11.name: call_matrix, GFX12.name: matrix_gfx12.call_matrix}
 
 Results: TypeAlias = "tuple[Val, ...]"
 
@@ -58,13 +53,13 @@ def translate(frame: Frame, instruction: Instruction, algebra: LlvmAlgebra) -> b
         if frame.lanes != 32:  # RDNA3 ISA manual, "Dual issue VALU"
             raise IllegalOperand("dual instructions exist for wave32 only")
         return _translate_dual(frame, instruction.dual, algebra)
-    definition = lookup(instruction.mnemonic, frame.generation.name)
+    definition = lookup(instruction.mnemonic)
     if definition is None:
         return False
-    if instruction.mnemonic.startswith(_MATRICES):
-        _CALL_MATRIX[frame.generation.name](frame, instruction, algebra)
+    if instruction.mnemonic.startswith("v_wmma"):
+        call_matrix(frame, instruction, algebra)
         return True
-    if not in_range(instruction, frame.vgprs):
+    if not in_range(instruction, frame.vgprs) or is_nullified(instruction):
         return True
     outputs = [_output(name, instruction) for name in definition.writes]
     if instruction.dpp is not None:
@@ -78,7 +73,7 @@ def translate(frame: Frame, instruction: Instruction, algebra: LlvmAlgebra) -> b
 
 def _translate_dual(frame: Frame, halves: tuple[Instruction, Instruction], algebra: LlvmAlgebra) -> bool:
     """A VOPD instruction: both halves read before either writes."""
-    definitions = [lookup(half.mnemonic, frame.generation.name) for half in halves]
+    definitions = [lookup(half.mnemonic) for half in halves]
     if definitions[0] is None or definitions[1] is None:
         return False
     if not all(in_range(half, frame.vgprs) for half in halves):
@@ -98,9 +93,11 @@ def _translate_dpp(
     dpp = instruction.dpp
     if dpp is None:
         return
-    values = _inputs(frame, instruction, definition)
+    first, *rest = instruction.src
+    values = _inputs(frame, replace(instruction, src=(replace(first, neg=False, abs=False), *rest)), definition)
     try:
-        values[0], mask = dpp_exchange(frame, dpp, cast(Val, values[0]))
+        moved, mask = dpp_exchange(frame, dpp, cast(Val, values[0]))
+        values[0] = moved if is_packed(first) else modified(moved, first)  # modifiers see the zero of bound_ctrl
     except ValueError as error:  # a reserved control
         raise IllegalOperand(str(error)) from error
     results = _call(instruction, definition, algebra, values)
@@ -165,8 +162,7 @@ def _output(name: str, instruction: Instruction) -> _Output:
     if name == "exec":
         return _Output(name, None)
     operand = instruction.dst[1 if name == "dst1" else 0]
-    of_scalars = instruction.encoding.startswith("SOP") or instruction.mnemonic.startswith("v_s_")
-    if operand.type != "mask" and operand.kind != Kind.VGPR and not of_scalars:
+    if operand.type != "mask" and operand.kind != Kind.VGPR and not instruction.encoding.startswith("SOP"):
         raise IllegalOperand(f"{operand.name} must be a vector register")
     return _Output(name, operand)
 

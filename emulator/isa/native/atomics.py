@@ -77,6 +77,21 @@ def _extremum_number(better: str, negative: str, positive: str) -> str:
   %new = select i1 %w, T %s, T %h"""
 
 
+def _extremum(better: str, negative: str, positive: str) -> str:
+    """Minimum or maximum of gfx11: a signalling NaN, the data's first, wins and is made quiet."""
+    number = _extremum_number(better, negative, positive).replace("%new =", "%t =")
+    return f"""{number}
+  %mb = and T %m, QUIET
+  %mz = icmp eq T %mb, 0
+  %ms = and i1 %u, %mz
+  %mq = or T %m, QUIET
+  %r = select i1 %ms, T %mq, T %t
+  %db = and T %d, QUIET
+  %dz = icmp eq T %db, 0
+  %ds = and i1 %v, %dz
+  %new = select i1 %ds, T %s, T %r"""
+
+
 _BRAIN_SUMS = """%x = bitcast T %m to <2 x i16>
   %y = bitcast T %d to <2 x i16>
   %xw = zext <2 x i16> %x to <2 x i32>
@@ -131,8 +146,8 @@ _APPLY = {
   %w = and T %d, {0x7FFF_FFFF_7FFF_FFFF}
   %x = and T %w, %k
   %new = or T %o, %x""",
-    "min_f": "%e = fcmp olt F %df, %mf\n  %new = select i1 %e, T %d, T %m",
-    "max_f": "%e = fcmp ogt F %df, %mf\n  %new = select i1 %e, T %d, T %m",
+    "min_f": _extremum("olt", "%d", "%m"),
+    "max_f": _extremum("ogt", "%m", "%d"),
     "add_f": "%s = fadd F %mf, %df\n  %new = bitcast F %s to T",
     "sub_clamp": "%e = icmp ult T %m, %d\n  %s = sub T %m, %d\n  %new = select i1 %e, T 0, T %s",
     "cond_sub": "%e = icmp uge T %m, %d\n  %s = sub T %m, %d\n  %new = select i1 %e, T %s, T %m",

@@ -344,7 +344,7 @@ def _load(lanes: int) -> Function:
     for c in range(4):
         lines.append(f"\n  %choice.up.{c} = lshr i32 %select, {3 * c}\n  %choice.{c} = and i32 %choice.up.{c}, 7")
         previous = "zeroinitializer"
-        for code, value in ((1, "%one"), *((4 + other, f"%component.{other}") for other in range(4))):
+        for code, value in ((1, "%ones"), *((4 + other, f"%component.{other}") for other in range(4))):
             lines.append(f"""
   %is.{c}.{code} = icmp eq i32 %choice.{c}, {code}
   %pick.{c}.{code} = select i1 %is.{c}.{code}, {kind} {value}, {kind} {previous}""")

@@ -3,8 +3,8 @@
     bench = Bench(lanes=32, translate=lds.translate, library=lds.functions, listing=LISTING)
     bench.check("ds_load_b32 v1, v2", wave)
 
-A listing has a line for each instruction: its dwords as llvm-mc 22 (-mcpu=gfx1100) encodes them, two spaces, the
-assembly. Each instruction is compiled for any EXEC and for EXEC all ones.
+A listing has a line for each instruction: its dwords as llvm-mc 22 (-mcpu=gfx1100, or ``arch``) encodes them, two spaces,
+the assembly. Each instruction is compiled for any EXEC and for EXEC all ones.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from amdrv.emulator.isa.buffer_ops import prepare_buffer
 from amdrv.emulator.isa.crosslane import prepare_crosslane
 from amdrv.emulator.isa.decoder import Decoder
 from amdrv.emulator.isa.dispatch import Access, Dispatch, MemoryViolation
+from amdrv.emulator.isa.generation import generation_for
 from amdrv.emulator.isa.instruction import Instruction
 from amdrv.emulator.isa.launch import Launch
 from amdrv.emulator.isa.lds_ops import prepare_append, prepare_crossbar
@@ -47,7 +48,11 @@ BASE = 0x7F00_0000_0000  # virtual address of the memory's first page
 SHARED_BASE, PRIVATE_BASE = 1 << 48, 2 << 48
 SCRATCH_LANE_BYTES = 64
 FULL = (1 << 64) - 1
-_FAULTS = {FaultKind.MEMORY: "memory violation", FaultKind.MISALIGNED: "misaligned access"}
+_FAULTS = {
+    FaultKind.MEMORY: "memory violation",
+    FaultKind.MISALIGNED: "misaligned access",
+    FaultKind.ILLEGAL: "illegal instruction",
+}
 _MISS = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_int32)
 
 
@@ -156,15 +161,17 @@ class Bench:
         listing: str,
         *,
         level: int = 1,
+        arch: str = "gfx1100",
     ) -> None:
         self.lanes = lanes
+        self._generation = generation_for(arch)
         self._numbers: dict[str, int] = {}
         self._instructions: dict[str, Instruction] = {}
         self._library = {function.name: function for function in library}
         texts: list[str] = []
         uses: set[str] = set()
         shared: dict[str, str] = {}
-        decoder = Decoder("gfx1100")
+        decoder = Decoder(arch)
         for number, line in enumerate(line.strip() for line in listing.splitlines() if line.strip()):
             words, _, assembly = line.partition("  ")
             instruction = decoder.decode([int(word, 16) for word in words.split()])
@@ -203,7 +210,7 @@ class Bench:
     ) -> tuple[Builder, str]:
         builder = Builder(self.lanes)
         exits = Exits()
-        frame = Frame(builder, Shape(self.lanes, VGPRS), exits, full=full)
+        frame = Frame(builder, Shape(self.lanes, VGPRS, self._generation), exits, full=full)
         builder.label("%entry")
         if not translate(frame, instruction):
             raise AssertionError(f"{instruction.mnemonic} is not translated")
@@ -319,7 +326,7 @@ class Bench:
             dispatch, self.lanes, VGPRS, 0xF0, LDS_BYTES, 0, (False,) * 3, False, 1, SCRATCH_LANE_BYTES * self.lanes, 1
         )
         machine = Machine(launch, state, MemoryPath(memory), lds, lambda: 0, lambda value: None)
-        op = _prepare(self._instructions[name], Place(0, 8, self.lanes, VGPRS, 0xF0))
+        op = _prepare(self._instructions[name], Place(0, 8, self.lanes, VGPRS, 0xF0, self._generation))
         fault = None
         with quiet():
             try:
@@ -349,6 +356,7 @@ def _fault_of(error: LaneFault) -> Fault:
         "of which there are": Detail.PRIVATE_BOUNDS,
         "64-bit atomic": Detail.PRIVATE_WIDE_ATOMIC,
         "atomic of": Detail.MISALIGNED_ATOMIC,
+        "inactive lanes": Detail.INACTIVE_LANES,
     }
     text = str(error)
     detail = next((value for part, value in details.items() if part in text), Detail.TRANSLATION)

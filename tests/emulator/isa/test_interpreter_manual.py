@@ -1,0 +1,95 @@
+"""Rules of the RDNA3 ISA manual's text that its pseudo code leaves out, on both engines.
+
+Code is given as the words that llvm-mc 22.1.8 (-mcpu=gfx1100) makes of the assembly beside them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+LANE = np.arange(32, dtype=np.uint32)
+SIGNALLING, QUIETED, QUIET = 0x7F800001, 0x7FC00001, 0x7FC00007
+MINUS_ZERO, ONE, TWO = 0x80000000, 0x3F800000, 0x40000000
+
+
+@pytest.mark.parametrize("flag", [0, 1])
+def test_a_scalar_instruction_with_a_null_destination_leaves_scc_alone(bench: Any, flag: int) -> None:
+    """6.2: if the destination is NULL, the instruction does not execute."""
+    compare = "bf068080  s_cmp_eq_u32 0, 0" if flag else "bf078080  s_cmp_lg_u32 0, 0"
+    listing = f"""
+    {compare}
+    807c0504  s_add_u32 null, s4, s5
+    980e8081  s_cselect_b32 s14, 1, 0
+    """
+    for second in (1, 0xFFFFFFFF):  # without and with a carry
+        _, (scc,) = bench.run_wave(listing, vgprs={}, read=[], read_sgprs=[14], sgprs={4: 1, 5: second})
+        assert scc == flag
+
+
+def test_the_zero_of_bound_ctrl_goes_through_the_modifiers(bench: Any) -> None:
+    """7.7.1; LLVM folds the negation of a moved value into the DPP form."""
+    listing = "200604fa ff191101  v_max_f32_dpp v3, -v1, v2 row_shr:1 row_mask:0xf bank_mask:0xf bound_ctrl:1"
+    rows = {1: np.full(32, ONE, np.uint32), 2: np.full(32, 0xFF800000, np.uint32)}
+    (v3,), _ = bench.run_wave(listing, vgprs=rows, read=[3])
+    np.testing.assert_array_equal(v3, np.where(LANE % 16 == 0, MINUS_ZERO, ONE | MINUS_ZERO))
+
+
+@pytest.mark.parametrize(
+    ("memory", "data", "least", "greatest"),
+    [
+        (ONE, TWO, ONE, TWO),
+        (MINUS_ZERO, 0, MINUS_ZERO, 0),
+        (0, MINUS_ZERO, MINUS_ZERO, 0),
+        (QUIET, ONE, ONE, ONE),
+        (ONE, QUIET, ONE, ONE),
+        (SIGNALLING, ONE, QUIETED, QUIETED),
+        (ONE, SIGNALLING, QUIETED, QUIETED),
+        (SIGNALLING, QUIET, QUIETED, QUIETED),
+    ],
+)
+def test_atomic_extrema_prefer_numbers_and_quiet_signalling_nans(
+    bench: Any, memory: int, data: int, least: int, greatest: int
+) -> None:
+    """13.3, "NaN Handling"."""
+    for words, want in (("d8c80000 04000201", least), ("d8cc0000 04000201", greatest)):
+        listing = f"""
+        d8340000 00000301  ds_store_b32 v1, v3
+        {words}  ds_min_rtn_f32 or ds_max_rtn_f32 v4, v1, v2
+        d8d80000 05000001  ds_load_b32 v5, v1
+        bf89fc07           s_waitcnt lgkmcnt(0)
+        """
+        rows = {1: LANE * 4, 2: np.full(32, data, np.uint32), 3: np.full(32, memory, np.uint32)}
+        (v4, v5), _ = bench.run_wave(listing, vgprs=rows, read=[4, 5], lds_bytes=512)
+        np.testing.assert_array_equal(v4, memory)
+        np.testing.assert_array_equal(v5, want)
+
+
+def test_a_component_that_selects_one_is_one_beyond_the_bounds(bench: Any) -> None:
+    """9.4.1, note 1 of "Range checking"."""
+    listing = """
+    e0040000 80410201  buffer_load_format_xy v[2:3], v1, s[4:7], 0 offen
+    bf8903f7           s_waitcnt vmcnt(0)
+    """
+    va = bench.array(np.full(32, TWO, np.uint32))
+    x_and_one = 3 << 28 | 22 << 12 | 4 | 1 << 3  # OOB_SELECT raw, 32_FLOAT, DST_SEL X and 1
+    sgprs = {4: va & 0xFFFFFFFF, 5: va >> 32, 6: 16 * 4, 7: x_and_one}
+    (v2, v3), _ = bench.run_wave(listing, vgprs={1: LANE * 4}, read=[2, 3], sgprs=sgprs)
+    np.testing.assert_array_equal(v2, np.where(LANE < 16, TWO, 0))
+    np.testing.assert_array_equal(v3, ONE)
+
+
+def test_moves_take_absolute_value_and_sign(bench: Any) -> None:
+    """7.2.2.1: input modifiers are supported for V_MOV_B32 and V_MOV_B16."""
+    listing = """
+    d5810002 20000101  v_mov_b32 v2, -v1
+    d5810103 00000101  v_mov_b32 v3, |v1|
+    d59c4104 20000101  v_mov_b16 v4.h, -|v1.l|
+    """
+    rows = {1: np.full(32, 0xBF80BC00, np.uint32), 4: np.full(32, 0x12345678, np.uint32)}
+    (v2, v3, v4), _ = bench.run_wave(listing, vgprs=rows, read=[2, 3, 4])
+    np.testing.assert_array_equal(v2, 0x3F80BC00)
+    np.testing.assert_array_equal(v3, 0x3F80BC00)
+    np.testing.assert_array_equal(v4, 0xBC005678)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 CONFIG_BYTES = 4096
 COMMAND, STATUS = 0x04, 0x06
-COMMAND_MEMORY, COMMAND_MASTER, COMMAND_INTX_DISABLE = 0x2, 0x4, 0x400
+COMMAND_IO, COMMAND_MEMORY, COMMAND_MASTER, COMMAND_INTX_DISABLE = 0x1, 0x2, 0x4, 0x400
 BAR_OFFSETS = tuple(0x10 + 4 * bar for bar in range(6))
 ROM_ADDRESS, ROM_ENABLE = 0x30, 0x1
 CAPABILITY_POINTER = 0x34
@@ -58,7 +58,9 @@ class ConfigSpace:
         self._initial = b""
         self._put(0x00, 2, vendor)
         self._put(0x02, 2, device)
-        self._put(COMMAND, 2, 0, writable=COMMAND_MEMORY | COMMAND_MASTER | COMMAND_INTX_DISABLE | 0x140)
+        # I/O decoding, although no BAR is for it: a VGA device has the old ports, and a PC's firmware looks at the bit.
+        decode = COMMAND_IO | COMMAND_MEMORY
+        self._put(COMMAND, 2, 0, writable=decode | COMMAND_MASTER | COMMAND_INTX_DISABLE | 0x140)
         self._put(STATUS, 2, 0x0010)  # capabilities list
         self._put(0x08, 1, revision)
         self._put(0x09, 3, class_code)

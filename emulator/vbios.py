@@ -152,6 +152,7 @@ def _firmware_info(chip: Chip) -> bytearray:
         bootup_sclk_in10khz=_boot_clock(chip, "GFXCLK"),
         bootup_mclk_in10khz=_boot_clock(chip, "UCLK"),
         bios_scratch_reg_startaddr=scratch,
+        fw_reserved_size_in_kb=chip.boot_tmr_from_end_bytes >> 10,  # from the end of VRAM
     )
 
 

@@ -47,7 +47,7 @@ def for_gpu(stores: tuple[Node, ...]) -> Layout:
     return _items(stores, loops, found)
 
 
-# -- one work-item for each tile -----------------------------------------------------------------------------------------
+# -- one work-item for each tile ---------------------------------------------------------------------------------------
 
 
 def _items(stores: tuple[Node, ...], loops: Sequence[Node], found: Sequence[Node]) -> Layout:
@@ -106,7 +106,7 @@ def _tiles(stores: tuple[Node, ...], loops: Sequence[Node], found: Sequence[Node
     return {loop: Tile(VECTOR) for loop in reused[-2:]} if results >= 64 * VECTOR**2 else {}
 
 
-# -- one workgroup for each row ------------------------------------------------------------------------------------------
+# -- one workgroup for each row ----------------------------------------------------------------------------------------
 
 
 def _rows(stores: tuple[Node, ...], row: Sequence[Node], across: Sequence[Node]) -> Layout:

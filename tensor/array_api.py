@@ -24,18 +24,41 @@ float16, bfloat16, float32, float64 = dtypes.float16, dtypes.bfloat16, dtypes.fl
 
 # Function → method with the same arguments.
 METHODS = {
-    **{name: name for name in (*("exp", "expm1", "log", "log2", "log10", "log1p", "sqrt", "sin", "cos", "tan", "tanh"),)},
+    **{
+        name: name
+        for name in (*("exp", "expm1", "log", "log2", "log10", "log1p", "sqrt", "sin", "cos", "tan", "tanh"),)
+    },
     **{name: name for name in ("sinh", "cosh", "floor", "ceil", "round", "trunc", "sign", "square", "isnan", "isinf")},
     **{name: name for name in ("isfinite", "logical_not", "logical_and", "logical_or", "maximum", "minimum", "clip")},
     **{name: name for name in ("where", "reshape", "squeeze", "expand_dims", "flip", "take", "argmax", "argmin")},
     **{name: name for name in ("matmul", "nonzero", "tril", "triu", "broadcast_to", "astype", "reciprocal")},
-    **{"abs": "__abs__", "negative": "__neg__", "positive": "__pos__", "bitwise_invert": "__invert__"},
-    **{"add": "__add__", "subtract": "__sub__", "multiply": "__mul__", "divide": "__truediv__", "pow": "__pow__"},
-    **{"floor_divide": "__floordiv__", "remainder": "__mod__", "less": "__lt__", "less_equal": "__le__"},
-    **{"greater": "__gt__", "greater_equal": "__ge__", "equal": "__eq__", "not_equal": "__ne__"},
-    **{"bitwise_and": "__and__", "bitwise_or": "__or__", "bitwise_xor": "__xor__", "permute_dims": "permute"},
-    **{"bitwise_left_shift": "__lshift__", "bitwise_right_shift": "__rshift__", "cumulative_sum": "cumsum"},
-    **{"full_like": "full_like", "zeros_like": "zeros_like", "ones_like": "ones_like"},
+    "abs": "__abs__",
+    "negative": "__neg__",
+    "positive": "__pos__",
+    "bitwise_invert": "__invert__",
+    "add": "__add__",
+    "subtract": "__sub__",
+    "multiply": "__mul__",
+    "divide": "__truediv__",
+    "pow": "__pow__",
+    "floor_divide": "__floordiv__",
+    "remainder": "__mod__",
+    "less": "__lt__",
+    "less_equal": "__le__",
+    "greater": "__gt__",
+    "greater_equal": "__ge__",
+    "equal": "__eq__",
+    "not_equal": "__ne__",
+    "bitwise_and": "__and__",
+    "bitwise_or": "__or__",
+    "bitwise_xor": "__xor__",
+    "permute_dims": "permute",
+    "bitwise_left_shift": "__lshift__",
+    "bitwise_right_shift": "__rshift__",
+    "cumulative_sum": "cumsum",
+    "full_like": "full_like",
+    "zeros_like": "zeros_like",
+    "ones_like": "ones_like",
 }
 REDUCTIONS = ("sum", "prod", "max", "min", "mean", "any", "all", "std", "var")
 CREATION = ("zeros", "ones", "full", "arange", "linspace", "eye")

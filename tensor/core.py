@@ -15,7 +15,7 @@ from amdrv.tensor.dtypes import DType, Scalar
 from amdrv.tensor.ir import Node, Op, Shape
 from amdrv.tensor.storage import Backend, from_numpy, to_numpy
 
-Operand = Any  # a tensor, a Python scalar or something NumPy makes an array of
+Operand = object  # a tensor, a Python scalar or something NumPy makes an array of
 
 
 class Core:
@@ -110,7 +110,7 @@ class Core:
 
     def realize(self, *others: Core) -> Self:
         """Compute the values now, together with those of other tensors of the same device."""
-        tensors = (self, *others)
+        tensors: tuple[Core, ...] = (self, *others)
         for tensor, node in zip(tensors, engine.realise([t.node for t in tensors], self.backend), strict=True):
             if tensor.requires_grad or not tensor._leaves:
                 tensor.node = node

@@ -1,7 +1,7 @@
 """What no processor has an instruction for, in terms of what every one has. No library is called on any target.
 
-Everything here is a rule on kernel nodes, so the same formulas run in vectors on the host and on the GPU. Polynomials are
-Taylor series on intervals where they are as good as the type; ``docs/tensor.md`` lists the error bounds that tests hold.
+Everything here is a rule on kernel nodes, so the same formulas run in vectors on the host and on the GPU. Polynomials
+are Taylor series on intervals where they are as good as the type; ``docs/tensor.md`` lists the error bounds.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import struct
 from collections.abc import Iterable
 from fractions import Fraction
 
-from amdrv.tensor import dtypes, ir
+from amdrv.tensor import dtypes
 from amdrv.tensor.dtypes import DType
 from amdrv.tensor.ir import Node, Op, const, where
 from amdrv.tensor.patterns import Rule, RuleSet, node, var
@@ -25,7 +25,10 @@ HALF_PI = {
     dtypes.float32: (1.5703125, 4.837512969970703e-4, 7.549790126404332e-8),
     dtypes.float64: (1.5707963267341256, 6.077100506303966e-11, 2.0222662487959506e-21),
 }
-TERMS = {dtypes.float32: {"exp": 8, "log": 6, "sin": 6, "cos": 6}, dtypes.float64: {"exp": 14, "log": 13, "sin": 9, "cos": 9}}
+TERMS = {
+    dtypes.float32: {"exp": 8, "log": 6, "sin": 6, "cos": 6},
+    dtypes.float64: {"exp": 14, "log": 13, "sin": 9, "cos": 9},
+}
 TWO_OVER_PI_BITS = 256
 LEADING_ZEROS = 16  # in front of those bits, so that no number is shifted the other way
 

@@ -38,7 +38,12 @@ def backend(device: object = None) -> Backend:
         return host()
     if isinstance(device, str) and device != DEFAULT:
         raise InvalidArgument(f'{device!r} is no device of tensors; they are "AMD", "CPU" and open Devices')
-    if device is not None and not isinstance(device, str) and hasattr(device, "allocate") and hasattr(device, "compile"):
+    if (
+        device is not None
+        and not isinstance(device, str)
+        and hasattr(device, "allocate")
+        and hasattr(device, "compile")
+    ):
         return device  # type: ignore[return-value]
     from amdrv.runtime.device import Device
     from amdrv.runtime.selection import default_device

@@ -172,8 +172,10 @@ class Elementwise(Core):
     def __pos__(self) -> Self:
         return self
 
-    def __abs__(self) -> Self:
+    def abs(self) -> Self:
         return (self < 0).where(-self, self) if self.dtype.kind in ("int", "float") else self
+
+    __abs__ = abs
 
     def __lt__(self, other: Operand) -> Self:
         return self._apply("less", Op.LT, other)
@@ -182,16 +184,20 @@ class Elementwise(Core):
         return self._apply("greater", Op.LT, other, reverse=True)
 
     def __le__(self, other: Operand) -> Self:
-        return (self < other) | (self == other)
+        return (self < other) | self.equal(other)
 
     def __ge__(self, other: Operand) -> Self:
-        return (self > other) | (self == other)
+        return (self > other) | self.equal(other)
 
-    def __eq__(self, other: Operand) -> Self:  # type: ignore[override]
+    def equal(self, other: Operand) -> Self:
+        """Where both are equal."""
         return self._apply("equal", Op.EQ, other)
 
-    def __ne__(self, other: Operand) -> Self:  # type: ignore[override]
-        return ~(self == other)
+    def __eq__(self, other: object) -> Self:  # type: ignore[override]
+        return self.equal(other)
+
+    def __ne__(self, other: object) -> Self:  # type: ignore[override]
+        return ~self.equal(other)
 
     __hash__ = Core.__hash__
 
@@ -210,11 +216,13 @@ class Elementwise(Core):
 
     def where(self, a: Operand, b: Operand) -> Self:
         """``a`` where this bool tensor is true, else ``b``."""
-        first = a if isinstance(a, Core) else b
-        x, y = (first._operand(part) if isinstance(first, Core) else self._operand(part, _scalar_type(part)) for part in (a, b))
+        first = next((part for part in (a, b) if isinstance(part, type(self))), None)
+        x, y = (self._operand(part, _scalar_type(part)) if first is None else first._operand(part) for part in (a, b))
         common = dtypes.promote(x.dtype, y.dtype)
         shape = broadcast_shape("where", self.shape, x.shape, y.shape)
-        nodes = [expanded(part.cast(kind).node, shape) for part, kind in ((self, dtypes.bool_), (x, common), (y, common))]
+        nodes = [
+            expanded(part.cast(kind).node, shape) for part, kind in ((self, dtypes.bool_), (x, common), (y, common))
+        ]
         if all(node.op is Op.CONST for node in nodes) and shape:
             nodes[1] = Node(Op.EXPAND, common, (nodes[1],), shape)
         return self._new(Node(Op.WHERE, common, tuple(nodes)), x, y)
@@ -239,13 +247,13 @@ class Elementwise(Core):
         x = self._float()
         u = x + 1.0
         # The rounding of 1 + x is made good by the quotient (Kahan).
-        return (u == 1.0).where(x, (u == math.inf).where(u, u.log() * (x / (u - 1.0))))
+        return u.equal(1.0).where(x, u.equal(math.inf).where(u, u.log() * (x / (u - 1.0))))
 
     def expm1(self) -> Self:
         """exp(x) - 1, accurate for small x."""
         x = self._float()
         half = (x * 0.5).tanh()
-        return (abs(x) < 1.0).where(half * 2.0 / (1.0 - half), x.exp() - 1.0)
+        return (x.abs() < 1.0).where(half * 2.0 / (1.0 - half), x.exp() - 1.0)
 
     def sqrt(self) -> Self:
         return self._float()._unary(Op.SQRT)
@@ -273,7 +281,7 @@ class Elementwise(Core):
 
     def tanh(self) -> Self:
         x = self._float()
-        size = abs(x)
+        size = x.abs()
         # Near zero the quotient loses digits: the continued fraction does not.
         s = x * x
         near = x / (1.0 + s / (3.0 + s / (5.0 + s / (7.0 + s / (9.0 + s / (11.0 + s / 13.0))))))
@@ -311,7 +319,7 @@ class Elementwise(Core):
         return self * 0.5 * (1.0 + (self * math.sqrt(0.5)).erf())
 
     def softplus(self) -> Self:
-        return self.maximum(0) + (-abs(self)).exp().log1p()
+        return self.maximum(0) + (-self.abs()).exp().log1p()
 
     def floor(self) -> Self:
         return self._unary(Op.FLOOR) if self.dtype.is_float else self
@@ -336,10 +344,10 @@ class Elementwise(Core):
         return ~(self == self)
 
     def isfinite(self) -> Self:
-        return (self - self) == 0 if self.dtype.is_float else self == self
+        return (self - self).equal(0) if self.dtype.is_float else self == self
 
     def isinf(self) -> Self:
-        return abs(self) == math.inf if self.dtype.is_float else ~(self == self)
+        return self.abs().equal(math.inf) if self.dtype.is_float else ~(self == self)
 
     def logical_not(self) -> Self:
         return ~self.cast(dtypes.bool_)

@@ -71,10 +71,10 @@ def realise(nodes: Sequence[Node], backend: Backend) -> list[Node]:
         graph, arguments = canonical(wanted)
         made = run(plan(graph, backend), arguments)
         placed = _placed(wanted)
-        for node, buffer in zip(wanted, made, strict=True):
-            found[node] = buffer
+        found.update(zip(wanted, made, strict=True))
+        for node, computed in zip(wanted, made, strict=True):
             if node in placed:
-                node.buffer = buffer
+                node.buffer = computed
     return [buffer for node in nodes if (buffer := found[node]) is not None]
 
 
@@ -129,7 +129,9 @@ def devices_of(order: Sequence[Node], default: Backend) -> dict[Node, Backend]:
             continue
         there = {device for source in node.src if (device := found[source]) is not None}
         if len(there) > 1 and node.op is not Op.SINK:
-            raise InvalidArgument(f"{node.op} of tensors on different devices: {', '.join(sorted(d.name for d in there))}")
+            raise InvalidArgument(
+                f"{node.op} of tensors on different devices: {', '.join(sorted(d.name for d in there))}"
+            )
         found[node] = next(iter(there)) if len(there) == 1 else None
     return {node: device or default for node, device in found.items()}
 

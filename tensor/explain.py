@@ -37,7 +37,10 @@ def explain(node: Node, backend: Backend, code: bool) -> str:
     lines += [_title("memory and time")]
     lines += [f"temporary memory on {device.name}: {size} bytes" for device, size in plan.temporary_bytes.items()]
     lines += [f"{stage}: {seconds * 1e3:.3f} ms" for stage, seconds in plan.seconds.items()]
-    lines += [f"planned in {planned_s * 1e3:.3f} ms (a plan seen before is not made again)", f"ran in {run_s * 1e3:.3f} ms"]
+    lines += [
+        f"planned in {planned_s * 1e3:.3f} ms (a plan seen before is not made again)",
+        f"ran in {run_s * 1e3:.3f} ms",
+    ]
     return "\n".join(lines)
 
 
@@ -48,7 +51,7 @@ def origins(kernel: Kernel) -> str:
     for node in toposort(kernel.results, lambda node: node in others):
         if node.op not in (Op.CONST, Op.BUFFER):
             inside[node.op] = inside.get(node.op, 0) + 1
-    return ", ".join(f"{op} ×{count}" if count > 1 else str(op) for op, count in inside.items())
+    return ", ".join(f"{count} {op}" if count > 1 else str(op) for op, count in inside.items())
 
 
 def _title(text: str) -> str:

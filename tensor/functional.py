@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from amdrv.errors import InvalidArgument
 from amdrv.tensor import dtypes
-from amdrv.tensor.core import Core
+from amdrv.tensor.core import Core, Operand
 from amdrv.tensor.indexing import Indexing
 
 
@@ -49,7 +49,7 @@ class Functional(Indexing):
     dot = matmul
 
     def einsum(self, formula: str, *others: Core) -> Self:
-        """Einstein's summation; this tensor is the first operand. Raises InvalidArgument for a formula that does not fit."""
+        """Einstein's summation; this tensor is the first operand. Raises InvalidArgument for one that does not fit."""
         left, arrow, right = formula.replace(" ", "").partition("->")
         terms = left.split(",")
         parts = (self, *(self._operand(other) for other in others))
@@ -123,7 +123,9 @@ class Functional(Indexing):
 
     conv2d = conv
 
-    def _pool_windows(self, size: Any, stride: Any, padding: Any, dilation: Any, value: float) -> tuple[Self, tuple[int, ...]]:
+    def _pool_windows(
+        self, size: Any, stride: Any, padding: Any, dilation: Any, value: float
+    ) -> tuple[Self, tuple[int, ...]]:
         count = len(size) if not isinstance(size, int) else self.ndim - 2
         kernel = pair(size, count)
         steps = kernel if stride is None else pair(stride, count)
@@ -177,11 +179,11 @@ class Functional(Indexing):
         picked = wanted.where(logs, self._operand(0.0, logs.dtype)).sum(-1)
         return -picked.mean()
 
-    def mse_loss(self, target: Any) -> Self:
+    def mse_loss(self, target: Operand) -> Self:
         """The mean squared difference."""
         return (self - target).square().mean()
 
-    def binary_cross_entropy_with_logits(self, target: Any) -> Self:
+    def binary_cross_entropy_with_logits(self, target: Operand) -> Self:
         """The mean of -log(sigmoid) for labels between 0 and 1."""
         return (self.softplus() - self * target).mean()
 

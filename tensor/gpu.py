@@ -1,4 +1,4 @@
-"""A GPU as a device: kernels as AMDGPU code objects, one work-item for each tile of results or a workgroup for each row."""
+"""A GPU as a device: kernels as AMDGPU code objects, laid out by ``arrange_gpu``."""
 
 from __future__ import annotations
 
@@ -106,7 +106,8 @@ def write_ir(kernel: Kernel) -> tuple[str, Layout]:
     arguments = ", ".join(f"{GLOBAL} noalias %p{slot}" for slot in range(len(kernel.buffers)))
     shared = f"@shared = internal addrspace(3) global [{items} x i64] poison\n" if emitter.uses_shared else ""
     head = f"define amdgpu_kernel void @{ENTRY}({arguments}) #0 {{\nentry:\n"
-    attributes = f'attributes #0 = {{ nounwind "amdgpu-flat-work-group-size"="{items},{items}" "uniform-work-group-size"="true" }}'
+    size = f'"amdgpu-flat-work-group-size"="{items},{items}"'
+    attributes = f'attributes #0 = {{ nounwind {size} "uniform-work-group-size"="true" }}'
     return "\n".join([*emitter.declared, shared + head + emitter.text + "\n}", attributes, ""]), layout
 
 

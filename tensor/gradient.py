@@ -10,7 +10,6 @@ import math
 from collections.abc import Iterable
 
 from amdrv.errors import Unsupported
-
 from amdrv.tensor.ir import Node, Op, const, toposort, where
 from amdrv.tensor.patterns import Rule, RuleSet, node, var
 
@@ -157,7 +156,9 @@ RULES = RuleSet(
         Rule("copy", node(Op.COPY, x, name="found"), lambda g, found: (_copy_back(g, found),)),
     ]
 )
-NO_GRADIENT = frozenset({Op.DETACH, Op.LT, Op.EQ, Op.IOTA, Op.BITCAST, Op.AND, Op.OR, Op.XOR, Op.SHL, Op.SHR, Op.IDIV, Op.MOD})
+NO_GRADIENT = frozenset(
+    {Op.DETACH, Op.LT, Op.EQ, Op.IOTA, Op.BITCAST, Op.AND, Op.OR, Op.XOR, Op.SHL, Op.SHR, Op.IDIV, Op.MOD}
+)
 
 
 def _copy_back(g: Node, found: Node) -> Node:
@@ -205,5 +206,3 @@ def _shaped(gradient: Node, like: Node) -> Node:
     if gradient.op is Op.CONST and like.shape:
         return Node(Op.EXPAND, gradient.dtype, (gradient,), like.shape)
     return gradient
-
-

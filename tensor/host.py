@@ -11,7 +11,7 @@ import hashlib
 import os
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -209,10 +209,15 @@ class HostProgram:
                 part.function(*addresses, 0, part.trips)
                 continue
             edges = [part.trips * k // share for k in range(share + 1)]
-            waiting = [self._pool.submit(part.function, *addresses, edges[k], edges[k + 1]) for k in range(1, share)]
-            part.function(*addresses, 0, edges[1])
+            spans = [(*addresses, edges[k], edges[k + 1]) for k in range(share)]
+            waiting = [self._pool.submit(_call, part.function, span) for span in spans[1:]]
+            part.function(*spans[0])
             for item in waiting:
                 item.result()
+
+
+def _call(function: Callable[..., None], arguments: Sequence[int]) -> None:
+    function(*arguments)
 
 
 class HostBackend:

@@ -161,7 +161,9 @@ class Indexing(Reduce):
             at = items.index(Ellipsis)
             items[at : at + 1] = [slice(None)] * (self.ndim - len(items) + 1)
         items += [slice(None)] * (self.ndim - len(items))
-        return [item if isinstance(item, slice) else self._one(item, n) for item, n in zip(items, self.shape, strict=True)]
+        return [
+            item if isinstance(item, slice) else self._one(item, n) for item, n in zip(items, self.shape, strict=True)
+        ]
 
     def _placed(self, source: Self, cuts: Sequence[slice]) -> Self:
         """A part where it belongs, zeros around it and between its elements."""

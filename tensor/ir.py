@@ -105,9 +105,21 @@ class Axis(StrEnum):
 
 
 class Node:
-    """One operation. Made with the functions below or ``Node(op, dtype, src, arg)``; the same four give the same node."""
+    """One operation. Made by ``Node(op, dtype, src, arg)`` and functions below; the same four give the same node."""
 
-    __slots__ = ("__weakref__", "_affine", "_bounds", "_ranges", "_shape", "arg", "buffer", "dtype", "op", "serial", "src")
+    __slots__ = (
+        "__weakref__",
+        "_affine",
+        "_bounds",
+        "_ranges",
+        "_shape",
+        "arg",
+        "buffer",
+        "dtype",
+        "op",
+        "serial",
+        "src",
+    )
 
     op: Op
     dtype: DType
@@ -127,10 +139,8 @@ class Node:
         made.op, made.dtype, made.src, made.arg = op, dtype, src, arg
         made._shape = made._bounds = made._affine = made._ranges = made.buffer = None
         with _interning:
-            found = _interned.setdefault(key, made)
-            if found is made:
-                made.serial = next(_serials)
-        return found
+            made.serial = next(_serials)
+            return _interned.setdefault(key, made)
 
     buffer: Node | None  # a BUFFER where the value is already; noted by the engine so that it is not computed again
     _shape: Shape | None

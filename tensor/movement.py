@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any, Self
@@ -96,7 +97,9 @@ class Movement(Elementwise):
     def flip(self, axis: int | Sequence[int] | None = None) -> Self:
         """The elements in the opposite order along axes."""
         chosen = check_axes(axis, self.ndim, "flip")
-        return self._move(Op.SLICE, tuple((n - 1, -1, n) if a in chosen else (0, 1, n) for a, n in enumerate(self.shape)))
+        return self._move(
+            Op.SLICE, tuple((n - 1, -1, n) if a in chosen else (0, 1, n) for a, n in enumerate(self.shape))
+        )
 
     def slice(self, *parts: slice) -> Self:
         """A part along the first axes, by Python slices with any step but 0."""
@@ -105,7 +108,11 @@ class Movement(Elementwise):
             start, stop, step = part.indices(n)
             cut.append((start, step, len(range(start, stop, step))))
         cut += [(0, 1, n) for n in self.shape[len(cut) :]]
-        return self if all(c == (0, 1, n) for c, n in zip(cut, self.shape, strict=True)) else self._move(Op.SLICE, tuple(cut))
+        return (
+            self
+            if all(c == (0, 1, n) for c, n in zip(cut, self.shape, strict=True))
+            else self._move(Op.SLICE, tuple(cut))
+        )
 
     def pad(self, widths: Sequence[tuple[int, int]], value: float = 0) -> Self:
         """Elements of one value around it: (before, after) for each axis; negative widths cut off."""
@@ -128,7 +135,9 @@ class Movement(Elementwise):
         """
         (at,) = check_axes((axis,), self.ndim, "window")
         if min(size, stride, dilation) < 1 or dilation * (size - 1) + 1 > self.shape[at]:
-            raise InvalidArgument(f"window: {size} elements {dilation} apart, every {stride}, along axis {axis} of {self.shape}")
+            raise InvalidArgument(
+                f"window: {size} elements {dilation} apart, every {stride}, along axis {axis} of {self.shape}"
+            )
         return self._move(Op.WINDOW, (at, size, stride, dilation))
 
     def cat(self, *others: Core, axis: int = 0) -> Self:
@@ -172,7 +181,7 @@ class Movement(Elementwise):
             raise InvalidArgument(f"split: sizes {lengths} along axis {axis} of {self.shape}")
         edges = [sum(lengths[:k]) for k in range(len(lengths) + 1)]
         keep = (slice(None),) * at
-        return [self.slice(*keep, slice(a, b)) for a, b in zip(edges, edges[1:], strict=False)]
+        return [self.slice(*keep, slice(a, b)) for a, b in itertools.pairwise(edges)]
 
     def chunk(self, count: int, axis: int = 0) -> list[Self]:
         """About equal parts along an axis."""

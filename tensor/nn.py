@@ -1,4 +1,4 @@
-"""Layers and optimisers. A layer is an object with tensors as attributes; ``parameters`` and ``state_dict`` find them."""
+"""Layers and optimisers. A layer has tensors as attributes; ``parameters`` and ``state_dict`` find them."""
 
 from __future__ import annotations
 
@@ -189,7 +189,9 @@ def _fixed(tensor: Tensor) -> Tensor:
 class SGD(Optimiser):
     """Steps against the gradient, with momentum."""
 
-    def __init__(self, tensors: Sequence[Tensor], rate: float = 0.01, momentum: float = 0.0, decay: float = 0.0) -> None:
+    def __init__(
+        self, tensors: Sequence[Tensor], rate: float = 0.01, momentum: float = 0.0, decay: float = 0.0
+    ) -> None:
         super().__init__(tensors, rate)
         self._momentum, self._decay = momentum, decay
         self._speed: dict[int, Tensor] = {}
@@ -222,11 +224,11 @@ class Adam(Optimiser):
         self._mean = [tensor.detach().zeros_like() for tensor in tensors]
         self._square = [tensor.detach().zeros_like() for tensor in tensors]
         # Powers of the betas are tensors, so that every step is the same graph and is planned once.
-        self._left = [Tensor(np.float32([1.0, 1.0]), device=tensors[0].backend)]
+        self._left = [Tensor(np.ones(2, np.float32), device=tensors[0].backend)]
 
     def step(self, *also: Core) -> None:
         powers = self._left[0]
-        self._left[0] = powers * Tensor(np.float32(self._betas), device=powers.backend)
+        self._left[0] = powers * Tensor(np.array(self._betas, np.float32), device=powers.backend)
         super().step(self._left[0], *also)
 
     def _update(self, place: int, tensor: Tensor, gradient: Tensor) -> tuple[Tensor, Sequence[Tensor]]:

@@ -17,6 +17,7 @@ from amdrv.tensor.ir import Axis, Node, Op, toposort
 
 NEW_RANGES = 1 << 12  # numbers of ranges made here begin here
 PARTIAL_SUMS = 4  # independent totals of a vectorised reduction, which hide the latency of adding
+EPILOGUE_NODES_MAX = 800
 UNROLL_COST_MAX = 40  # nodes of an elementwise body that is worth unrolling
 
 
@@ -140,9 +141,7 @@ def arrange(stores: tuple[Node, ...], order: Sequence[Node], tiles: dict[Node, T
     nests = []
     for pieces in itertools.product(*(cut(loop, tiles[loop], numbers) for loop in tiled)):
         by_loop = dict(zip(tiled, pieces, strict=True))
-        loops = tuple(
-            found for loop in order if (found := by_loop[loop].loop if loop in by_loop else loop) is not None
-        )
+        loops = tuple(found for loop in order if (found := by_loop[loop].loop if loop in by_loop else loop) is not None)
         body = []
         # Copies that differ in the vector only stand together: a scalar operand then needs one register at a time.
         unrolled = sorted(tiled, key=lambda loop: tiles[loop].lanes)
@@ -155,7 +154,7 @@ def arrange(stores: tuple[Node, ...], order: Sequence[Node], tiles: dict[Node, T
 
 
 def vectorise_reduce(node: Node, lanes: int, sums: int, numbers: Numbers) -> Node:
-    """A reduction over vectors along its last range, in several independent totals, and what is left over one by one."""
+    """A reduction over vectors along its last range, in several totals, and what is left over one by one."""
     value, *ranges = node.src
     last = ranges[-1]
     size = last.arg[1]
@@ -194,7 +193,9 @@ def tree(op: Op, parts: Sequence[Node]) -> Node:
 
 def lanes_for(stores: Iterable[Node], machine: Machine) -> int:
     """How many elements fill a vector of the widest type in a kernel."""
-    widest = max((node.dtype.compute.bits for node in toposort(stores) if node.dtype.is_float or node.dtype.is_int), default=8)
+    widest = max(
+        (node.dtype.compute.bits for node in toposort(stores) if node.dtype.is_float or node.dtype.is_int), default=8
+    )
     return max(1, machine.vector_bits // max(widest, 32))
 
 
@@ -234,7 +235,7 @@ def for_host(stores: tuple[Node, ...], machine: Machine) -> list[Nest]:
     if hoisted:
         tiles = {best: Tile(1, width)}
     elif inner:
-        tiles = _outer_tiles(best, width, order, inner, touched, machine)
+        tiles = _outer_tiles(best, width, order, inner, touched, min(machine.registers * 3 // 4, _copies_max(stores)))
     else:
         small = sum(1 for _ in toposort(stores)) <= UNROLL_COST_MAX
         tiles = {best: Tile(4 if small and best.arg[1] >= 8 * width else 1, width)}
@@ -264,17 +265,23 @@ def _dot_tiles(order: Sequence[Node], inner: Sequence[Node], touched: Sequence[N
     return {loop: Tile(4) for loop in wanted}
 
 
+def _copies_max(stores: Sequence[Node]) -> int:
+    """How many copies of what follows the reductions are worth their code."""
+    after = toposort(stores, lambda node: node.op is Op.REDUCE)
+    return max(8, EPILOGUE_NODES_MAX // sum(node.dtype is not dtypes.index for node in after))
+
+
 def _outer_tiles(
-    best: Node, width: int, order: Sequence[Node], inner: Sequence[Node], touched: Sequence[Node], machine: Machine
+    best: Node, width: int, order: Sequence[Node], inner: Sequence[Node], touched: Sequence[Node], totals: int
 ) -> dict[Node, Tile]:
     """Vectors along a range that is kept: as large a tile of totals as fits in registers."""
-    rows = [loop for loop in order if loop is not best and loop.arg[1] > 1 and _reused(loop, touched)]
-    rows = [loop for loop in rows if any(node.op is Op.LOAD and best in node.ranges and loop not in node.ranges for node in touched)]
+    loads = [node for node in touched if node.op is Op.LOAD and best in node.ranges]
+    rows = [loop for loop in order if loop is not best and any(loop not in node.ranges for node in loads)]
     columns = max(1, min(2 if rows else 4, best.arg[1] // width))
     tiles = {best: Tile(columns, width)}
     if rows:
         row = max(rows, key=lambda loop: loop.arg[1])
-        budget = machine.registers * 3 // 4 // columns // max(1, len(inner))
+        budget = totals // columns // max(1, len(inner))
         if budget > 1:
             tiles[row] = Tile(budget)
     return tiles

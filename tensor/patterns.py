@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from amdrv.tensor import ir
+from amdrv.tensor import dtypes, ir
 from amdrv.tensor.dtypes import DType, Scalar
 from amdrv.tensor.ir import Node, Op
 
@@ -101,7 +101,7 @@ class Pattern:
         if self.value is not None:
             return ir.const(dtype, self.value)
         src = tuple(source.fill(bound, dtype) for source in self.src or ())
-        return Node(self.op or Op.CONST, ir.dtypes.bool_ if self.op in ir.COMPARE else src[-1].dtype, src)
+        return Node(self.op or Op.CONST, dtypes.bool_ if self.op in ir.COMPARE else src[-1].dtype, src)
 
 
 def var(name: str, when: Callable[[Node], bool] | None = None) -> Pattern:

@@ -13,6 +13,7 @@ from amdrv.errors import InvalidArgument
 from amdrv.tensor.ir import Node
 from amdrv.tensor.patterns import RuleSet
 
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """One application of a rule."""

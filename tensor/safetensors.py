@@ -21,21 +21,28 @@ from amdrv.tensor.tensor import Tensor
 
 HEADER_BYTES_MAX = 100_000_000
 NAMES: Mapping[str, DType] = {
-    **{"BOOL": dtypes.bool_, "F8_E4M3": dtypes.float8_e4m3fn, "F8_E5M2": dtypes.float8_e5m2, "BF16": dtypes.bfloat16},
-    **{f"{letter}{bits}": dtypes.BY_NAME[f"{kind}{bits}"] for letter, kind in (("I", "int"), ("U", "uint")) for bits in (8, 16, 32, 64)},
+    "BOOL": dtypes.bool_, "F8_E4M3": dtypes.float8_e4m3fn, "F8_E5M2": dtypes.float8_e5m2, "BF16": dtypes.bfloat16,
+    **{f"I{bits}": dtypes.BY_NAME[f"int{bits}"] for bits in (8, 16, 32, 64)},
+    **{f"U{bits}": dtypes.BY_NAME[f"uint{bits}"] for bits in (8, 16, 32, 64)},
     **{f"F{bits}": dtypes.BY_NAME[f"float{bits}"] for bits in (16, 32, 64)},
 }  # fmt: skip
 _NAME_OF = {dtype: name for name, dtype in NAMES.items()}
 
 
-def save(tensors: Mapping[str, Tensor], path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None) -> None:
+def save(
+    tensors: Mapping[str, Tensor], path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None
+) -> None:
     """Write tensors to a file."""
     header: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
     parts = []
     at = 0
     for name, tensor in tensors.items():
         data = np.ascontiguousarray(tensor.numpy()).tobytes()
-        header[name] = {"dtype": _NAME_OF[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [at, at + len(data)]}
+        header[name] = {
+            "dtype": _NAME_OF[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [at, at + len(data)],
+        }
         parts.append(data)
         at += len(data)
     text = json.dumps(header, separators=(",", ":")).encode()

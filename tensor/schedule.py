@@ -17,8 +17,20 @@ from amdrv.tensor.lower import Kernel, Lowering, loop_position
 from amdrv.tensor.shapes import Position
 
 COST = {
-    **{Op.EXP: 8, Op.EXP2: 8, Op.LOG: 8, Op.LOG2: 8, Op.SIN: 12, Op.COS: 12, Op.ERF: 16, Op.POW: 24, Op.DIV: 3},
-    **{Op.SQRT: 3, Op.IDIV: 4, Op.MOD: 4, Op.CAST: 0, Op.BITCAST: 0},
+    Op.EXP: 8,
+    Op.EXP2: 8,
+    Op.LOG: 8,
+    Op.LOG2: 8,
+    Op.SIN: 12,
+    Op.COS: 12,
+    Op.ERF: 16,
+    Op.POW: 24,
+    Op.DIV: 3,
+    Op.SQRT: 3,
+    Op.IDIV: 4,
+    Op.MOD: 4,
+    Op.CAST: 0,
+    Op.BITCAST: 0,
 }
 CHEAP = 4  # below this, computing a value again costs less than storing and loading it
 PLACES_MAX = 3  # positions at which one kernel computes a costly value, as softmax does exp: for the sum and the result
@@ -40,12 +52,13 @@ class Use:
         return frozenset[Node]().union(*(part.ranges for part in self.at))
 
     def repeats(self, node: Node) -> bool:
-        """Whether the loops compute the node's elements several times: ranges that matter lie inside ones that do not."""
+        """Whether elements are computed several times: ranges that matter lie inside ones that do not."""
         mentioned = self.mentioned
         outer = list(self.scope)
         while outer and outer[-1] not in mentioned:
             outer.pop()
-        return math.prod(found.arg[1] for found in outer) > math.prod(node.shape)
+        trips: int = math.prod(found.arg[1] for found in outer)
+        return trips > math.prod(node.shape)
 
 
 @dataclass(slots=True)
@@ -252,4 +265,3 @@ def _would_cycle(merged: list[Node], group_of: dict[Node, list[Node]], needs: di
 def size_bytes(node: Node) -> int:
     """Bytes of the buffer that holds a node."""
     return math.prod(node.shape) * node.dtype.size_bytes
-

@@ -18,14 +18,20 @@ SPLIT_RESULTS_MAX = 64  # with more results than this there is enough to do at o
 x, c, d = var("x"), const("c"), const("d")
 _whole = var("x", lambda found: found.dtype.is_int)
 _NUMPY = {
-    **{Op.ADD: np.add, Op.SUB: np.subtract, Op.MUL: np.multiply, Op.DIV: np.divide, Op.MAX: np.maximum},
-    **{Op.MIN: np.minimum, Op.LT: np.less, Op.EQ: np.equal},
+    Op.ADD: np.add,
+    Op.SUB: np.subtract,
+    Op.MUL: np.multiply,
+    Op.DIV: np.divide,
+    Op.MAX: np.maximum,
+    Op.MIN: np.minimum,
+    Op.LT: np.less,
+    Op.EQ: np.equal,
 }
 
 
 def _fold(found: Node, c: Node, d: Node) -> Node | None:
     """What an operation on constants gives, where NumPy has the type."""
-    if found.op not in _NUMPY or c.dtype.bits < 32 and c.dtype.is_float:
+    if found.op not in _NUMPY or (c.dtype.bits < 32 and c.dtype.is_float):
         return None
     with np.errstate(all="ignore"):
         value = _NUMPY[found.op](c.dtype.numpy.type(c.arg), d.dtype.numpy.type(d.arg))
@@ -86,7 +92,7 @@ RULES = RuleSet(
         Rule("times one", x * 1, x),
         Rule("times zero", _whole * 0, lambda x: Node(Op.EXPAND, x.dtype, (ir.const(x.dtype, 0),), x.shape)),
         Rule("divide by one", x / 1, x),
-        Rule("negate twice", -(-x), x),
+        Rule("negate twice", node(Op.NEG, node(Op.NEG, x)), x),
         Rule("reshape twice", node(Op.RESHAPE, node(Op.RESHAPE, x), name="found"), _reshape_twice),
         Rule("reshape to the same", node(Op.RESHAPE, x, name="found"), _same_shape),
         Rule("permute twice", node(Op.PERMUTE, node(Op.PERMUTE, x, name="inner"), name="found"), _permute_twice),

@@ -46,6 +46,9 @@ class Memory(Protocol):
 class Backend(Protocol):
     """A device as the compiler sees it."""
 
+    def __hash__(self) -> int:
+        """Of the device itself: plans are kept by it."""
+
     @property
     def name(self) -> str:
         """ "CPU" or "AMD"."""

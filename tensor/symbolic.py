@@ -52,7 +52,7 @@ def _corners(apply: Callable[[int, int], int]) -> Callable[[Node], Bounds]:
 def _mod_bounds(node: Node) -> Bounds:
     low, high = bounds(node.src[0])
     divisor = node.src[1].arg
-    return (low, high) if 0 <= low and high < divisor else (0, divisor - 1)
+    return (low, high) if low >= 0 and high < divisor else (0, divisor - 1)
 
 
 def _cast_bounds(node: Node) -> Bounds:

@@ -62,7 +62,9 @@ class Tensor(Functional):
         return (place.cast(wanted if not wanted.is_int else dtypes.int64) * step + begin).cast(wanted)
 
     @classmethod
-    def linspace(cls, start: float, stop: float, count: int, dtype: object = dtypes.float32, device: object = None) -> Self:
+    def linspace(
+        cls, start: float, stop: float, count: int, dtype: object = dtypes.float32, device: object = None
+    ) -> Self:
         """Evenly spaced values from start to stop."""
         place = cls._of(Node(Op.IOTA, dtypes.int64, (), ((count,), 0)), device).cast(dtype)
         return place * ((stop - start) / max(1, count - 1)) + start
@@ -88,7 +90,7 @@ class Tensor(Functional):
 
     @classmethod
     def random_bits(cls, *shape: Any, seed: int, device: object = None) -> Self:
-        """uint32 with random bits: Philox 4x32 with ten rounds, whose counter is the element's place. Same seed, same bits.
+        """uint32 with random bits: Philox 4x32-10, whose counter is the element's place. Same seed, same bits.
 
         Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (2011).
         """

@@ -373,7 +373,9 @@ MODULES: dict[str, tuple[str, tuple[Item, ...]]] = {
                 ("table_header", "listofcmdfunctions"),
                 skip=r"cmd_function\d+",
             ),
-            Structure("FIRMWARE_INFO_V3_4", ATOM, "struct atom_firmware_info_v3_4", True, ("table_header",)),
+            Structure(
+                "FIRMWARE_INFO_V3_4", ATOM, "struct atom_firmware_info_v3_4", True, ("table_header",), skip=r"reserved"
+            ),
             Structure("SMU_INFO_V3_6", ATOM, "struct atom_smu_info_v3_6", True, ("table_header",)),
             Structure("GFX_INFO_V3_0", ATOM, "struct atom_gfx_info_v3_0", True, ("table_header",)),
             Structure("UMC_INFO_V3_3", ATOM, "struct atom_umc_info_v3_3", True, ("table_header",)),

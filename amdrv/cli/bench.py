@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import click
 
 from amdrv.bench import isa, machine
 from amdrv.bench.isa import Bench, Sizes
-from amdrv.bench.measure import DURATIONS, Row
+from amdrv.bench.measure import DURATIONS, LESS_IS_BETTER, Row
 from amdrv.cli.devices import EMULATED, chosen, device_option
 from amdrv.cli.output import Json, console, duration_text, show, table, version
 from amdrv.runtime.device import Device
@@ -23,21 +23,26 @@ UNITS = {
     "gflops": (1.0, "GFLOPS"),
     "wave_instructions_per_s": (1e-6, "M wave-instructions/s"),
     "speedup": (1.0, "x"),
+    "ratio": (1.0, "of the reference's speed"),
+    "kernels": (1.0, "kernels"),
 }
 
 
 @click.command()
 @device_option
-@click.argument("name", type=click.Choice(("isa",)), default="isa")
+@click.argument("name", type=click.Choice(("isa", "tensor")), default="isa")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document at the end.")
 @click.option("--quick", is_flag=True, help="Little work, to see that everything runs; meets no goal.")
 def command(device: str | None, name: str, as_json: bool, quick: bool) -> None:
-    """Measure how fast a device executes code, and say which goals are met.
+    """Measure how fast a device executes code (isa) or how fast tensors are (tensor), and say which goals are met.
 
     Every result is compared with NumPy's; a wrong one ends the measurement with status 1.
     """
-    device_name = chosen(device)
     about = machine.describe()
+    if name == "tensor":
+        _tensor(quick, as_json, {**about, "amdrv": version()})
+        return
+    device_name = chosen(device)
     sizes = QUICK if quick else Sizes()
     done: list[Row] = []
     with open_device(device_name) as opened:
@@ -48,14 +53,32 @@ def command(device: str | None, name: str, as_json: bool, quick: bool) -> None:
             done.append(row)
             if not as_json:
                 out.print(_line(row), soft_wrap=True)
+    _finish(done, described, as_json)
+
+
+def _tensor(quick: bool, as_json: bool, described: dict[str, str | int]) -> None:
+    """The measurements of the tensor compiler."""
+    from amdrv.bench import tensor
+
+    done: list[Row] = []
+    for row in tensor.rows(tensor.QUICK if quick else None):
+        done.append(row)
+        if not as_json:
+            console().print(_line(row), soft_wrap=True)
+    _finish(done, described, as_json)
+
+
+def _finish(done: list[Row], described: Mapping[str, str | int | None], as_json: bool) -> None:
+    """The document, or the machine below the lines that were shown."""
     if as_json:
         print(json.dumps({"results": [document(row) for row in done], "machine": described}, indent=2, allow_nan=False))
-    else:
-        made = table(out, ("measured on", ""))
-        for key, value in described.items():
-            made.add_row(key, str(value))
-        out.print()
-        show(out, made)
+        return
+    out = console()
+    made = table(out, ("measured on", ""))
+    for key, value in described.items():
+        made.add_row(key, str(value))
+    out.print()
+    show(out, made)
 
 
 def document(row: Row) -> dict[str, Json]:
@@ -78,14 +101,13 @@ def document(row: Row) -> dict[str, Json]:
 def _line(row: Row) -> str:
     if row.skipped:
         return f"{row.name:<36} skipped: {row.skipped}"
-    words = [f"{row.name:<36}", f"{duration_text(row.seconds):>8}"]
+    words = [f"{row.name:<36}", f"{duration_text(row.seconds) if row.seconds is not None else '':>8}"]
     shown = (*UNITS, *(name for name in row.goal if name in DURATIONS - {"seconds"}))
     words += [text for name in shown if (text := _figure_text(name, row.figure(name)))]
     if row.goal:
         verdict = "not known whether the goal is met" if row.met is None else "goal met" if row.met else "GOAL NOT MET"
-        wanted = (
-            f"at {'most' if name in DURATIONS else 'least'} {_figure_text(name, row.goal[name])}" for name in row.goal
-        )
+        sides = {name: "most" if name in LESS_IS_BETTER else "least" for name in row.goal}
+        wanted = (f"at {side} {_figure_text(name, row.goal[name])}" for name, side in sides.items())
         words.append(f"({verdict}: {', '.join(wanted)})")
     return "  ".join(words)
 

@@ -69,8 +69,9 @@ FIRMWARE_INFO_V3_4 = StructLayout("FIRMWARE_INFO_V3_4", 108, {
     "bootup_mvddq_mv": Member(52, 2), "bootup_mvpp_mv": Member(54, 2), "zfbstartaddrin16mb": Member(56),
     "pplib_pptable_id": Member(60), "mvdd_ratio": Member(64), "hw_bootup_vddgfx_mv": Member(68, 2),
     "hw_bootup_vddc_mv": Member(70, 2), "hw_bootup_mvddc_mv": Member(72, 2), "hw_bootup_vddci_mv": Member(74, 2),
-    "maco_pwrlimit_mw": Member(76), "usb_pwrlimit_mw": Member(80), "pspbl_init_done_reg_addr": Member(88),
-    "pspbl_init_done_value": Member(92), "pspbl_init_done_check_timeout": Member(96),
+    "maco_pwrlimit_mw": Member(76), "usb_pwrlimit_mw": Member(80), "fw_reserved_size_in_kb": Member(84),
+    "pspbl_init_done_reg_addr": Member(88), "pspbl_init_done_value": Member(92),
+    "pspbl_init_done_check_timeout": Member(96),
 })
 
 # struct atom_smu_info_v3_6

@@ -129,6 +129,7 @@ class Chip:
     power: PowerAndClocks
     function_reset_s: float
     bus_reset_s: float
+    boot_tmr_from_end_bytes: int = 0  # where in VRAM the boot ROM sets trusted memory up; 0: a driver does
     rom: BoardRom | None = None  # None: a board without a video BIOS
 
     @property

@@ -182,6 +182,7 @@ NAVI48 = Chip(
         vector_cache_bytes=32 * 1024,
     ),
     tmr_bytes=0x1300000,  # inferred: as on Navi31
+    boot_tmr_from_end_bytes=32 << 20,  # inferred: within what drivers leave alone at the end of VRAM
     timings=TIMINGS,
     power=POWER,
     function_reset_s=0.1,

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from amdrv.emulator.isa.dpp import LaneExchange, exchange_of
+from amdrv.emulator.isa.generation import Generation
 from amdrv.emulator.isa.instruction import Instruction, Kind, Operand
 from amdrv.emulator.isa.numpy_algebra import NumpyAlgebra
 from amdrv.emulator.isa.operands import (
@@ -79,9 +80,9 @@ def _is_matrix(operand: Operand, instruction: Instruction) -> bool:
     return operand.bits > 64 or _ignores_exec(instruction)
 
 
-def _in_wave_shape(instruction: Instruction, place: Place) -> Instruction:
+def in_wave_shape(instruction: Instruction, lanes: int, generation: Generation) -> Instruction:
     """Matrices take fewer registers in wave64 than the opcode table says (wave32), but never less than one."""
-    halved = () if place.lanes == 32 else place.generation.halved_in_wave64(instruction.mnemonic)
+    halved = () if lanes == 32 else generation.halved_in_wave64(instruction.mnemonic)
 
     def fitted(operands: tuple[Operand, ...]) -> tuple[Operand, ...]:
         return tuple(
@@ -341,7 +342,7 @@ def _detached(value: Array) -> Array:
 
 def prepare_alu(definition: Definition, instruction: Instruction, place: Place, algebra: NumpyAlgebra) -> Op:
     """An instruction that a definition describes; raises ValueError for a reserved DPP control."""
-    instruction = _in_wave_shape(instruction, place)
+    instruction = in_wave_shape(instruction, place.lanes, place.generation)
     if not in_range(instruction, place) or is_nullified(instruction):
         return nothing
     stores = [build_store(name, instruction, place) for name in definition.writes]

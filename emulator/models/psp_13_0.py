@@ -34,7 +34,6 @@ class Psp(Model):
     ip = "MP0"
     needed_for_autoload: tuple[FwType, ...] = NEEDED_FOR_AUTOLOAD
     roots: tuple[RootKey, ...] = NAVI31_ROOT_KEYS
-    boot_tmr_from_end_bytes = 0  # where the boot ROM sets trusted memory up, before the end of VRAM; 0: it does not
 
     def __init__(self, card: Card, instance: int = 0) -> None:
         super().__init__(card, instance)
@@ -84,8 +83,8 @@ class Psp(Model):
         """Memory is trained, the discovery table is in place, the bootloader listens."""
         offset = self.card.vram_bytes - DISCOVERY_OFFSET_FROM_END_BYTES
         self.card.arena.view(offset, len(self._table))[:] = self._table
-        if self.boot_tmr_from_end_bytes:
-            self._commands.reserve(self.card.vram_bytes - self.boot_tmr_from_end_bytes)
+        if self.card.chip.boot_tmr_from_end_bytes:
+            self._commands.reserve(self.card.vram_bytes - self.card.chip.boot_tmr_from_end_bytes)
         self.card.model(Nbio).boot_rom_done()
         self._boot_firmware.value = READY
         self._bootloader.start()

@@ -32,6 +32,9 @@ PPTABLE = StructLayout(
         "FreqTableSocclk": Member(660, 2, 8),
         "FreqTableUclk": Member(676, 2, 6),
         "FreqTableFclk": Member(780, 2, 8),
+        "MsgLimits_Power": Member(2632, 2, 8),  # [PPT limit][power source]: what a message may set
+        "OverDriveLimitsBasicMin_Ppt": Member(2780, 2, signed=True),  # percent
+        "OverDriveLimitsBasicMax_FeatureCtrlMask": Member(2844),
         "SocketPowerLimitAc": Member(3580, 2, 4),
         "TemperatureLimit": Member(3600, 2, 12),
         "FanMaximumRpm": Member(3702, 2),
@@ -72,6 +75,8 @@ OVERDRIVE = StructLayout(
         "MaxOpTemp": Member(63, 1),
     },
 )
+OVERDRIVE_POWER = 1 << 3  # PP_OD_FEATURE_PPT_BIT: of all that boards let one change, the power limit
+LOWEST_POWER_PERCENT = -30  # inferred from what owners of such boards can set
 TEMPERATURE_LIMITS_C = {Temperature.EDGE: 100, Temperature.HOTSPOT: 110, Temperature.MEM: 108}
 PLANE_MV = {
     Plane.VDD_GFX: (700, 1150),
@@ -97,6 +102,9 @@ def default_pptable(power: PowerAndClocks) -> bytes:
             SkuVersion=Version.PPTABLE,
             BoardVersion=Version.PPTABLE,
             FeaturesToRun=(power.default_features & 0xFFFF_FFFF, power.default_features >> 32),
+            MsgLimits_Power=(power.board_power_w, power.board_power_w),
+            OverDriveLimitsBasicMin_Ppt=LOWEST_POWER_PERCENT,
+            OverDriveLimitsBasicMax_FeatureCtrlMask=OVERDRIVE_POWER,
             SocketPowerLimitAc=(power.board_power_w,),
             TemperatureLimit=[TEMPERATURE_LIMITS_C.get(place, 0) for place in _places()],
             FreqTableGfx=levels["GFXCLK"],
@@ -193,6 +201,7 @@ def _board_tables(power: PowerAndClocks) -> dict[str, bytes]:
         "PPTABLE": default_pptable(power),
         "COMBO_PPTABLE": combined_pptable(power),
         "OVERDRIVE": default_overdrive(power),
+        "ACTIVITY_MONITOR_COEFF": bytes(WRITABLE_BYTES["ACTIVITY_MONITOR_COEFF"]),  # what boards have is not known
     }
 
 

@@ -117,6 +117,12 @@ def test_expansion_rom_address_has_the_windows_size(card: Card) -> None:
     assert card.read_config(0x30, 4) == 0xFE00_0001
 
 
+def test_input_and_output_can_be_switched_on_as_on_a_vga_device(card: Card) -> None:
+    # SeaBIOS runs the ROM of a VGA device only where both kinds of decoding can be on (optionroms.c: is_pci_vga).
+    card.write_config(0x04, 2, 0x3)
+    assert card.read_config(0x04, 2) & 0x3 == 0x3
+
+
 def test_board_without_a_rom_has_no_window() -> None:
     bare = Card("bare", dataclasses.replace(CHIP, rom=None), vram_bytes=64 << 20)
     assert bare.rom == b""

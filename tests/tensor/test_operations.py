@@ -14,8 +14,8 @@ RANDOM = np.random.default_rng(0)
 A = RANDOM.standard_normal((5, 7)).astype(np.float32)
 B = RANDOM.standard_normal((7, 19)).astype(np.float32)
 C = RANDOM.standard_normal((2, 3, 8, 9)).astype(np.float32)
-I = RANDOM.integers(-9, 9, (5, 7)).astype(np.int32)
-J = RANDOM.integers(-4, 4, (5, 7)).astype(np.int32)
+INTEGERS = RANDOM.integers(-9, 9, (5, 7)).astype(np.int32)
+DIVISORS = RANDOM.integers(-4, 4, (5, 7)).astype(np.int32)
 
 
 def tensor(array: object, **options: object) -> Tensor:
@@ -59,7 +59,7 @@ def test_arithmetic_broadcasts(name: str, other: object) -> None:
 @pytest.mark.parametrize("name", ["__floordiv__", "__mod__", "__and__", "__or__", "__xor__"])
 @pytest.mark.parametrize("dtype", [np.int8, np.int32, np.int64])
 def test_integer_arithmetic_rounds_down_and_divides_by_zero_to_zero(name: str, dtype: type) -> None:
-    a, b = I.astype(dtype), J.astype(dtype)
+    a, b = INTEGERS.astype(dtype), DIVISORS.astype(dtype)
     with np.errstate(all="ignore"):
         wanted = getattr(a, name)(b)
     found = getattr(tensor(a), name)(tensor(b)).numpy()
@@ -79,17 +79,17 @@ def test_reductions(name: str, axis: object) -> None:
 
 
 def test_sums_of_integers_are_64_bits_wide() -> None:
-    assert tensor(I).sum().numpy().dtype == np.int64
-    assert tensor(I).sum().item() == I.sum()
+    assert tensor(INTEGERS).sum().numpy().dtype == np.int64
+    assert tensor(INTEGERS).sum().item() == INTEGERS.sum()
 
 
 @pytest.mark.parametrize("axis", [0, 1])
 def test_positions_of_extremes_and_running_sums(axis: int) -> None:
-    x = tensor(I)
-    np.testing.assert_array_equal(x.argmax(axis).numpy(), I.argmax(axis))
-    np.testing.assert_array_equal(x.argmin(axis).numpy(), I.argmin(axis))
-    np.testing.assert_array_equal(x.cumsum(axis).numpy(), I.cumsum(axis))
-    assert x.argmax().item() == I.argmax()
+    x = tensor(INTEGERS)
+    np.testing.assert_array_equal(x.argmax(axis).numpy(), INTEGERS.argmax(axis))
+    np.testing.assert_array_equal(x.argmin(axis).numpy(), INTEGERS.argmin(axis))
+    np.testing.assert_array_equal(x.cumsum(axis).numpy(), INTEGERS.cumsum(axis))
+    assert x.argmax().item() == INTEGERS.argmax()
 
 
 VIEWS = {
@@ -106,7 +106,10 @@ VIEWS = {
         lambda x: x.pad([(0, 0)] * 3 + [(2, 1)], 7.0),
         lambda x: np.pad(x, [(0, 0)] * 3 + [(2, 1)], constant_values=7.0),
     ),
-    "pad reshape": (lambda x: x.pad([(0, 0)] * 3 + [(2, 1)]).reshape(-1, 8), lambda x: np.pad(x, [(0, 0)] * 3 + [(2, 1)]).reshape(-1, 8)),
+    "pad reshape": (
+        lambda x: x.pad([(0, 0)] * 3 + [(2, 1)]).reshape(-1, 8),
+        lambda x: np.pad(x, [(0, 0)] * 3 + [(2, 1)]).reshape(-1, 8),
+    ),
     "repeat": (lambda x: x.repeat(2, 1, 3, 1), lambda x: np.tile(x, (2, 1, 3, 1))),
     "roll": (lambda x: x.roll(3, -1), lambda x: np.roll(x, 3, -1)),
     "tril": (lambda x: x.tril(-1), lambda x: np.tril(x, -1)),
@@ -177,7 +180,10 @@ def test_scatter_add_collects(axis: int) -> None:
     same(tensor(base).scatter_add(axis, tensor(index), tensor(values)), wanted)
 
 
-@pytest.mark.parametrize("shapes", [((5, 7), (7, 19)), ((7,), (7, 19)), ((5, 7), (7,)), ((2, 1, 5, 7), (3, 7, 4)), ((64, 33), (33, 70))])
+PRODUCTS = [((5, 7), (7, 19)), ((7,), (7, 19)), ((5, 7), (7,)), ((2, 1, 5, 7), (3, 7, 4)), ((64, 33), (33, 70))]
+
+
+@pytest.mark.parametrize("shapes", PRODUCTS)
 def test_matrix_products(shapes: tuple[tuple[int, ...], tuple[int, ...]]) -> None:
     a, b = (RANDOM.standard_normal(shape).astype(np.float32) for shape in shapes)
     same(tensor(a) @ tensor(b), a @ b, rtol=1e-4, atol=1e-4)
@@ -192,7 +198,8 @@ def test_products_of_transposed_matrices() -> None:
 @pytest.mark.parametrize("formula", ["ij,jk->ik", "ij,kj->ki", "bchw->bhwc", "ij->", "ij,ij->i", "ii->i", "bcii,c->b"])
 def test_einsum(formula: str) -> None:
     sizes = {"i": 4, "j": 5, "k": 3, "b": 2, "c": 6, "h": 3, "w": 7}
-    given = [RANDOM.standard_normal([sizes[x] for x in t]).astype(np.float32) for t in formula.split("->")[0].split(",")]
+    shapes = [[sizes[x] for x in term] for term in formula.split("->")[0].split(",")]
+    given = [RANDOM.standard_normal(shape).astype(np.float32) for shape in shapes]
     first, *rest = (tensor(g) for g in given)
     same(first.einsum(formula, *rest), np.einsum(formula, *given), rtol=1e-4)
 
@@ -208,12 +215,16 @@ def conv_reference(x: np.ndarray, w: np.ndarray, stride: int, padding: int, dila
         g = o // per_out
         for i in range(kh):
             for j in range(kw):
-                part = x[:, g * per_in : (g + 1) * per_in, i * dilation :, j * dilation :][:, :, : h * stride : stride, : v * stride : stride]
+                moved = x[:, g * per_in : (g + 1) * per_in, i * dilation :, j * dilation :]
+                part = moved[:, :, : h * stride : stride, : v * stride : stride]
                 out[:, o] += np.einsum("bchw,c->bhw", part, w[o, :, i, j])
     return out
 
 
-@pytest.mark.parametrize(("stride", "padding", "dilation", "groups"), [(1, 0, 1, 1), (2, 1, 1, 1), (1, 2, 2, 1), (1, 1, 1, 2)])
+OPTIONS = [(1, 0, 1, 1), (2, 1, 1, 1), (1, 2, 2, 1), (1, 1, 1, 2)]
+
+
+@pytest.mark.parametrize(("stride", "padding", "dilation", "groups"), OPTIONS)
 def test_convolution(stride: int, padding: int, dilation: int, groups: int) -> None:
     x = RANDOM.standard_normal((2, 4, 11, 10)).astype(np.float32)
     w = RANDOM.standard_normal((6, 4 // groups, 3, 3)).astype(np.float32)

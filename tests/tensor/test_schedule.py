@@ -11,6 +11,9 @@ from amdrv.tensor.engine import Plan
 A = np.random.default_rng(0).standard_normal((64, 128)).astype(np.float32)
 
 
+WEIGHT = A[:4, :18].reshape(4, 2, 3, 3)
+
+
 def plan(*tensors: Tensor) -> Plan:
     graph, _ = engine.canonical([tensor.node for tensor in tensors])
     return engine.plan(graph, tensors[0].backend)
@@ -32,7 +35,7 @@ def tensor(array: np.ndarray = A, **options: bool) -> Tensor:
         ("layernorm with weights", lambda x: nn.LayerNorm(128, device="CPU")(x), 1),
         ("a product with bias and activation", lambda x: (x @ tensor(A.T) + tensor(A[0, :64])).gelu(), 1),
         ("two products", lambda x: (x @ tensor(A.T)).relu() @ x, 2),
-        ("convolution", lambda x: x.reshape(1, 2, 64, 64).conv(tensor(A[:4, :18].reshape(4, 2, 3, 3)), None, 1, 1).relu(), 1),
+        ("convolution", lambda x: x.reshape(1, 2, 64, 64).conv(tensor(WEIGHT), None, 1, 1).relu(), 1),
         ("a long sum", lambda x: x.expand(64, 64, 128).contiguous().sum(), 3),
         ("random numbers", lambda x: x + x.dropout(0.5, seed=1), 1),
     ],

@@ -41,6 +41,12 @@ def test_the_stock_driver_comes_up_on_a_fresh_card(life: Any) -> None:
     assert "Initialized amdgpu" in before, before[-4000:]
 
 
+def test_the_machines_firmware_and_the_driver_take_the_video_bios_from_the_expansion_rom(life: Any) -> None:
+    assert life.said("Video device with shadowed ROM")
+    assert len(life.said("Fetched VBIOS from ROM BAR")) == 2
+    assert life.said("ATOM BIOS: AMDRV-NAVI31-000")
+
+
 def test_the_driver_complains_about_nothing_but_the_stray_store(life: Any) -> None:
     # Of what the driver says at its worst: "*ERROR*", "failed", and the kernel's own warnings with a stack.
     assert life.said(r"(?i)amdgpu.*(\*ERROR\*|failed|timeout)|cut here|Call Trace") == []

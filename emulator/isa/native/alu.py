@@ -8,7 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, cast
 
+from amdrv.emulator.isa.generation import GFX11, GFX12
 from amdrv.emulator.isa.instruction import Instruction, Kind, Operand
+from amdrv.emulator.isa.native import matrix_gfx12
 from amdrv.emulator.isa.native.algebra import LlvmAlgebra
 from amdrv.emulator.isa.native.builder import Val
 from amdrv.emulator.isa.native.definition_functions import call_definition
@@ -32,6 +34,10 @@ from amdrv.emulator.isa.semantics import lookup
 from amdrv.emulator.isa.semantics.definition import Definition
 from amdrv.emulator.isa.semantics.modifiers import bind
 
+_MATRICES = ("v_wmma", "v_swmmac")
+# Of each generation: its matrices lie differently in registers.
+_CALL_MATRIX = {GFX11.name: call_matrix, GFX12.name: matrix_gfx12.call_matrix}
+
 Results: TypeAlias = "tuple[Val, ...]"
 
 
@@ -53,11 +59,11 @@ def translate(frame: Frame, instruction: Instruction, algebra: LlvmAlgebra) -> b
         if frame.lanes != 32:  # RDNA3 ISA manual, "Dual issue VALU"
             raise IllegalOperand("dual instructions exist for wave32 only")
         return _translate_dual(frame, instruction.dual, algebra)
-    definition = lookup(instruction.mnemonic)
+    definition = lookup(instruction.mnemonic, frame.generation.name)
     if definition is None:
         return False
-    if instruction.mnemonic.startswith("v_wmma"):
-        call_matrix(frame, instruction, algebra)
+    if instruction.mnemonic.startswith(_MATRICES):
+        _CALL_MATRIX[frame.generation.name](frame, instruction, algebra)
         return True
     if not in_range(instruction, frame.vgprs) or is_nullified(instruction):
         return True
@@ -73,7 +79,7 @@ def translate(frame: Frame, instruction: Instruction, algebra: LlvmAlgebra) -> b
 
 def _translate_dual(frame: Frame, halves: tuple[Instruction, Instruction], algebra: LlvmAlgebra) -> bool:
     """A VOPD instruction: both halves read before either writes."""
-    definitions = [lookup(half.mnemonic) for half in halves]
+    definitions = [lookup(half.mnemonic, frame.generation.name) for half in halves]
     if definitions[0] is None or definitions[1] is None:
         return False
     if not all(in_range(half, frame.vgprs) for half in halves):
@@ -162,7 +168,8 @@ def _output(name: str, instruction: Instruction) -> _Output:
     if name == "exec":
         return _Output(name, None)
     operand = instruction.dst[1 if name == "dst1" else 0]
-    if operand.type != "mask" and operand.kind != Kind.VGPR and not instruction.encoding.startswith("SOP"):
+    of_scalars = instruction.encoding.startswith("SOP") or instruction.mnemonic.startswith("v_s_")
+    if operand.type != "mask" and operand.kind != Kind.VGPR and not of_scalars:
         raise IllegalOperand(f"{operand.name} must be a vector register")
     return _Output(name, operand)
 

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import platformdirs
 
-MAGIC = b"amdrv\x00c1"
-_HEAD = struct.Struct("<8s32s")  # magic, sha256 of the rest
+MAGIC = b"amdrv\x00c2"
+_HEAD = struct.Struct("<8s32s")  # magic, sha256 of the file's place in the folder and of the rest
 _SIZES = struct.Struct("<III")  # bytes of the manifest, of the code, of the object
 LIMIT_BYTES = 256 << 20
 SWEEP_EVERY = 64  # stored files between two looks at the folder's size
@@ -102,7 +102,7 @@ class ObjectCache:
             return None
         magic, digest = _HEAD.unpack_from(data)
         payload = data[_HEAD.size :]
-        if magic != MAGIC or hashlib.sha256(payload).digest() != digest:
+        if magic != MAGIC or _digest(path, payload) != digest:
             return None
         with contextlib.suppress(OSError):
             os.utime(path)  # used: not the oldest any more
@@ -118,7 +118,7 @@ class ObjectCache:
             handle, name = tempfile.mkstemp(dir=path.parent, prefix=".new-")
             try:
                 with os.fdopen(handle, "wb") as file:
-                    file.write(_HEAD.pack(MAGIC, hashlib.sha256(payload).digest()) + payload)
+                    file.write(_HEAD.pack(MAGIC, _digest(path, payload)) + payload)
                 os.replace(name, path)
             except OSError:
                 os.unlink(name)
@@ -128,6 +128,11 @@ class ObjectCache:
         self._stored += 1
         if self._stored % SWEEP_EVERY == 1:
             _drop_oldest(self._folder, lambda _, size_bytes: size_bytes > self._limit_bytes)
+
+
+def _digest(path: Path, payload: bytes) -> bytes:
+    """What a file is believed by: good code under the name of other code is as bad as damaged code."""
+    return hashlib.sha256(f"{path.parent.name}/{path.name}\0".encode() + payload).digest()
 
 
 def _drop_oldest(folder: Path, too_much: Callable[[int, int], bool]) -> None:

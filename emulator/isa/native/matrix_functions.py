@@ -51,7 +51,7 @@ def call_matrix(frame: Frame, instruction: Instruction, algebra: LlvmAlgebra) ->
     if target.index + rows > frame.vgprs:  # a destination that is not allocated: nothing happens
         return
     sizes = ((x, x.bits // 32), (y, y.bits // 32), (z, rows))
-    plain = mnemonic in SINGLE and _usual(algebra.mode) and not (fields.get("neg") or fields.get("neg_hi"))
+    plain = mnemonic in SINGLE and is_usual(algebra.mode) and not (fields.get("neg") or fields.get("neg_hi"))
     if plain and _call_in_memory(frame, mnemonic, target, sizes):
         return
     left, right, addend = ([frame.builder.spread(v) for v in read_registers(frame, *size)] for size in sizes)
@@ -85,12 +85,12 @@ def matrix(
     """The registers of D from those of A, B and C (u32), and from D's old ones where half of each is kept."""
     if mnemonic in INTEGER:
         return _integer(algebra, mnemonic, fields, left, right, addend)
-    if _usual(algebra.mode):
+    if is_usual(algebra.mode):
         return _usual_float(algebra.builder, mnemonic, fields, left, right, addend, old)
     return _written_out(algebra, mnemonic, fields, [left, right, addend, *([old] if old else [])])
 
 
-def _usual(mode: FloatMode) -> bool:
+def is_usual(mode: FloatMode) -> bool:
     """Whether every float kind rounds to nearest even and keeps its denormals."""
     flushes = (mode.flush_inputs32, mode.flush_outputs32, mode.flush_inputs64, mode.flush_outputs64)
     return mode.round32 is mode.round64 is Rounding.NEAREST_EVEN and not any(flushes)
@@ -224,10 +224,10 @@ def _float_body(builder: Builder, mnemonic: str, arguments: list[Val]) -> list[V
         addends = [convert("fpext", cast(cast(register, "u16"), "f16"), "f32") for register in addends]
     left, right = arguments[:8], arguments[8:16]
     if brain:
-        elements, rows = _store_elements(builder, left, "float", _split_bf16), _rows(builder, right, _split_bf16)
+        elements, rows = _store_elements(builder, left, "float", split_bf16), _rows(builder, right, split_bf16)
     else:
-        elements, rows = _store_f16(builder, left), _rows(builder, right, _split_f16)
-    sums = _multiply(builder, elements, rows, [cast(v, "f32") for v in addends], "f32", _fused)
+        elements, rows = _store_f16(builder, left), _rows(builder, right, split_f16)
+    sums = _multiply(builder, elements, rows, [cast(v, "f32") for v in addends], "f32", fused)
     if short and brain:
         usual = LlvmAlgebra(builder, FloatMode())
         sums = [to_bf16(usual, value) for value in sums]  # type: ignore[arg-type, misc]
@@ -249,8 +249,11 @@ def _integer_function(mnemonic: str, lanes: int) -> Function:
     return Function(function_text(builder, f"{{}} @{mnemonic}.w{lanes}", [*vectors, *signs], sums))
 
 
-def _split_f16(builder: Builder, register: str, lanes: int) -> list[str]:
-    """A permutation of all halves at once is cheaper than cutting every lane's word."""
+def split_f16(builder: Builder, register: str, lanes: int) -> list[str]:
+    """The even and the odd elements of a register, as f32.
+
+    A permutation of all halves at once is cheaper than cutting every lane's word.
+    """
     shape = f"<{2 * lanes} x i16>"
     words = builder.emit(f"bitcast <{lanes} x i32> {register} to {shape}")
     elements = []
@@ -262,7 +265,8 @@ def _split_f16(builder: Builder, register: str, lanes: int) -> list[str]:
     return elements
 
 
-def _split_bf16(builder: Builder, register: str, lanes: int) -> list[str]:
+def split_bf16(builder: Builder, register: str, lanes: int) -> list[str]:
+    """The even and the odd elements of a register, as f32."""
     shape = f"<{lanes} x i32>"
     words = (
         builder.emit(f"shl {shape} {register}, splat (i32 16)"),
@@ -273,7 +277,7 @@ def _split_bf16(builder: Builder, register: str, lanes: int) -> list[str]:
 
 def _split_integers(bits: int, sign: Val) -> Split:
     def split(builder: Builder, register: str, lanes: int) -> list[str]:
-        shape, bit = f"<{lanes} x i32>", _cut(builder, sign, 0, lanes)
+        shape, bit = f"<{lanes} x i32>", cut(builder, sign, 0, lanes)
         elements = []
         for position in range(0, 32, bits):
             moved = builder.emit(f"lshr {shape} {register}, splat (i32 {position})")
@@ -290,21 +294,22 @@ def _store_elements(builder: Builder, registers: Sequence[Val], element: str, sp
 
     The stores are volatile, so that LLVM leaves them in memory: from there a broadcast to all columns costs nothing.
     """
-    texts = [text for register in registers for text in split(builder, _cut(builder, register, 0, SIZE), SIZE)]
-    return _stored(builder, texts, f"<{SIZE} x {element}>"), lambda k, row: SIZE * k + row
+    texts = [text for register in registers for text in split(builder, cut(builder, register, 0, SIZE), SIZE)]
+    return stored(builder, texts, f"<{SIZE} x {element}>"), lambda k, row: SIZE * k + row
 
 
 def _store_f16(builder: Builder, registers: Sequence[Val]) -> Elements:
     """Elements of A that are f16, in memory as f32: both of a register's lane, then those of the next lane."""
     texts = []
     for register in registers:
-        pairs = builder.emit(f"bitcast <{SIZE} x i32> {_cut(builder, register, 0, SIZE)} to <{2 * SIZE} x half>")
+        pairs = builder.emit(f"bitcast <{SIZE} x i32> {cut(builder, register, 0, SIZE)} to <{2 * SIZE} x half>")
         texts.append(builder.emit(f"fpext <{2 * SIZE} x half> {pairs} to <{2 * SIZE} x float>"))
-    place = _stored(builder, texts, f"<{2 * SIZE} x float>")
+    place = stored(builder, texts, f"<{2 * SIZE} x float>")
     return place, lambda k, row: 2 * SIZE * (k // 2) + 2 * row + k % 2
 
 
-def _stored(builder: Builder, texts: Sequence[str], shape: str) -> str:
+def stored(builder: Builder, texts: Sequence[str], shape: str) -> str:
+    """A pointer to values of a type that lie one behind the other."""
     place = builder.emit(f"alloca [{len(texts)} x {shape}], align 64")
     for number, text in enumerate(texts):
         at = builder.emit(f"getelementptr {shape}, ptr {place}, i64 {number}")
@@ -312,7 +317,7 @@ def _stored(builder: Builder, texts: Sequence[str], shape: str) -> str:
     return place
 
 
-def _cut(builder: Builder, value: Val, first: int, count: int) -> str:
+def cut(builder: Builder, value: Val, first: int, count: int) -> str:
     """Some lanes of a value as a shorter vector."""
     if count == builder.lanes:
         return value.text
@@ -324,7 +329,7 @@ def _rows(builder: Builder, registers: Sequence[Val], split: Split) -> list[list
     """The rows of B, in the order of k: one vector for each group of sixteen lanes."""
     rows = []
     for register in registers:
-        parts = [_cut(builder, register, first, SIZE) for first in range(0, builder.lanes, SIZE)]
+        parts = [cut(builder, register, first, SIZE) for first in range(0, builder.lanes, SIZE)]
         rows += [list(row) for row in zip(*(split(builder, part, SIZE) for part in parts), strict=True)]
     return rows
 
@@ -344,7 +349,7 @@ def _multiply(
     """
     (place, index), groups, scalar = elements, builder.lanes // SIZE, builder.type(kind, False)
     shape = f"<{SIZE} x {scalar}>"
-    totals = [_cut(builder, addends[row // groups], row % groups * SIZE, SIZE) for row in range(SIZE)]
+    totals = [cut(builder, addends[row // groups], row % groups * SIZE, SIZE) for row in range(SIZE)]
     for k, row_of_b in enumerate(columns):
         for row in range(SIZE):
             element = builder.emit(f"getelementptr {scalar}, ptr {place}, i64 {index(k, row)}")
@@ -352,10 +357,11 @@ def _multiply(
             single = builder.emit(f"insertelement {shape} poison, {scalar} {element}, i64 0")
             spread = builder.emit(f"shufflevector {shape} {single}, {shape} poison, <{SIZE} x i32> zeroinitializer")
             totals[row] = multiply_add(builder, shape, spread, row_of_b[row % groups], totals[row])
-    return [_joined(builder, kind, totals[n : n + groups]) for n in range(0, SIZE, groups)]
+    return [joined(builder, kind, totals[n : n + groups]) for n in range(0, SIZE, groups)]
 
 
-def _fused(builder: Builder, shape: str, x: str, y: str, total: str) -> str:
+def fused(builder: Builder, shape: str, x: str, y: str, total: str) -> str:
+    """x * y + total of vectors of sixteen f32."""
     return builder.emit(f"call {shape} @llvm.fma.v{SIZE}f32({shape} {x}, {shape} {y}, {shape} {total})")
 
 
@@ -363,7 +369,7 @@ def _multiplied(builder: Builder, shape: str, x: str, y: str, total: str) -> str
     return builder.emit(f"add {shape} {builder.emit(f'mul {shape} {x}, {y}')}, {total}")
 
 
-def _joined(builder: Builder, kind: str, parts: list[str]) -> Val:
+def joined(builder: Builder, kind: str, parts: list[str]) -> Val:
     """The rows of one register of D as one value."""
     scalar, width = builder.type(kind, False), SIZE
     while len(parts) > 1:

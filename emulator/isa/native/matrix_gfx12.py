@@ -2,6 +2,9 @@
 
 Usually a function gets pointers to registers in memory (ptr a, ptr b, ptr c or index, [ptr old,] ptr d); where an
 operand is no allocated vector register, it gets and gives all of them by value. EXEC plays no part.
+
+The usual products of 16-bit floats have a body of their own: sixteen columns in a vector, row i of D gains the
+broadcast A[i][k] times row k of B, for each k in the definition's order. All else is the definition, evaluated.
 """
 
 from __future__ import annotations
@@ -14,16 +17,31 @@ from amdrv.emulator.isa.instruction import Instruction, Kind
 from amdrv.emulator.isa.native.algebra import LlvmAlgebra
 from amdrv.emulator.isa.native.builder import Builder, Val
 from amdrv.emulator.isa.native.frame import Frame
-from amdrv.emulator.isa.native.matrix_functions import called, function_text
+from amdrv.emulator.isa.native.matrix_functions import (
+    Split,
+    called,
+    cut,
+    function_text,
+    fused,
+    is_usual,
+    joined,
+    split_bf16,
+    split_f16,
+    stored,
+)
 from amdrv.emulator.isa.native.operands import in_range, read_registers
 from amdrv.emulator.isa.native.primitives import cast
 from amdrv.emulator.isa.native.stack import Stack
 from amdrv.emulator.isa.native.stack_algebra import StackAlgebra
 from amdrv.emulator.isa.semantics import lookup
 from amdrv.emulator.isa.semantics.definition import Definition
+from amdrv.emulator.isa.semantics.matrix_gfx12 import PARTS, SIZE
 from amdrv.emulator.isa.semantics.modifiers import bind
 
 _Make: TypeAlias = Callable[[Builder, str], str]  # (inside of a function, its name) -> its text
+
+# How elements are taken from a register, of products with a body of their own.
+SPLITS: dict[str, Split] = {"v_wmma_f32_16x16x16_f16": split_f16, "v_wmma_f32_16x16x16_bf16": split_bf16}
 
 
 def call_matrix(frame: Frame, instruction: Instruction, algebra: LlvmAlgebra) -> None:
@@ -98,6 +116,9 @@ class _Product:
         return function_text(inner, f"internal {{}} @{name}", arguments, self._evaluate(inner, arguments))
 
     def _evaluate(self, inner: Builder, arguments: Sequence[Val]) -> Sequence[Val]:
+        split = SPLITS.get(self._definition.mnemonic)
+        if split and is_usual(self._algebra.mode) and not (self._fields.get("neg") or self._fields.get("neg_hi")):
+            return _usual_product(inner, arguments, split)
         rest = iter(arguments)
         stacks = [Stack([next(rest) for _ in range(count)]) for count in self._counts]
         evaluate = bind(self._definition, self._fields, "")
@@ -105,6 +126,33 @@ class _Product:
         if not isinstance(result, Stack):
             raise TypeError(f"{self._definition.mnemonic} gives no registers")
         return result.values
+
+
+def _usual_product(builder: Builder, arguments: Sequence[Val], split: Split) -> Sequence[Val]:
+    """D's registers from those of A, B and C; both halves of a register of A or B are elements along the depth."""
+    lanes, per_lane = builder.lanes, SIZE * SIZE // builder.lanes
+    count = (len(arguments) - per_lane) // 2
+    left, right = arguments[:count], arguments[count : 2 * count]
+    shape = f"<{SIZE} x float>"
+    texts = [text for register in left for text in split(builder, register.text, lanes)]
+    place = stored(builder, texts, f"<{lanes} x float>")
+    columns = [text for register in right for text in split(builder, register.text, lanes)]
+    parts = PARTS[lanes // SIZE]
+    totals: dict[int, str] = {}  # by row
+    for number, register in enumerate(arguments[2 * count :]):
+        for group, part in enumerate(parts):
+            totals[per_lane * part + number] = cut(builder, cast(register, "f32"), SIZE * group, SIZE)
+    for group in range(len(parts)):
+        for k, column in enumerate(columns):
+            whole = builder.value("f32", column, True)
+            row_of_b = cut(builder, whole, SIZE * group, SIZE)
+            for row in range(SIZE):
+                at = builder.emit(f"getelementptr float, ptr {place}, i64 {lanes * k + SIZE * group + row}")
+                element = builder.emit(f"load float, ptr {at}, align 4")
+                single = builder.emit(f"insertelement {shape} poison, float {element}, i64 0")
+                spread = builder.emit(f"shufflevector {shape} {single}, {shape} poison, <{SIZE} x i32> zeroinitializer")
+                totals[row] = fused(builder, shape, spread, row_of_b, totals[row])
+    return [joined(builder, "f32", [totals[per_lane * part + n] for part in parts]) for n in range(per_lane)]
 
 
 def _at(builder: Builder, base: str, number: int) -> str:

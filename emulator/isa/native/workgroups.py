@@ -8,8 +8,8 @@ Functions, for N = 32 or 64 lanes:
         why (an Outcome), and ``resume_group`` goes on with it.
     resume_group.wN(ptr ctx, ptr job) -> i32
         Go on with the job's workgroup. Returns END when all its waves have ended; POLL when each of them is waiting for
-        something that others must do; YIELD when a wave has used up its budget; and what a wave function returned
-        otherwise, with the wave's number in the job's ``cursor``.
+        something that others must do; YIELD when a wave, or all of them from barrier to barrier, have used up the
+        budget; and what a wave function returned otherwise, with the wave's number in the job's ``cursor``.
     tlb_miss.wN(ptr ctx, i64 va, i32 access) -> i32
         Fill the TLB from the thread's extents (Context.miss); asks Context.find_extent for one that is not among them.
 
@@ -29,6 +29,7 @@ from amdrv.emulator.isa.native.library import Function
 
 KINDS = 8  # workgroups by whether they are the last, partial one in x (1), y (2) and z (4)
 POLL_ROUNDS = 4  # rounds in which all waves of a workgroup just wait, before other workgroups get their turn
+ROUNDS_MAX = 1024  # rounds of a workgroup whose waves go from barrier to barrier, before its thread looks up
 EXPECTED_MXCSR = 0x1F80  # round to nearest, keep denormals, no traps
 
 
@@ -253,10 +254,15 @@ def _resume_group(lanes: int) -> Function:
 {_at("started", "%job", _place(Job, "started"))}{_at("states_used", "%job", _place(Job, "states_used"))}\
 {_store("ctx.lds", "i64 %lds", "%ctx", layout.offset("lds"))}\
 {_store("ctx.barrier", "ptr %alive.at", "%ctx", layout.offset("barrier"))}\
+{_load("budget", "i32", "%ctx", layout.offset("budget"))}\
 {_at("signals", "%job", _place(Job, "signals"))}{_at("phase", "%job", _place(Job, "phase"))}  br label %round
 round:
-  %first = phi i32 [%cursor, %0], [0, %round.over], [0, %released]
-  %idle.before = phi i32 [0, %0], [%idle.now, %round.over], [0, %released]
+  %first = phi i32 [%cursor, %0], [0, %go.on], [0, %go.past]
+  %idle.before = phi i32 [0, %0], [%idle.now, %go.on], [0, %go.past]
+  %rounds = phi i32 [1, %0], [%rounds.more, %go.on], [%rounds.more, %go.past]
+  %count.first = phi i64 [-1, %0], [%count.first, %go.on], [%count.base, %go.past]
+  %rounds.more = add i32 %rounds, 1
+  %long = icmp ugt i32 %rounds, {ROUNDS_MAX}
   br label %wave
 wave:
   %i = phi i32 [%first, %round], [%i.next, %next], [%i, %free]
@@ -353,6 +359,7 @@ count.blocked:
   br label %check
 check:
   %k = phi i32 [0, %count.blocked], [%k.next, %check.next]
+  %count.sum = phi i64 [0, %count.blocked], [%count.next, %check.next]
   %k.within = icmp ult i32 %k, %held
   br i1 %k.within, label %check.one, label %release
 check.one:
@@ -362,6 +369,7 @@ check.one:
 {_load("k.outcome", "i32", "%k.state", layout.STATE_OUTCOME)}  %k.runs = icmp ugt i32 %k.outcome, {barrier}
   br i1 %k.runs, label %round.over, label %check.next
 check.next:
+{_load("k.count", "i64", "%k.state", layout.STATE_COUNT)}  %count.next = add i64 %count.sum, %k.count
   %k.next = add i32 %k, 1
   br label %check
 release:
@@ -383,12 +391,26 @@ release.next:
   %r.next = add i32 %r, 1
   br label %release.one
 released:
+  %unknown = icmp eq i64 %count.first, -1
+  %count.base = select i1 %unknown, i64 %count.sum, i64 %count.first
+  %spent = sub i64 %count.sum, %count.base
+  %budget.wide = zext i32 %budget to i64
+  %dear = icmp ugt i64 %spent, %budget.wide
+  %pause = or i1 %dear, %long
+  br i1 %pause, label %look.up, label %go.past
+go.past:
   br label %round
 round.over:
   %idle.more = add i32 %idle.before, 1
   %idle.now = select i1 %progress, i32 0, i32 %idle.more
   %waiting = icmp uge i32 %idle.now, {POLL_ROUNDS}
-  br i1 %waiting, label %others, label %round
+  br i1 %waiting, label %others, label %go.further
+go.further:
+  br i1 %long, label %look.up, label %go.on
+go.on:
+  br label %round
+look.up:
+{_store("cursor.again", "i32 0", "%job", _place(Job, "cursor"))}{restore}  ret i32 {start}
 others:
 {_store("cursor.first", "i32 0", "%job", _place(Job, "cursor"))}{restore}  ret i32 {poll}
 }}"""

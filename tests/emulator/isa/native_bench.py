@@ -3,8 +3,8 @@
     bench = Bench(lanes=32, translate=lds.translate, library=lds.functions, listing=LISTING)
     bench.check("ds_load_b32 v1, v2", wave)
 
-A listing has a line for each instruction: its dwords as llvm-mc 22 (-mcpu=gfx1100, or ``arch``) encodes them, two spaces,
-the assembly. Each instruction is compiled for any EXEC and for EXEC all ones.
+A listing has a line for each instruction: its dwords as llvm-mc 22 (-mcpu=gfx1100, or ``arch``) encodes them, two
+spaces, the assembly. Each instruction is compiled for any EXEC and for EXEC all ones.
 """
 
 from __future__ import annotations
@@ -306,7 +306,9 @@ class Bench:
         if not outcome:
             return wave, None
         detail, va = Detail(context.fault_detail), context.fault_va
-        return wave, Fault(_FAULTS[FaultKind(context.fault_kind)], context.fault_lane, va, context.fault_access, detail)
+        kind = FaultKind(context.fault_kind)
+        access = None if kind is FaultKind.ILLEGAL else context.fault_access
+        return wave, Fault(_FAULTS[kind], context.fault_lane, va, access, detail)
 
     def interpreted(self, name: str, wave: Wave) -> tuple[Wave, Fault | None]:
         """What the interpreter makes of a wave."""

@@ -142,6 +142,36 @@ def test_a_wave_that_never_gets_a_signal_waits_until_the_dispatch_is_cancelled(g
     assert asked == 6
 
 
+def test_waves_that_go_from_barrier_to_barrier_for_ever_can_be_cancelled(gfx1201_bench: Any) -> None:
+    asked = 0
+
+    def cancelled() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked > 3
+
+    out = gfx1201_bench.array(np.zeros(96, "u4"))
+    kernel = gfx1201_bench.assemble(f"{PROLOGUE}{SIGNAL}{WAIT}bfa0fffd  s_branch -3\n", vgprs=208)
+    gfx1201_bench.launch(kernel, (1,), (96,), out, out, cancelled=cancelled)
+    assert asked == 4
+
+
+def test_two_openings_let_a_wave_through_only_once(gfx1201_bench: Any) -> None:
+    """A wave alone opens its barrier with every signal; the second wait at it has nothing to consume."""
+    asked = 0
+
+    def cancelled() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked > 20
+
+    out = gfx1201_bench.array(np.zeros(32, "u4"))
+    listing = f"{SIGNAL}{SIGNAL}{WAIT}7e020281  v_mov_b32_e32 v1, 1\n{STORE_V1}{WAIT}7e020282  v_mov_b32_e32 v1, 2\n"
+    kernel = gfx1201_bench.assemble(PROLOGUE + listing + STORE_V1 + END, vgprs=208)
+    gfx1201_bench.launch(kernel, (1,), (32,), out, out, cancelled=cancelled)
+    assert gfx1201_bench.read(out, "u4", 32).tolist() == [1] * 32
+
+
 def test_the_barrier_state_shows_members_and_signals(gfx1201_bench: Any) -> None:
     listing = f"""
         be8450c1  s_get_barrier_state s4, -1
@@ -227,6 +257,30 @@ def test_a_block_load_fills_the_registers_that_m0_selects(gfx1201_bench: Any) ->
     np.testing.assert_array_equal(first, data[:32])
     assert second.tolist() == [1] * 32
     np.testing.assert_array_equal(third, data[2:34])
+
+
+def test_a_block_load_leaves_inactive_lanes_alone(gfx1201_bench: Any) -> None:
+    data = np.arange(64, dtype=np.uint32) * 3
+    listing = """
+        befd0082  s_mov_b32 m0, 2
+        7e040281  v_mov_b32_e32 v2, 1
+        befe00ff 0000ff00  s_mov_b32 exec_lo, 0xff00
+        ee14c000 00000001 000000c8  global_load_block v[1:32], v200, s[0:1]
+        befe00c1  s_mov_b32 exec_lo, -1
+        ee068002 01000000 000000c8  global_store_b32 v200, v2, s[2:3]
+    """
+    (row,) = run(gfx1201_bench, listing, data, 1)
+    np.testing.assert_array_equal(row, np.where((LANES >= 8) & (LANES < 16), data[1:33], 1))
+
+
+def test_a_transposing_load_with_inactive_lanes_is_refused(gfx1201_bench: Any) -> None:
+    listing = """
+        befe00ff 0000ffff  s_mov_b32 exec_lo, 0xffff
+        ee15c000 00000004 000000c8  global_load_tr_b128 v[4:7], v200, s[0:1]
+    """
+    with pytest.raises(ShaderFault, match="global_load_tr_b128: a transposing load with inactive lanes") as caught:
+        run(gfx1201_bench, listing, LANES, 1)
+    assert (caught.value.kind, caught.value.lane, caught.value.va) == ("illegal instruction", 0, None)
 
 
 @pytest.mark.parametrize(

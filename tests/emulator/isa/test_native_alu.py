@@ -23,7 +23,7 @@ from amdrv.emulator.isa.instruction import Instruction, UnknownInstruction
 from amdrv.emulator.isa.launch import Launch
 from amdrv.emulator.isa.machine import Lds, Machine
 from amdrv.emulator.isa.memory_path import MemoryPath
-from amdrv.emulator.isa.native import alu, layout
+from amdrv.emulator.isa.native import alu, layout, matrix_gfx12
 from amdrv.emulator.isa.native.algebra import LlvmAlgebra
 from amdrv.emulator.isa.native.builder import Builder
 from amdrv.emulator.isa.native.frame import SCC_BIT, SGPR_BIT, Exits, Frame, Shape, slot_name
@@ -315,4 +315,10 @@ def of_gfx12() -> set[str]:
 @pytest.mark.parametrize(("lanes", "mode"), [(32, GFX12_MODE), (64, GFX12_MODE), (32, 0x105)])
 def test_new_opcodes_of_gfx12_do_what_the_interpreter_does(lanes: int, mode: int) -> None:
     problems = disagreements(lanes, mode, 2, "gfx1201", of_gfx12())
+    assert not problems, f"{len(problems)}:\n" + "\n".join(problems[:40])
+
+
+@pytest.mark.parametrize("lanes", [32, 64])
+def test_products_of_gfx12_with_a_body_of_their_own_are_the_definitions(lanes: int) -> None:
+    problems = disagreements(lanes, GFX12_MODE, 12, "gfx1201", matrix_gfx12.SPLITS)
     assert not problems, f"{len(problems)}:\n" + "\n".join(problems[:40])

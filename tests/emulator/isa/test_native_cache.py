@@ -79,6 +79,13 @@ def test_a_truncated_file_is_as_good_as_none(tmp_path: Path, kept: int) -> None:
     assert list(cache.load_units("key")) == []
 
 
+def test_a_file_under_the_name_of_another_is_as_good_as_none(tmp_path: Path) -> None:
+    cache = ObjectCache(tmp_path / "c")
+    cache.store_function("f" * 64, b"object")
+    only_file(tmp_path / "c").rename(tmp_path / "c" / "functions" / ("e" * 64))
+    assert cache.load_function("e" * 64) is None
+
+
 def test_a_folder_that_others_may_write_to_is_not_believed(tmp_path: Path) -> None:
     cache = ObjectCache(tmp_path / "c")
     cache.store_function("f", b"object")

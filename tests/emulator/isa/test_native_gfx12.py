@@ -109,10 +109,15 @@ MISSING = BASE + 4 * PAGE  # the page that is not mapped
 
 
 def translate(frame: Frame, instruction: Instruction) -> bool:
-    families = (global_memory, scalar_memory, lds, lane_exchange, atomics)
-    if instruction.encoding in ("MUBUF", "MTBUF"):
-        families = (buffers, atomics)
-    return any(family.translate(frame, instruction) for family in families)
+    families = {
+        "DS": (lds, lane_exchange, atomics),
+        "SMEM": (scalar_memory,),
+        "VOP3": (lane_exchange,),
+        "MUBUF": (buffers, atomics),
+        "MTBUF": (buffers,),
+    }
+    found = families.get(instruction.encoding, (global_memory, atomics))
+    return any(family.translate(frame, instruction) for family in found)
 
 
 @cache

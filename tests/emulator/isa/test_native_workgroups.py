@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from amdrv.emulator.isa.dispatch import Dispatch, DispatchStats
+from amdrv.emulator.isa.generation import generation_for
 from amdrv.emulator.isa.launch import create_waves, decode
 from amdrv.emulator.isa.native import jit, layout, units
 
@@ -31,7 +32,14 @@ class FlatMemory:
         return 0, self.arena.nbytes, 0
 
 
-def make_engine(monkeypatch: pytest.MonkeyPatch, body: str, *, entries: tuple[int, ...] = (0,), threads: int = 1):
+def make_engine(
+    monkeypatch: pytest.MonkeyPatch,
+    body: str,
+    *,
+    entries: tuple[int, ...] = (0,),
+    threads: int = 1,
+    arch: str = "gfx1100",
+):
     """An engine whose every unit has this body, with what helps to write it."""
     from amdrv.emulator.isa.native.engine import Translator
 
@@ -43,7 +51,7 @@ def make_engine(monkeypatch: pytest.MonkeyPatch, body: str, *, entries: tuple[in
     from amdrv.emulator.isa.native.unit import Unit as units_unit
 
     monkeypatch.setattr(units, "translate", translate)
-    return Translator(threads=threads)
+    return Translator(arch, threads=threads)
 
 
 def field(name: str, kind: str, offset: int) -> str:
@@ -71,13 +79,17 @@ def run(engine, dispatch: Dispatch, cancelled: Callable[[], bool] = lambda: Fals
 
 @pytest.mark.parametrize("lanes", [32, 64])
 @pytest.mark.parametrize("partial", [(0, 0, 0), (5, 0, 0), (3, 2, 1)])
-@pytest.mark.parametrize("threads", [1, 2])
-def test_waves_start_with_the_registers_that_the_interpreter_gives_them(monkeypatch, lanes, partial, threads) -> None:
-    rsrc2 = 5 << 1 | 0b1011 << 7 | 2 << 11 | 3 << 15
+@pytest.mark.parametrize(
+    ("threads", "arch", "enables"), [(1, "gfx1100", 11), (2, "gfx1100", 11), (1, "gfx1201", 7), (2, "gfx1201", 3)]
+)
+def test_waves_start_with_the_registers_that_the_interpreter_gives_them(
+    monkeypatch, lanes, partial, threads, arch, enables
+) -> None:
+    rsrc2 = 5 << 1 | enables << 7 | 2 << 11 | 3 << 15
     dispatch = make_dispatch(
         (3, 2, 4), (9, 5, 2), partial=partial, lanes=lanes, start=(4, 0, 7), rsrc2=rsrc2, user=(1, 2, 3, 4, 5, 6)
     )
-    launch = decode(dispatch, 6)
+    launch = decode(dispatch, 6, generation_for(arch))
     expected = create_waves(launch, 0, launch.workgroups)
     size = layout.STATE_VGPR + 4 * lanes
     seen = np.zeros((expected.waves, size // 4), np.uint32)
@@ -92,7 +104,7 @@ def test_waves_start_with_the_registers_that_the_interpreter_gives_them(monkeypa
   %to = getelementptr i8, ptr %table, i64 %place
   call void @llvm.memcpy.p0.p0.i64(ptr %to, ptr %state, i64 {size}, i1 false)
   ret i32 0"""
-    stats = run(make_engine(monkeypatch, body, threads=threads), dispatch)
+    stats = run(make_engine(monkeypatch, body, threads=threads, arch=arch), dispatch)
     assert stats == DispatchStats(expected.waves, 2 * expected.waves)
     rows = {}
     for row in seen:

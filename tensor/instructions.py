@@ -1,0 +1,171 @@
+"""Which LLVM instruction does what: tables, and a function for each operation that takes more than one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from amdrv.tensor import dtypes, symbolic
+from amdrv.tensor.dtypes import DType
+from amdrv.tensor.ir import COMPARE, Node, Op
+
+if TYPE_CHECKING:
+    from amdrv.tensor.emit import Emitter, Scope
+
+# LLVM's names of types in registers; what is narrower than it computes in is bytes until it is decoded.
+TYPES = {
+    dtypes.bool_: "i1",
+    dtypes.float16: "half",
+    dtypes.float32: "float",
+    dtypes.float64: "double",
+    dtypes.bfloat16: "i16",
+    dtypes.float8_e4m3fn: "i8",
+    dtypes.float8_e5m2: "i8",
+    **{dtype: f"i{dtype.bits}" for dtype in dtypes.ALL if dtype.is_int},
+}
+# Operation → instruction for (floats, signed, unsigned and bool).
+INSTRUCTIONS: Mapping[Op, tuple[str | None, str | None, str | None]] = {
+    Op.ADD: ("fadd", "add", "add"),
+    Op.SUB: ("fsub", "sub", "sub"),
+    Op.MUL: ("fmul", "mul", "mul"),
+    Op.DIV: ("fdiv", None, None),
+    Op.AND: (None, "and", "and"),
+    Op.OR: (None, "or", "or"),
+    Op.XOR: (None, "xor", "xor"),
+    Op.SHL: (None, "shl", "shl"),
+    Op.SHR: (None, "ashr", "lshr"),
+    Op.LT: ("fcmp olt", "icmp slt", "icmp ult"),
+    Op.EQ: ("fcmp oeq", "icmp eq", "icmp eq"),
+}
+INTRINSICS: Mapping[Op, tuple[str | None, str | None, str | None]] = {
+    Op.MAX: ("maximum", "smax", "umax"),
+    Op.MIN: ("minimum", "smin", "umin"),
+    Op.SQRT: ("sqrt", None, None),
+    Op.FLOOR: ("floor", None, None),
+    Op.RINT: ("rint", None, None),
+    Op.MULADD: ("fma", None, None),
+}
+HORIZONTAL = {
+    Op.ADD: ("fadd", "add"),
+    Op.MUL: ("fmul", "mul"),
+    Op.MAX: ("fmaximum", "max"),
+    Op.MIN: ("fminimum", "min"),
+}
+
+
+def kind(dtype: DType) -> int:
+    """The column of the tables above."""
+    return 0 if dtype.is_float else 1 if dtype.kind in ("int", "index") else 2
+
+
+def _emit_alu(self: Emitter, node: Node, scope: Scope) -> str:
+    lanes = self.lanes(node)
+    operands = [self.operand(source, lanes, scope) for source in node.src]
+    return self.into(scope, self.alu(node.op, node.src[0].dtype, lanes, operands))
+
+
+def _emit_neg(self: Emitter, node: Node, scope: Scope) -> str:
+    lanes = self.lanes(node)
+    value, vector = self.operand(node.src[0], lanes, scope), self.vector(node.dtype, lanes)
+    if node.dtype.is_float:
+        return self.into(scope, f"fneg {vector} {value}")
+    return self.into(scope, f"sub {vector} {self.zeros(node.dtype, lanes)}, {value}")
+
+
+def _emit_where(self: Emitter, node: Node, scope: Scope) -> str:
+    lanes = self.lanes(node)
+    condition, a, b = node.src
+    vector = self.vector(node.dtype, lanes)
+    # A condition that all lanes share stays a scalar.
+    chosen = self.value(condition) if self.lanes(condition) == 1 else self.operand(condition, lanes, scope)
+    mask = "i1" if self.lanes(condition) == 1 else f"<{lanes} x i1>"
+    values = [self.operand(source, lanes, scope) for source in (a, b)]
+    return self.into(scope, f"select {mask} {chosen}, {vector} {values[0]}, {vector} {values[1]}")
+
+
+def _emit_divide(self: Emitter, node: Node, scope: Scope) -> str:
+    """Quotient rounded down, or the remainder that goes with it; 0 when dividing by 0."""
+    lanes = self.lanes(node)
+    a, b = (self.operand(source, lanes, scope) for source in node.src)
+    vector, truth = self.vector(node.dtype, lanes), "i1" if lanes == 1 else f"<{lanes} x i1>"
+    zero = self.zeros(node.dtype, lanes)
+
+    def splat(value: int) -> str:
+        return str(value) if lanes == 1 else self.splat(str(value), node.dtype, lanes, scope)
+
+    quotient = node.op is Op.IDIV
+    positive = node.dtype is dtypes.index and symbolic.bounds(node.src[0])[0] >= 0
+    if positive:
+        return self.into(scope, f"{'udiv' if quotient else 'urem'} {vector} {a}, {b}")
+    by_zero = self.into(scope, f"icmp eq {vector} {b}, {zero}")
+    if kind(node.dtype) == 2:
+        safe = self.into(scope, f"select {truth} {by_zero}, {vector} {splat(1)}, {vector} {b}")
+        found = self.into(scope, f"{'udiv' if quotient else 'urem'} {vector} {a}, {safe}")
+        return self.into(scope, f"select {truth} {by_zero}, {vector} {zero}, {vector} {found}")
+    # The least integer divided by -1 does not fit: dividing by 1 and negating wraps.
+    by_minus = self.into(scope, f"icmp eq {vector} {b}, {splat(-1)}")
+    special = self.into(scope, f"or {truth} {by_zero}, {by_minus}")
+    safe = self.into(scope, f"select {truth} {special}, {vector} {splat(1)}, {vector} {b}")
+    rest = self.into(scope, f"srem {vector} {a}, {safe}")
+    mixed = self.into(scope, f"xor {vector} {rest}, {safe}")
+    opposed = self.into(scope, f"icmp slt {vector} {mixed}, {zero}")
+    inexact = self.into(scope, f"icmp ne {vector} {rest}, {zero}")
+    down = self.into(scope, f"and {truth} {opposed}, {inexact}")
+    if quotient:
+        found = self.into(scope, f"sdiv {vector} {a}, {safe}")
+        less = self.into(scope, f"sub {vector} {found}, {splat(1)}")
+        found = self.into(scope, f"select {truth} {down}, {vector} {less}, {vector} {found}")
+        negated = self.into(scope, f"sub {vector} {zero}, {found}")
+        found = self.into(scope, f"select {truth} {by_minus}, {vector} {negated}, {vector} {found}")
+    else:
+        moved = self.into(scope, f"add {vector} {rest}, {safe}")
+        found = self.into(scope, f"select {truth} {down}, {vector} {moved}, {vector} {rest}")
+    return self.into(scope, f"select {truth} {by_zero}, {vector} {zero}, {vector} {found}")
+
+
+def _emit_cast(self: Emitter, node: Node, scope: Scope) -> str:
+    lanes, (source,) = self.lanes(node), node.src[:1]
+    value = self.operand(source, lanes, scope)
+    before, after = self.vector(source.dtype, lanes), self.vector(node.dtype, lanes)
+    if before == after and source.dtype is not dtypes.bool_ and source.dtype.is_float == node.dtype.is_float:
+        return value
+    if node.dtype is dtypes.bool_:
+        test = "fcmp une" if source.dtype.is_float else "icmp ne"
+        return self.into(scope, f"{test} {before} {value}, {self.zeros(source.dtype, lanes)}")
+    from_float, to_float = source.dtype.is_float, node.dtype.is_float
+    signed = kind(source.dtype) == 1
+    if from_float and to_float:
+        wider = node.dtype.bits > source.dtype.bits
+        return self.into(scope, f"{'fpext' if wider else 'fptrunc'} {before} {value} to {after}")
+    if to_float:
+        return self.into(scope, f"{'sitofp' if signed else 'uitofp'} {before} {value} to {after}")
+    if from_float:
+        name = f"llvm.fpto{'si' if kind(node.dtype) == 1 else 'ui'}.sat"
+        mangled = f"{self.mangled(node.dtype, lanes)}.{self.mangled(source.dtype, lanes)}"
+        return self.into(scope, self.call(f"{name}.{mangled}", after, [(before, value)]))
+    narrower = self.bits_of(node.dtype) < self.bits_of(source.dtype)
+    return self.into(scope, f"{'trunc' if narrower else 'sext' if signed else 'zext'} {before} {value} to {after}")
+
+
+def _emit_bitcast(self: Emitter, node: Node, scope: Scope) -> str:
+    lanes = self.lanes(node)
+    value = self.operand(node.src[0], lanes, scope)
+    before, after = self.vector(node.src[0].dtype, lanes), self.vector(node.dtype, lanes)
+    return value if before == after else self.into(scope, f"bitcast {before} {value} to {after}")
+
+
+def _emit_load(self: Emitter, node: Node, scope: Scope) -> str:
+    return self.load(node, scope)
+
+
+_Handler = Callable[["Emitter", Node, "Scope"], str]
+HANDLERS: dict[Op, _Handler] = {
+    **dict.fromkeys({*INSTRUCTIONS, *INTRINSICS, *COMPARE}, _emit_alu),
+    Op.NEG: _emit_neg,
+    Op.WHERE: _emit_where,
+    Op.IDIV: _emit_divide,
+    Op.MOD: _emit_divide,
+    Op.CAST: _emit_cast,
+    Op.BITCAST: _emit_bitcast,
+    Op.LOAD: _emit_load,
+}

@@ -2,6 +2,7 @@
 
 *Items*: every work-item computes a tile of results by itself. *Rows*: a workgroup computes one row of results; the
 reductions that the whole row shares (the maximum and the sum of softmax) are computed by its work-items together.
+Products of float16 matrices have a layout of their own, in ``arrange_matrix``.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from amdrv.tensor import ir, symbolic
+from amdrv.tensor.arrange_matrix import arrange_product, find_product
 from amdrv.tensor.ir import Axis, Node, Op, toposort
 from amdrv.tensor.optimise import Nest, Numbers, Tile, accesses, cut, lane_score, loops_of, merge_loops, reduces_of
 from amdrv.tensor.shapes import unflat
@@ -31,11 +33,14 @@ class Layout:
     inside: Node
 
 
-def for_gpu(stores: tuple[Node, ...]) -> Layout:
+def for_gpu(stores: tuple[Node, ...], matrix_cores: bool = False) -> Layout:
     """The layout of a kernel."""
     stores = merge_loops(stores)
     loops = loops_of(stores)
     found = reduces_of(stores)
+    product = find_product(loops, found) if matrix_cores else None
+    if product is not None:
+        return Layout(*arrange_product(stores, loops, product), symbolic.TRUE)
     results = math.prod(loop.arg[1] for loop in loops)
     shared = [node for node in found if node.ranges < frozenset(loops)]
     if shared:

@@ -5,6 +5,7 @@ Most are methods under another name; the table says which.
 
 from __future__ import annotations
 
+import builtins
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -22,44 +23,73 @@ int8, int16, int32, int64 = dtypes.int8, dtypes.int16, dtypes.int32, dtypes.int6
 uint8, uint16, uint32, uint64 = dtypes.uint8, dtypes.uint16, dtypes.uint32, dtypes.uint64
 float16, bfloat16, float32, float64 = dtypes.float16, dtypes.bfloat16, dtypes.float32, dtypes.float64
 
-# Function → method with the same arguments.
+# Names of functions that are methods with the same arguments, and those whose methods have other names.
+SAME = [
+    "exp",
+    "expm1",
+    "log",
+    "log2",
+    "log10",
+    "log1p",
+    "sqrt",
+    "sin",
+    "cos",
+    "tan",
+    "tanh",
+    "sinh",
+    "cosh",
+    "asin",
+    "acos",
+    "atan",
+    "asinh",
+    "acosh",
+    "atanh",
+    "atan2",
+    "logaddexp",
+    "floor",
+    "ceil",
+    "round",
+    "trunc",
+    "sign",
+    "square",
+    "isnan",
+    "isinf",
+    "isfinite",
+    "reciprocal",
+    "logical_not",
+    "logical_and",
+    "logical_or",
+    "maximum",
+    "minimum",
+    "clip",
+    "where",
+    "reshape",
+    "squeeze",
+    "expand_dims",
+    "flip",
+    "take",
+    "argmax",
+    "argmin",
+    "matmul",
+    "nonzero",
+    "sort",
+    "argsort",
+    "tril",
+    "triu",
+    "broadcast_to",
+    "full_like",
+    "zeros_like",
+    "ones_like",
+]
 METHODS = {
-    **{
-        name: name
-        for name in (*("exp", "expm1", "log", "log2", "log10", "log1p", "sqrt", "sin", "cos", "tan", "tanh"),)
-    },
-    **{name: name for name in ("sinh", "cosh", "floor", "ceil", "round", "trunc", "sign", "square", "isnan", "isinf")},
-    **{name: name for name in ("isfinite", "logical_not", "logical_and", "logical_or", "maximum", "minimum", "clip")},
-    **{name: name for name in ("where", "reshape", "squeeze", "expand_dims", "flip", "take", "argmax", "argmin")},
-    **{name: name for name in ("matmul", "nonzero", "tril", "triu", "broadcast_to", "astype", "reciprocal")},
-    "abs": "__abs__",
-    "negative": "__neg__",
-    "positive": "__pos__",
-    "bitwise_invert": "__invert__",
-    "add": "__add__",
-    "subtract": "__sub__",
-    "multiply": "__mul__",
-    "divide": "__truediv__",
-    "pow": "__pow__",
-    "floor_divide": "__floordiv__",
-    "remainder": "__mod__",
-    "less": "__lt__",
-    "less_equal": "__le__",
-    "greater": "__gt__",
-    "greater_equal": "__ge__",
-    "equal": "__eq__",
-    "not_equal": "__ne__",
-    "bitwise_and": "__and__",
-    "bitwise_or": "__or__",
-    "bitwise_xor": "__xor__",
-    "permute_dims": "permute",
-    "bitwise_left_shift": "__lshift__",
-    "bitwise_right_shift": "__rshift__",
-    "cumulative_sum": "cumsum",
-    "full_like": "full_like",
-    "zeros_like": "zeros_like",
-    "ones_like": "ones_like",
-}
+    **{name: name for name in SAME},
+    "abs": "__abs__", "negative": "__neg__", "positive": "__pos__", "bitwise_invert": "__invert__",
+    "add": "__add__", "subtract": "__sub__", "multiply": "__mul__", "divide": "__truediv__", "pow": "__pow__",
+    "floor_divide": "__floordiv__", "remainder": "__mod__", "less": "__lt__", "less_equal": "__le__",
+    "greater": "__gt__", "greater_equal": "__ge__", "equal": "__eq__", "not_equal": "__ne__",
+    "bitwise_and": "__and__", "bitwise_or": "__or__", "bitwise_xor": "__xor__", "permute_dims": "permute",
+    "bitwise_left_shift": "__lshift__", "bitwise_right_shift": "__rshift__", "empty_like": "zeros_like",
+}  # fmt: skip
 REDUCTIONS = ("sum", "prod", "max", "min", "mean", "any", "all", "std", "var")
 CREATION = ("zeros", "ones", "full", "arange", "linspace", "eye")
 
@@ -96,6 +126,89 @@ def from_dlpack(x: Any, /, *, device: Any = None, copy: Any = None) -> Tensor:
     import numpy as np
 
     return Tensor(np.from_dlpack(x), device=device)
+
+
+def astype(x: Tensor, dtype: DType, /, *, copy: Any = True, device: Any = None) -> Tensor:
+    """The values in another type, on another device if one is given."""
+    return (x if device is None else x.to(device)).cast(dtype)
+
+
+def empty(shape: Any, *, dtype: Any = float32, device: Any = None) -> Tensor:
+    """A tensor whose values do not matter."""
+    return Tensor.zeros(shape, dtype=dtype, device=device)
+
+
+def isdtype(dtype: DType, kind: Any) -> builtins.bool:
+    """Whether a type is of a kind, or one of several."""
+    if isinstance(kind, tuple):
+        return builtins.any(isdtype(dtype, part) for part in kind)
+    if isinstance(kind, DType):
+        return dtype is kind
+    kinds = {"bool": "bool", "signed integer": "int", "unsigned integer": "uint", "real floating": "float"}
+    several = {"integral": ("int", "uint"), "numeric": ("int", "uint", "float"), "complex floating": ()}
+    if kind not in kinds and kind not in several:
+        raise InvalidArgument(f"isdtype: {kind!r} is no kind of type")
+    return dtype.kind in several.get(kind, (kinds.get(kind),))
+
+
+def can_cast(from_: Any, to: DType, /) -> builtins.bool:
+    """Whether promotion leads from one type to the other."""
+    return result_type(from_, to) is to
+
+
+def unstack(x: Tensor, /, *, axis: int = 0) -> tuple[Tensor, ...]:
+    """The parts along an axis, without it."""
+    return tuple(part.squeeze(axis) for part in x.split(1, axis))
+
+
+def moveaxis(x: Tensor, source: int, destination: int, /) -> Tensor:
+    """One axis at another place."""
+    order = [axis for axis in range(x.ndim) if axis != source % x.ndim]
+    order.insert(destination % x.ndim, source % x.ndim)
+    return x.permute(order)
+
+
+def cumulative_sum(x: Tensor, /, *, axis: int | None = None, dtype: Any = None) -> Tensor:
+    """Sums of the elements so far."""
+    return (x if dtype is None else x.cast(dtype)).cumsum(0 if axis is None else axis)
+
+
+def take_along_axis(x: Tensor, indices: Tensor, /, *, axis: int = -1) -> Tensor:
+    """For each index the element there along an axis."""
+    return x.gather(axis, indices)
+
+
+def count_nonzero(x: Tensor, /, *, axis: Any = None, keepdims: Any = False) -> Tensor:
+    """How many elements are not zero."""
+    return x.cast(bool).sum(axis, keepdim=keepdims)
+
+
+def vecdot(x: Tensor, y: Tensor, /, *, axis: int = -1) -> Tensor:
+    """The sum of products along an axis."""
+    return (x * y).sum(axis)
+
+
+def tensordot(x: Tensor, y: Tensor, /, *, axes: Any = 2) -> Tensor:
+    """Products summed over pairs of axes: the last and first few, or given ones."""
+    left, right = (range(x.ndim - axes, x.ndim), range(axes)) if isinstance(axes, int) else axes
+    left, right = ([axis % part.ndim for axis in own] for part, own in ((x, left), (y, right)))
+    a = x.permute([*(axis for axis in range(x.ndim) if axis not in left), *left])
+    b = y.permute([*right, *(axis for axis in range(y.ndim) if axis not in right)])
+    count = math.prod(x.shape[axis] for axis in left)
+    kept = (*a.shape[: x.ndim - len(left)], *b.shape[len(right) :])
+    return a.reshape(-1, count).matmul(b.reshape(count, -1)).reshape(kept)
+
+
+def meshgrid(*arrays: Tensor, indexing: str = "xy") -> list[Tensor]:
+    """Arrays that together give the coordinates of a grid."""
+    swapped = indexing == "xy" and len(arrays) > 1
+    given = [arrays[1], arrays[0], *arrays[2:]] if swapped else list(arrays)
+    shape = [part.size for part in given]
+    wide = [
+        part.reshape([-1 if a == k else 1 for a in range(len(given))]).expand(shape) for k, part in enumerate(given)
+    ]
+    wide = [part.transpose(0, 1) for part in wide] if swapped else wide
+    return [wide[1], wide[0], *wide[2:]] if swapped else wide
 
 
 def concat(arrays: Sequence[Tensor], /, *, axis: int | None = 0) -> Tensor:

@@ -166,6 +166,8 @@ class Core:
         made.backend = backend
         return made
 
+    to_device = to
+
     def assign(self, other: Core) -> Self:
         """Take over another tensor's values, as an optimiser's step does. Raises InvalidArgument for another shape."""
         if other.shape != self.shape or other.dtype is not self.dtype:

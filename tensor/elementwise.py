@@ -276,6 +276,58 @@ class Elementwise(Core):
     def tan(self) -> Self:
         return self.sin() / self.cos()
 
+    def atan(self) -> Self:
+        x = self._float()
+        size = x.abs()
+        # Half a right angle off for what is nearer to it; the reciprocal beyond one.
+        inner = (size > 1.0).where(1.0 / size, size)
+        turned = inner > math.tan(math.pi / 8)
+        t = turned.where((inner - 1.0) / (inner + 1.0), inner)
+        squared = t * t
+        terms = 10 if x.dtype.bits <= 32 else 21
+        series = x._operand((-1) ** (terms - 1) / (2 * terms - 1), x.dtype)
+        for k in reversed(range(terms - 1)):
+            series = series * squared + (-1) ** k / (2 * k + 1)
+        angle = t * series + turned.where(x._operand(math.pi / 4, x.dtype), 0.0)
+        angle = (size > 1.0).where(math.pi / 2 - angle, angle)
+        return (x < 0).where(-angle, angle)
+
+    def asin(self) -> Self:
+        x = self._float()
+        return (x / ((1.0 - x) * (1.0 + x)).sqrt()).atan()
+
+    def acos(self) -> Self:
+        x = self._float()
+        return ((1.0 - x) / (1.0 + x)).sqrt().atan() * 2.0
+
+    def atan2(self, other: Operand) -> Self:
+        """The angle of the point (other, self) from the first axis."""
+        y, x = self._float(), self._operand(other)._float()
+        angle = (y / x).atan()
+        half = (y < 0).where(y._operand(-math.pi, y.dtype), math.pi)
+        angle = (x < 0).where(angle + half, angle)
+        return (y.equal(0) & x.equal(0)).where(y, angle)
+
+    def asinh(self) -> Self:
+        x = self._float()
+        size = x.abs()
+        found = (size + size * size / (1.0 + (size * size + 1.0).sqrt())).log1p()
+        return (x < 0).where(-found, found)
+
+    def acosh(self) -> Self:
+        x = self._float()
+        return (x - 1.0 + ((x - 1.0) * (x + 1.0)).sqrt()).log1p()
+
+    def atanh(self) -> Self:
+        x = self._float()
+        return (x * 2.0 / (1.0 - x)).log1p() * 0.5
+
+    def logaddexp(self, other: Operand) -> Self:
+        """log(exp(x) + exp(y)) without overflow."""
+        x, y = self._float(), self._operand(other)._float()
+        most = x.maximum(y)
+        return most.isfinite().where(most + (-(x - y).abs()).exp().log1p(), x + y)
+
     def erf(self) -> Self:
         return self._float()._unary(Op.ERF)
 

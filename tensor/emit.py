@@ -302,7 +302,7 @@ class Emitter:
         scope = self._scopes[-1]
         for node, total in zip(group, totals, strict=True):
             kinds = {found.arg[2] for found in node.src[1:]}
-            if Axis.LANE in kinds:
+            if Axis.LANE in kinds and node.arg is not Op.MATRIX:
                 total = self._horizontal(node, total, scope)
             if Axis.ITEM in kinds:
                 total = self.across_items(node, total)

@@ -45,8 +45,9 @@ class PlannedStep:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How to compute results from arguments."""
+    """How to compute results from arguments. ``graph`` is what was asked for, with numbered slots for buffers."""
 
+    graph: Node
     steps: tuple[PlannedStep, ...]
     results: tuple[tuple[Backend, Node], ...]
     temporary_bytes: Mapping[Backend, int]
@@ -65,7 +66,7 @@ class Timings:
 
 def realise(nodes: Sequence[Node], backend: Backend) -> list[Node]:
     """BUFFER nodes with the values of nodes of the tensor graph. ``backend`` is for what has no device of its own."""
-    found = {node: _in_memory(node) for node in dict.fromkeys(nodes)}
+    found = {node: in_memory(node) for node in dict.fromkeys(nodes)}
     wanted = [node for node, buffer in found.items() if buffer is None]
     if wanted:
         graph, arguments = canonical(wanted)
@@ -87,7 +88,7 @@ def _placed(roots: Sequence[Node]) -> set[Node]:
     return found
 
 
-def _in_memory(node: Node) -> Node | None:
+def in_memory(node: Node) -> Node | None:
     """The buffer with a node's values, if there is one: reshaping is only another way to look at it."""
     base = node
     while base.op in (Op.RESHAPE, Op.DETACH) and base.buffer is None:
@@ -141,7 +142,7 @@ def plan(graph: Node, backend: Backend) -> Plan:
     """Schedule and compile a graph with numbered slots."""
     timings = Timings()
     started = time.perf_counter()
-    graph = simplify.simplify(graph)
+    asked, graph = graph, simplify.simplify(graph)
     outputs = graph.src
     timings.add("simplify", started)
     started = time.perf_counter()
@@ -161,7 +162,7 @@ def plan(graph: Node, backend: Backend) -> Plan:
             planned.append(PlannedStep(where[step], None, None, spots, backends, size_bytes(step)))
         else:
             planned.append(PlannedStep(where[step.results[0]], next(programs), step, spots, backends))
-    return Plan(tuple(planned), tuple((where[node], node) for node in outputs), sizes, timings.seconds)
+    return Plan(asked, tuple(planned), tuple((where[node], node) for node in outputs), sizes, timings.seconds)
 
 
 def _programs(wanted: Sequence[tuple[Kernel, Backend]]) -> Iterator[Program]:
@@ -213,7 +214,7 @@ def run(found: Plan, arguments: Sequence[Storage]) -> list[Node]:
     results: list[Storage] = []
     for device, node in found.results:
         size = size_bytes(node)
-        results.append(Storage(device, device.allocate(size) if size else None))
+        results.append(Storage(device, device.allocate(size) if size else None, found))
     blocks: dict[Backend, Memory] = {
         device: device.allocate(size) for device, size in found.temporary_bytes.items() if size
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from amdrv.tensor import engine, ir, simplify
 from amdrv.tensor.ir import Node, Op, toposort
@@ -12,18 +13,28 @@ from amdrv.tensor.storage import Backend
 
 
 def explain(node: Node, backend: Backend, code: bool) -> str:
-    """Graph, rules that fired, kernels with loops and code, memory, and seconds."""
-    started = time.perf_counter()
-    graph, arguments = engine.canonical([node])
+    """Graph, rules that fired, kernels with their code, memory, seconds; of values in memory, how they were made."""
+    base = engine.in_memory(node)
+    origin = base.arg[0].origin if base is not None else None
+    lines = []
+    if isinstance(origin, engine.Plan):
+        plan = origin
+    else:
+        graph, arguments = engine.canonical([node])
+        started = time.perf_counter()
+        plan = engine.plan(graph, backend)
+        planned = time.perf_counter()
+        engine.run(plan, arguments)
+        backend.synchronize()
+        lines += [f"planned in {(planned - started) * 1e3:.3f} ms (a plan seen before is not made again)"]
+        lines += [f"ran in {(time.perf_counter() - planned) * 1e3:.3f} ms"]
     trace: list[Step] = []
-    simplified = simplify.simplify(graph, trace)
-    plan = engine.plan(graph, backend)
-    planned_s = time.perf_counter() - started
-    started = time.perf_counter()
-    engine.run(plan, arguments)
-    backend.synchronize()
-    run_s = time.perf_counter() - started
-    lines = [_title("tensor graph"), ir.text(graph.src), _title(f"rules ({len(trace)})")]
+    simplified = simplify.simplify(plan.graph, trace)
+    return "\n".join(_stages(plan, simplified, trace, code) + lines)
+
+
+def _stages(plan: engine.Plan, simplified: Node, trace: Sequence[Step], code: bool) -> list[str]:
+    lines = [_title("tensor graph"), ir.text(plan.graph.src), _title(f"rules ({len(trace)})")]
     lines += [f"{step.rule}: {step.before} → {step.after}" for step in trace]
     lines += [_title("simplified graph"), ir.text(simplified.src)]
     for number, step in enumerate(plan.steps):
@@ -37,11 +48,7 @@ def explain(node: Node, backend: Backend, code: bool) -> str:
     lines += [_title("memory and time")]
     lines += [f"temporary memory on {device.name}: {size} bytes" for device, size in plan.temporary_bytes.items()]
     lines += [f"{stage}: {seconds * 1e3:.3f} ms" for stage, seconds in plan.seconds.items()]
-    lines += [
-        f"planned in {planned_s * 1e3:.3f} ms (a plan seen before is not made again)",
-        f"ran in {run_s * 1e3:.3f} ms",
-    ]
-    return "\n".join(lines)
+    return lines
 
 
 def origins(kernel: Kernel) -> str:

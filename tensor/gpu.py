@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
+from pathlib import Path
 
+import llvmlite
 import numpy as np
+from llvmlite import binding
 from numpy.typing import NDArray
 
 from amdrv.errors import AmdrvError, Unsupported
@@ -13,10 +16,12 @@ from amdrv.runtime.compile import compile_llvm
 from amdrv.runtime.device import Device
 from amdrv.runtime.module import Kernel as LoadedKernel
 from amdrv.tensor.arrange_gpu import Layout, for_gpu
+from amdrv.tensor.arrange_matrix import PARTS, SIDE
 from amdrv.tensor.decompose import decompose
-from amdrv.tensor.emit import Dialect, Emitter, write_nest
+from amdrv.tensor.emit import Dialect, Emitter, Scope, write_nest
 from amdrv.tensor.ir import Axis, Node, Op, toposort
 from amdrv.tensor.lower import Kernel
+from amdrv.tensor.object_cache import ObjectCache
 
 GLOBAL = "ptr addrspace(1)"
 SHARED = "ptr addrspace(3)"
@@ -50,6 +55,20 @@ class GpuEmitter(Emitter):
         self._layout = layout
         self.uses_shared = False
 
+    def _width(self, node: Node) -> int:
+        return PARTS if node.arg is Op.MATRIX else super()._width(node)
+
+    def _identity(self, node: Node) -> str:
+        return "zeroinitializer" if node.arg is Op.MATRIX else super()._identity(node)
+
+    def _combine(self, node: Node, total: str, scope: Scope) -> str:
+        if node.arg is not Op.MATRIX:
+            return super()._combine(node, total, scope)
+        half, result = f"<{SIDE} x half>", f"<{PARTS} x float>"
+        operands = [(half, self.operand(source, SIDE, scope)) for source in node.src[0].src]
+        name = "llvm.amdgcn.wmma.f32.16x16x16.f16.v8f32.v16f16"
+        return self.into(scope, self.call(name, result, [*operands, (result, total)]))
+
     def across_items(self, node: Node, total: str) -> str:
         """Every work-item gets the combination of all: each exchanges with the one whose number differs in one bit."""
         self.uses_shared = True
@@ -80,9 +99,9 @@ class GpuEmitter(Emitter):
         self.line('fence syncscope("workgroup") acquire')
 
 
-def write_ir(kernel: Kernel) -> tuple[str, Layout]:
-    """LLVM IR of a kernel."""
-    layout = for_gpu(decompose(kernel.body).src)
+def write_ir(kernel: Kernel, arch: str) -> tuple[str, Layout]:
+    """LLVM IR of a kernel for a processor such as gfx1100."""
+    layout = for_gpu(decompose(kernel.body).src, arch.startswith("gfx11"))
     nest = layout.nest
     emitter = GpuEmitter(Node(Op.SINK, nest.stores[0].dtype, nest.stores), layout)
     for node in toposort([*nest.stores, layout.inside]):
@@ -127,9 +146,10 @@ class GpuBackend:
 
     name = "AMD"
 
-    def __init__(self, device: Device) -> None:
+    def __init__(self, device: Device, cache: Path | None = None) -> None:
         # The table of backends must not keep a forgotten device open.
         self._device = weakref.ref(device)
+        self._cache = ObjectCache((llvmlite.__version__, binding.llvm_version_info, device.arch), cache)
 
     @property
     def device(self) -> Device:
@@ -145,9 +165,9 @@ class GpuBackend:
 
     def compile(self, kernel: Kernel) -> GpuProgram:
         """A code object for a kernel, loaded."""
-        ir, layout = write_ir(kernel)
+        ir, layout = write_ir(kernel, self.device.arch)
         try:
-            code = compile_llvm(ir, self.device.arch)
+            code = self._cache.compiled(ir, lambda text: compile_llvm(text, self.device.arch))
         except AmdrvError as error:
             raise Unsupported(f"LLVM refuses a kernel (stage: {self.device.arch} code): {error}\n{ir}") from error
         return GpuProgram(ir, self.device.load(code)[ENTRY], layout.group.arg[1], layout.item.arg[1])

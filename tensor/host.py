@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import hashlib
 import os
 import threading
 import weakref
@@ -22,7 +21,6 @@ import numpy as np
 from llvmlite import binding
 from llvmlite.binding import orcjit
 from numpy.typing import NDArray
-from platformdirs import user_cache_path
 
 from amdrv.errors import Unsupported
 from amdrv.tensor import optimise
@@ -30,6 +28,7 @@ from amdrv.tensor.decompose import decompose
 from amdrv.tensor.emit import Dialect, Emitter, write_nest
 from amdrv.tensor.ir import Axis, Node, Op, toposort
 from amdrv.tensor.lower import Kernel
+from amdrv.tensor.object_cache import ObjectCache
 from amdrv.tensor.optimise import Machine, Nest
 
 ALIGN_BYTES = 128
@@ -156,35 +155,6 @@ def compile_object(ir: str) -> bytes:
         context.close()
 
 
-class ObjectCache:
-    """Objects on disk by the hash of their IR. A damaged or missing folder costs time, never a result."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        about = (llvmlite.__version__, binding.llvm_version_info, binding.get_host_cpu_name())
-        self._about = repr((*about, binding.get_host_cpu_features().flatten())).encode()
-
-    def compiled(self, ir: str) -> bytes:
-        """The object of a module, compiled now or before."""
-        path = self._folder / f"{hashlib.sha256(self._about + ir.encode()).hexdigest()}.o"
-        try:
-            data = path.read_bytes()
-            digest, code = data[:32], data[32:]
-            if hashlib.sha256(code).digest() == digest:
-                return code
-        except OSError:
-            pass
-        code = compile_object(ir)
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_suffix(f".{os.getpid()}.{threading.get_ident()}")
-            temporary.write_bytes(hashlib.sha256(code).digest() + code)
-            temporary.replace(path)
-        except OSError:
-            pass
-        return code
-
-
 @dataclass(frozen=True, slots=True)
 class Part:
     """One nest of a program."""
@@ -229,7 +199,8 @@ class HostBackend:
         self.machine = self._started()
         self.threads = threads or len(os.sched_getaffinity(0))
         self._pool = ThreadPoolExecutor(max(1, self.threads), "amdrv-tensor")
-        self._cache = ObjectCache(cache or user_cache_path("amdrv") / "tensor")
+        versions = (llvmlite.__version__, binding.llvm_version_info, binding.get_host_cpu_name())
+        self._cache = ObjectCache((*versions, binding.get_host_cpu_features().flatten()), cache)
         self._jit = orcjit.create_lljit_compiler(target_machine(), suppress_errors=True)
         self._lock = threading.Lock()
         self._memory = Pool()
@@ -247,7 +218,7 @@ class HostBackend:
     def compile(self, kernel: Kernel) -> HostProgram:
         """Machine code for a kernel."""
         ir, nests = write_ir(kernel, self.machine)
-        code = self._cache.compiled(ir)
+        code = self._cache.compiled(ir, compile_object)
         builder = orcjit.JITLibraryBuilder()
         builder.add_object_img(code)
         names = [f"nest{number}" for number in range(len(nests))]

@@ -130,6 +130,39 @@ class Indexing(Reduce):
         hit = wanted.cast(place.dtype) == place
         return self + hit.where(given.cast(self.dtype), self._operand(0, self.dtype)).sum(-1, dtype=self.dtype)
 
+    def argsort(self, axis: int = -1, descending: bool = False) -> Self:
+        """The positions of the elements in order along an axis; equal ones stay as they are, NaN comes last."""
+        rank = self._rank(axis, descending)
+        (at,) = check_axes((axis,), self.ndim, "argsort")
+        n = self.shape[at]
+        back = rank.transpose(at, -1).unsqueeze(-1) == self._position(n)  # (…, element, place)
+        found = back.where(self._position(n).reshape(n, 1), 0).sum(-2, dtype=dtypes.int64)
+        return found.transpose(at, -1)
+
+    def _rank(self, axis: int, descending: bool) -> Self:
+        """How many elements along an axis come before each."""
+        (at,) = check_axes((axis,), self.ndim, "sort")
+        n = self.shape[at]
+        moved = self.transpose(at, -1).contiguous()
+        one, other = moved.unsqueeze(-1), moved.unsqueeze(-2)
+        before = other > one if descending else other < one
+        same = other.equal(one)
+        if self.dtype.is_float:
+            before = before | (one.isnan() & ~other.isnan())
+            same = same | (one.isnan() & other.isnan())
+        earlier = self._position(n) < self._position(n).reshape(n, 1)
+        return (before | (same & earlier)).sum(-1, dtype=dtypes.int64).transpose(at, -1)
+
+    def sort(self, axis: int = -1, descending: bool = False) -> Self:
+        """The elements in order along an axis."""
+        return self.gather(axis, self.argsort(axis, descending))
+
+    def topk(self, count: int, axis: int = -1, largest: bool = True) -> tuple[Self, Self]:
+        """The first few elements in order along an axis, and their positions."""
+        (at,) = check_axes((axis,), self.ndim, "topk")
+        places = self.argsort(at, largest).slice(*[slice(None)] * at, slice(0, count))
+        return self.gather(at, places), places
+
     def masked_fill(self, mask: Core, value: float) -> Self:
         """One value where the mask is true."""
         return self._operand(mask).where(self._operand(value, self.dtype), self)

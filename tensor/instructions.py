@@ -154,6 +154,10 @@ def _emit_bitcast(self: Emitter, node: Node, scope: Scope) -> str:
     return value if before == after else self.into(scope, f"bitcast {before} {value} to {after}")
 
 
+def _emit_part(self: Emitter, node: Node, scope: Scope) -> str:
+    return self.into(scope, f"extractelement <8 x float> {self.value(node.src[0])}, i64 {node.arg}")
+
+
 def _emit_load(self: Emitter, node: Node, scope: Scope) -> str:
     return self.load(node, scope)
 
@@ -168,4 +172,5 @@ HANDLERS: dict[Op, _Handler] = {
     Op.CAST: _emit_cast,
     Op.BITCAST: _emit_bitcast,
     Op.LOAD: _emit_load,
+    Op.PART: _emit_part,
 }

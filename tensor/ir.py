@@ -82,6 +82,8 @@ class Op(StrEnum):
     LOAD = "load"  # (param, position, gate); zero where the gate is false
     STORE = "store"  # (param, position, value)
     MULADD = "muladd"  # one rounding
+    MATRIX = "matrix"  # a step of a matrix product, on matrix cores; also what a reduction combines such steps with
+    PART = "part"  # arg: which of the results that such a reduction has in each lane
 
 
 UNARY = frozenset({Op.NEG, Op.SQRT, Op.EXP, Op.EXP2, Op.LOG, Op.LOG2, Op.SIN, Op.COS, Op.ERF, Op.FLOOR, Op.RINT})

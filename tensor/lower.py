@@ -13,6 +13,8 @@ from amdrv.tensor import dtypes, ir, shapes, symbolic
 from amdrv.tensor.ir import ELEMENTWISE, MOVEMENT, Axis, Node, Op, Shape
 from amdrv.tensor.shapes import Position
 
+VIEWS = MOVEMENT - {Op.PAD}
+
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
@@ -51,8 +53,7 @@ class Lowering:
             self._param(result)
         stores = []
         for result in self._results:
-            source = result.src[0] if result.op is Op.CONTIGUOUS else result
-            value = self._compute(source, self._at, symbolic.TRUE)
+            value = self._compute(result, self._at, symbolic.TRUE)
             where = shapes.flat(self._at, result.shape)
             stores.append(Node(Op.STORE, result.dtype, (self._param(result), where, value.cast(result.dtype))))
         return Kernel(Node(Op.SINK, dtypes.bool_, tuple(stores)), tuple(self._buffers), self._results)
@@ -82,16 +83,24 @@ class Lowering:
     def _compute(self, node: Node, at: Position, gate: Node) -> Node:
         if node.op in ELEMENTWISE:
             return self._elementwise(node, [self.value(source, at, gate) for source in node.src])
-        if node.op in MOVEMENT:
-            moved, inside = shapes.move(node, at)
-            if node.op is not Op.PAD:
-                return self.value(node.src[0], moved, gate)
-            zero = ir.const(node.dtype.compute, 0)
-            if inside is symbolic.FALSE or 0 in node.src[0].shape:
-                return zero
-            value = self.value(node.src[0], moved, symbolic.both(gate, inside))
-            return value if inside is symbolic.TRUE else ir.where(inside, value, zero)
+        if node.op is Op.PAD:
+            return self._pad(node, at, gate)
+        if node.op in VIEWS:
+            while node.op in VIEWS:  # chains of views may be long
+                at, _ = shapes.move(node, at)
+                node = node.src[0]
+                if node in self._realised:
+                    break
+            return self.value(node, at, gate)
         return _OTHERS[node.op](self, node, at, gate)
+
+    def _pad(self, node: Node, at: Position, gate: Node) -> Node:
+        moved, inside = shapes.move(node, at)
+        zero = ir.const(node.dtype.compute, 0)
+        if inside is symbolic.FALSE or 0 in node.src[0].shape:
+            return zero
+        value = self.value(node.src[0], moved, symbolic.both(gate, inside))
+        return value if inside is symbolic.TRUE else ir.where(inside, value, zero)
 
     def _elementwise(self, node: Node, src: list[Node]) -> Node:
         if node.op is Op.BITCAST:

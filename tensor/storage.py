@@ -69,6 +69,7 @@ class Storage:
 
     backend: Backend
     memory: Memory | None  # None for an array without elements
+    origin: object = None  # the plan that computed it, for people who look inside
 
     @property
     def address(self) -> int:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from types import ModuleType
+
 import pytest
 
-from amdrv.facts import aql, mes_v11
+from amdrv.facts import aql, mes_v11, mes_v12
 from amdrv.facts import sdma_v6_0 as sdma
 from amdrv.facts.atomics import AtomicOpcode
 from amdrv.facts.layout import StructLayout
@@ -34,12 +36,23 @@ def test_flags_of_add_queue_have_the_kernels_bits(name: str, mask: int) -> None:
     assert mes_v11.ADD_QUEUE.fields[name].mask == mask << 8 * 144
 
 
-def test_every_message_is_a_frame_of_64_dwords() -> None:
-    frames = [item for item in vars(mes_v11).values() if isinstance(item, BitLayout) and item.name != "HEADER"]
-    assert len(frames) == 16
+@pytest.mark.parametrize(
+    ("name", "byte"),
+    # As gcc places them under the #pragma pack(8) of mes_v12_api_def.h.
+    [("page_table_base_addr", 8), ("mqd_addr", 80), ("queue_type", 112), ("paging", 148),
+     ("api_status_api_completion_fence_addr", 152), ("pipe_id", 200)],
+)  # fmt: skip
+def test_version_12_aligns_members_to_their_size(name: str, byte: int) -> None:
+    assert mes_v12.ADD_QUEUE.fields[name].lo == 8 * byte
+
+
+@pytest.mark.parametrize(("facts", "count"), [(mes_v11, 16), (mes_v12, 15)])
+def test_every_message_is_a_frame_of_64_dwords(facts: ModuleType, count: int) -> None:
+    frames = [item for item in vars(facts).values() if isinstance(item, BitLayout) and item.name != "HEADER"]
+    assert len(frames) == count
     assert {frame.dwords for frame in frames} == {64}
     for frame in frames:
-        assert frame.fields["header_opcode"] == mes_v11.HEADER.fields["opcode"]
+        assert frame.fields["header_opcode"] == facts.HEADER.fields["opcode"]
         assert frame.fields["api_status_api_completion_fence_addr"].width == 64
 
 

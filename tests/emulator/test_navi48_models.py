@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
+from amdrv.emulator import vbios
 from amdrv.emulator.chips import CHIPS
 from amdrv.emulator.discovery_table import build
 from amdrv.emulator.isa.dispatch import Access, ShaderFault
@@ -269,6 +270,20 @@ def test_trusted_memory_is_there_when_the_boot_rom_is_done() -> None:
     assert made.read_mc(CHIP.fb_base + made.trusted_memory.start, 4) is None
 
 
+def test_video_bios_has_drivers_leave_trusted_memory_alone() -> None:
+    """Linux 6.12 amdgpu_atomfirmware_get_fw_reserved_fb_size: the end of VRAM, by table 4 of the data tables."""
+    image = vbios.build(CHIP)
+    at = 0x48
+    for step in (0, 0x20, 4 + 2 * 4):
+        at = int.from_bytes(image[at + step : at + step + 2], "little")
+    assert image[at + 2 : at + 4] == bytes((3, 4))
+    reserved_bytes = int.from_bytes(image[at + 84 : at + 88], "little") << 10
+    made = make_card()
+    assert wait(made, lambda: made.trusted_memory is not None)
+    assert made.trusted_memory is not None
+    assert made.vram_bytes - reserved_bytes <= made.trusted_memory.start
+
+
 @pytest.mark.parametrize("kind", ["RLC_P", "RLC_V"])
 def test_autoload_does_not_ask_for_images_that_the_chip_has_not(kind: str) -> None:
     assert FwType[kind] not in Psp14.needed_for_autoload
@@ -329,3 +344,4 @@ def test_tables_have_the_layout_of_this_version(card: Card, smu: Send) -> None:
     assert (revision, start + table_bytes, table_bytes) == (23, size, PPTABLE.size_bytes)  # smu_v14_0_2_pptable.h
     table = bytes(card.vram_view((1 << 20) + start, table_bytes))
     assert PPTABLE.get_array(table, "FreqTableUclk")[:4] == (96, 456, 772, 1258)
+    assert struct.unpack_from("<2H", table, 2632) == (304, 304)  # SkuTable.MsgLimits.Power: what may be set

@@ -48,6 +48,25 @@ def test_the_gpu_computes_what_numpy_computes(name: str) -> None:
     np.testing.assert_allclose(found, theirs(A), rtol=2e-3 if name == "half" else 1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("shape", [(16, 16, 16), (32, 48, 64), (3, 16, 32, 16), (48, 80, 32)])
+def test_half_precision_products_use_the_matrix_cores(shape: tuple[int, ...]) -> None:
+    *batch, m, k, n = shape
+    a, b = (RANDOM.standard_normal((*batch, *part)).astype(np.float16) for part in ((m, k), (k, n)))
+    found = (Tensor(a) @ Tensor(b)).relu()
+    wanted = np.maximum(a.astype(np.float32) @ b.astype(np.float32), 0)
+    np.testing.assert_allclose(found.numpy(), wanted, rtol=2e-3, atol=2e-3)
+    assert "llvm.amdgcn.wmma.f32.16x16x16.f16" in found.explain()
+    transposed = Tensor(a).cast("float32").matmul(Tensor(b).transpose().contiguous().transpose().cast("float32"))
+    np.testing.assert_allclose(transposed.numpy(), a.astype(np.float32) @ b.astype(np.float32), rtol=1e-5, atol=1e-4)
+
+
+def test_products_that_do_not_fit_squares_do_without_matrix_cores() -> None:
+    a = RANDOM.standard_normal((17, 16)).astype(np.float16)
+    found = Tensor(a) @ Tensor(a.T)
+    np.testing.assert_allclose(found.numpy(), a.astype(np.float32) @ a.T.astype(np.float32), rtol=2e-3, atol=2e-3)
+    assert "wmma" not in found.explain()
+
+
 def test_amd_is_the_default_and_an_open_device_is_a_device() -> None:
     assert Tensor(A).device == "AMD"
     with amdrv.open("emu:gfx1100#7") as device:
@@ -95,6 +114,15 @@ def test_the_array_namespace_has_the_standard_s_names() -> None:
     np.testing.assert_array_equal(xp.concat([x, x], axis=1).numpy(), np.concatenate([A, A], 1))
     np.testing.assert_array_equal(xp.permute_dims(x, (1, 0)).numpy(), A.T)
     np.testing.assert_array_equal(xp.asarray([1, 2], device="CPU").numpy(), [1, 2])
+    np.testing.assert_allclose(xp.tensordot(x, x, axes=((0,), (0,))).numpy(), A.T @ A, rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(
+        xp.moveaxis(x.reshape(4, 10, 300), 0, -1).numpy(), np.moveaxis(A.reshape(4, 10, 300), 0, -1)
+    )
+    for ours, theirs in zip(xp.meshgrid(x[0], x[:, 0]), np.meshgrid(A[0], A[:, 0]), strict=True):
+        np.testing.assert_array_equal(ours.numpy(), theirs)
+    np.testing.assert_array_equal(xp.unstack(x, axis=1)[7].numpy(), A[:, 7])
+    assert xp.isdtype(x.dtype, ("integral", "real floating")) and not xp.isdtype(x.dtype, "bool")
+    assert xp.can_cast(xp.int8, xp.int32) and not xp.can_cast(xp.int32, xp.int8)
     assert xp.result_type(xp.int32, xp.float32) is xp.float64
     missing = [name for name in (*xp.METHODS, *xp.REDUCTIONS, *xp.CREATION) if not callable(getattr(xp, name))]
     assert not missing
@@ -102,8 +130,10 @@ def test_the_array_namespace_has_the_standard_s_names() -> None:
 
 @pytest.mark.parametrize("device", ["CPU", "AMD"])
 def test_explain_shows_every_stage(device: str) -> None:
-    text = (Tensor(A, device=device).softmax() + 0.0).explain()
+    x = Tensor(A, device=device).softmax() + 0.0
+    text = x.explain()
     parts = ("tensor graph", "rules", f"kernel on {device}", "LLVM IR", "reduce", "schedule:", "compile:", "ran in")
     for part in parts:
         assert part in text
     assert ("amdgpu_kernel" in text) == (device == "AMD")
+    assert "kernel on " + device in x.realize().explain()  # how values in memory were made

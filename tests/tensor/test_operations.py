@@ -31,7 +31,8 @@ def same(found: Tensor, wanted: object, rtol: float = 1e-5, atol: float = 1e-5) 
 UNARY = {
     "exp": np.exp, "exp2": np.exp2, "sin": np.sin, "cos": np.cos, "tan": np.tan, "tanh": np.tanh, "floor": np.floor,
     "ceil": np.ceil, "round": np.round, "trunc": np.trunc, "sign": np.sign, "square": np.square, "sinh": np.sinh,
-    "cosh": np.cosh, "expm1": np.expm1, "isnan": np.isnan, "isfinite": np.isfinite,
+    "cosh": np.cosh, "expm1": np.expm1, "isnan": np.isnan, "isfinite": np.isfinite, "atan": np.arctan,
+    "asinh": np.arcsinh,
 }  # fmt: skip
 POSITIVE = {"log": np.log, "log2": np.log2, "log10": np.log10, "sqrt": np.sqrt, "log1p": np.log1p}
 
@@ -44,6 +45,16 @@ def test_functions_of_one_number(name: str) -> None:
 @pytest.mark.parametrize("name", POSITIVE)
 def test_functions_of_positive_numbers(name: str) -> None:
     same(getattr(tensor(abs(A) + 1e-3), name)(), POSITIVE[name](abs(A) + np.float32(1e-3)), rtol=2e-6, atol=1e-7)
+
+
+def test_inverse_functions_where_they_are_defined() -> None:
+    inside, beyond = np.float32(0.98) * np.tanh(A), 1 + abs(A)
+    same(tensor(inside).asin(), np.arcsin(inside), rtol=3e-6)
+    same(tensor(inside).acos(), np.arccos(inside), rtol=3e-6)
+    same(tensor(inside).atanh(), np.arctanh(inside), rtol=3e-6)
+    same(tensor(beyond).acosh(), np.arccosh(beyond), rtol=3e-6)
+    same(tensor(A).atan2(tensor(A[::-1].copy())), np.arctan2(A, A[::-1]), rtol=3e-6)
+    same(tensor(A * 90).logaddexp(tensor(A[::-1].copy())), np.logaddexp(A * 90, A[::-1]), rtol=3e-6)
 
 
 BINARY = ["__add__", "__sub__", "__mul__", "__truediv__", "__lt__", "__le__", "__gt__", "__ge__", "__eq__", "__ne__"]
@@ -165,6 +176,18 @@ def test_values_are_put_in_parts() -> None:
     same(x, wanted)
     x[x < 0] = 0.0
     same(x, np.maximum(wanted, 0))
+
+
+@pytest.mark.parametrize("axis", [0, 1, -1])
+def test_sorting_keeps_equal_elements_in_order_and_puts_nan_last(axis: int) -> None:
+    x = RANDOM.integers(-3, 4, (4, 9, 5)).astype(np.float32)
+    x[0, 3, 2] = np.nan
+    np.testing.assert_array_equal(tensor(x).argsort(axis).numpy(), np.argsort(x, axis, stable=True))
+    np.testing.assert_array_equal(tensor(x).sort(axis).numpy(), np.sort(x, axis))
+    values, places = tensor(INTEGERS).topk(3, 1)
+    wanted = np.argsort(-INTEGERS, 1, stable=True)[:, :3]
+    np.testing.assert_array_equal(places.numpy(), wanted)
+    np.testing.assert_array_equal(values.numpy(), np.take_along_axis(INTEGERS, wanted, 1))
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])

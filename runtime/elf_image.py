@@ -192,10 +192,9 @@ def _parse(data: bytes) -> _File:
 
 def _take_apart(elf: ELFFile, file_bytes: int) -> _File:
     """The only code that touches pyelftools objects."""
-    sections = tuple(_section(index, section, file_bytes) for index, section in enumerate(elf.iter_sections()))
-    tables = {
-        index: section for index, section in enumerate(elf.iter_sections()) if isinstance(section, SymbolTableSection)
-    }
+    parsed = list(elf.iter_sections())  # each round over them parses them anew
+    sections = tuple(_section(index, section, file_bytes) for index, section in enumerate(parsed))
+    tables = {index: section for index, section in enumerate(parsed) if isinstance(section, SymbolTableSection)}
     relocatable = elf["e_type"] == "ET_REL"
     # One table serves: .symtab in a relocatable file, .dynsym in a linked one, which may be stripped of the other.
     wanted = "SHT_SYMTAB" if relocatable else "SHT_DYNSYM"
@@ -207,7 +206,7 @@ def _take_apart(elf: ELFFile, file_bytes: int) -> _File:
         weak = symbol["st_info"]["bind"] == "STB_WEAK"
         symbols.append(_RawSymbol(symbol.name, symbol["st_shndx"], symbol["st_value"], symbol["st_size"], weak))
     relocations = []
-    for section in elf.iter_sections():
+    for section in parsed:
         if not isinstance(section, RelocationSection) or section["sh_link"] != table_index:
             continue
         if not section.is_RELA():

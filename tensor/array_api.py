@@ -24,63 +24,14 @@ uint8, uint16, uint32, uint64 = dtypes.uint8, dtypes.uint16, dtypes.uint32, dtyp
 float16, bfloat16, float32, float64 = dtypes.float16, dtypes.bfloat16, dtypes.float32, dtypes.float64
 
 # Names of functions that are methods with the same arguments, and those whose methods have other names.
-SAME = [
-    "exp",
-    "expm1",
-    "log",
-    "log2",
-    "log10",
-    "log1p",
-    "sqrt",
-    "sin",
-    "cos",
-    "tan",
-    "tanh",
-    "sinh",
-    "cosh",
-    "asin",
-    "acos",
-    "atan",
-    "asinh",
-    "acosh",
-    "atanh",
-    "atan2",
-    "logaddexp",
-    "floor",
-    "ceil",
-    "round",
-    "trunc",
-    "sign",
-    "square",
-    "isnan",
-    "isinf",
-    "isfinite",
-    "reciprocal",
-    "logical_not",
-    "logical_and",
-    "logical_or",
-    "maximum",
-    "minimum",
-    "clip",
-    "where",
-    "reshape",
-    "squeeze",
-    "expand_dims",
-    "flip",
-    "take",
-    "argmax",
-    "argmin",
-    "matmul",
-    "nonzero",
-    "sort",
-    "argsort",
-    "tril",
-    "triu",
-    "broadcast_to",
-    "full_like",
-    "zeros_like",
-    "ones_like",
-]
+SAME = (
+    *("exp", "expm1", "log", "log2", "log10", "log1p", "sqrt", "sin", "cos", "tan", "tanh", "sinh", "cosh"),
+    *("asin", "acos", "atan", "asinh", "acosh", "atanh", "atan2", "logaddexp", "floor", "ceil", "round", "trunc"),
+    *("sign", "square", "isnan", "isinf", "isfinite", "reciprocal", "logical_not", "logical_and", "logical_or"),
+    *("maximum", "minimum", "clip", "where", "reshape", "squeeze", "expand_dims", "flip", "take", "argmax"),
+    *("argmin", "matmul", "nonzero", "sort", "argsort", "tril", "triu", "broadcast_to", "full_like", "zeros_like"),
+    *("ones_like"),
+)  # fmt: skip
 METHODS = {
     **{name: name for name in SAME},
     "abs": "__abs__", "negative": "__neg__", "positive": "__pos__", "bitwise_invert": "__invert__",
@@ -201,14 +152,12 @@ def tensordot(x: Tensor, y: Tensor, /, *, axes: Any = 2) -> Tensor:
 
 def meshgrid(*arrays: Tensor, indexing: str = "xy") -> list[Tensor]:
     """Arrays that together give the coordinates of a grid."""
-    swapped = indexing == "xy" and len(arrays) > 1
-    given = [arrays[1], arrays[0], *arrays[2:]] if swapped else list(arrays)
-    shape = [part.size for part in given]
-    wide = [
-        part.reshape([-1 if a == k else 1 for a in range(len(given))]).expand(shape) for k, part in enumerate(given)
-    ]
-    wide = [part.transpose(0, 1) for part in wide] if swapped else wide
-    return [wide[1], wide[0], *wide[2:]] if swapped else wide
+    own = list(range(len(arrays)))  # the axis along which each varies
+    if indexing == "xy" and len(arrays) > 1:
+        own[:2] = 1, 0
+    shape = [arrays[own.index(axis)].size for axis in range(len(arrays))]
+    thin = ([-1 if axis == mine else 1 for axis in range(len(arrays))] for mine in own)
+    return [part.reshape(form).expand(shape) for part, form in zip(arrays, thin, strict=True)]
 
 
 def concat(arrays: Sequence[Tensor], /, *, axis: int | None = 0) -> Tensor:

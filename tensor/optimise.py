@@ -18,6 +18,7 @@ from amdrv.tensor.ir import Axis, Node, Op, toposort
 NEW_RANGES = 1 << 12  # numbers of ranges made here begin here
 PARTIAL_SUMS = 4  # independent totals of a vectorised reduction, which hide the latency of adding
 EPILOGUE_NODES_MAX = 800
+LARGE_WORK = 1 << 26  # multiplications from which the best code is worth its compilation
 UNROLL_COST_MAX = 40  # nodes of an elementwise body that is worth unrolling
 
 
@@ -235,7 +236,8 @@ def for_host(stores: tuple[Node, ...], machine: Machine) -> list[Nest]:
     if hoisted:
         tiles = {best: Tile(1, width)}
     elif inner:
-        tiles = _outer_tiles(best, width, order, inner, touched, min(machine.registers * 3 // 4, _copies_max(stores)))
+        totals = _totals(stores, loops, inner, machine)
+        tiles = _outer_tiles(best, width, order, inner, touched, totals)
     else:
         small = sum(1 for _ in toposort(stores)) <= UNROLL_COST_MAX
         tiles = {best: Tile(4 if small and best.arg[1] >= 8 * width else 1, width)}
@@ -265,10 +267,15 @@ def _dot_tiles(order: Sequence[Node], inner: Sequence[Node], touched: Sequence[N
     return {loop: Tile(4) for loop in wanted}
 
 
-def _copies_max(stores: Sequence[Node]) -> int:
-    """How many copies of what follows the reductions are worth their code."""
+def _totals(stores: Sequence[Node], loops: Sequence[Node], inner: Sequence[Node], machine: Machine) -> int:
+    """How many totals a tile has at most: fewer where little is to be done, and where much follows each of them.
+
+    Compiling a tile takes time in proportion to it, and half of one already reaches most of the processor's speed.
+    """
+    work = math.prod(part.arg[1] for part in (*loops, *inner[0].src[1:]))
     after = toposort(stores, lambda node: node.op is Op.REDUCE)
-    return max(8, EPILOGUE_NODES_MAX // sum(node.dtype is not dtypes.index for node in after))
+    room = machine.registers * 3 // (4 if work >= LARGE_WORK else 8)
+    return min(room, max(8, EPILOGUE_NODES_MAX // sum(node.dtype is not dtypes.index for node in after)))
 
 
 def _outer_tiles(

@@ -12,7 +12,7 @@ import pytest
 import amdrv
 from amdrv import emulator
 from amdrv.emulator.isa.native import flow, jit
-from amdrv.errors import Timeout
+from amdrv.errors import GpuFault, Timeout
 from amdrv.runtime.device import Device
 
 pytestmark = pytest.mark.skipif(bool(jit.unavailable()), reason=jit.unavailable() or "available")
@@ -377,3 +377,23 @@ again:
         dev.load(amdrv.compile_llvm(endless))["k"].launch(2, ITEMS).wait(0.3)
     x = np.ones((2, ITEMS), np.uint32)
     assert np.array_equal(run(dev, amdrv.compile_llvm(HEAD + scan(WAVE32)), 2, ITEMS, [x])[0][0], x.cumsum(1))
+
+
+def test_a_refused_instruction_faults_whatever_register_it_names(devices: tuple[Device, Device]) -> None:
+    """An instruction whose destination is not allocated does nothing, but one that does not exist is still illegal."""
+    ir = """
+declare void @llvm.amdgcn.s.sleep(i32)
+define amdgpu_kernel void @k() {
+  call void @llvm.amdgcn.s.sleep(i32 77)
+  call void @llvm.amdgcn.s.sleep(i32 78)
+  ret void
+}"""
+    sleeps = np.array([0xBF83_004D, 0xBF83_004E], "<u4").tobytes()
+    code = amdrv.compile_llvm(ir)
+    assert code.count(sleeps) == 1
+    # v_interp_p2_f32 v144, v203, -v73, -v167 clamp
+    code = code.replace(sleeps, np.array([0xCD01_E290, 0xC69C_92CB], "<u4").tobytes())
+    for dev in devices:
+        with pytest.raises(GpuFault) as caught:
+            dev.load(code)["k"].launch(1, 32).wait(20)
+        assert (caught.value.kind, caught.value.mnemonic) == ("illegal instruction", "v_interp_p2_f32")

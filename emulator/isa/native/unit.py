@@ -47,6 +47,7 @@ from amdrv.emulator.isa.native.frame import (
 from amdrv.emulator.isa.native.layout import Detail, FaultKind, Outcome
 from amdrv.emulator.isa.native.library import METADATA, Library
 from amdrv.emulator.isa.native.operands import in_range
+from amdrv.emulator.isa.refusals import refusal
 
 # (place, MODE, whether EXEC is all ones: None where that is to be tested)
 Node: TypeAlias = "tuple[int, int, bool | None]"
@@ -245,7 +246,7 @@ class _Writer:
             if alu.translate(frame, instruction, algebra):
                 return True
             if not in_range(instruction, frame.vgprs):
-                return True
+                return not refusal(instruction.encoding, instruction.mnemonic)
             return _write_by_family(frame, instruction)
         except (alu.IllegalOperand, ValueError):
             return False

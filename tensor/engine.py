@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from amdrv.errors import InvalidArgument
@@ -21,6 +20,7 @@ from amdrv.tensor.schedule import kernels, size_bytes
 from amdrv.tensor.storage import Backend, Memory, Program, Storage, buffer_node
 
 PLANS_MAX = 1024
+PROGRAMS_MAX = 4096  # of a device
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +152,10 @@ def plan(graph: Node, backend: Backend) -> Plan:
     where = devices_of(order, backend)
     places, sizes = _places(outputs, steps, where)
     started = time.perf_counter()
-    programs = _programs([(step, where[step.results[0]]) for step in steps if isinstance(step, Kernel)])
+    programs: dict[tuple[Backend, Node], Program] = {}
+    for device in dict.fromkeys(where.values()):
+        mine = [step for step in steps if isinstance(step, Kernel) and where[step.results[0]] is device]
+        programs.update(((device, body), program) for body, program in compiled(mine, device).items())
     timings.add("compile", started)
     planned = []
     for step in steps:
@@ -161,27 +164,23 @@ def plan(graph: Node, backend: Backend) -> Plan:
         if isinstance(step, Node):
             planned.append(PlannedStep(where[step], None, None, spots, backends, size_bytes(step)))
         else:
-            planned.append(PlannedStep(where[step.results[0]], next(programs), step, spots, backends))
+            device = where[step.results[0]]
+            planned.append(PlannedStep(device, programs[device, step.body], step, spots, backends))
     return Plan(asked, tuple(planned), tuple((where[node], node) for node in outputs), sizes, timings.seconds)
 
 
-def _programs(wanted: Sequence[tuple[Kernel, Backend]]) -> Iterator[Program]:
-    """The programs of kernels. While LLVM works on one, the next is being written."""
-    if len(wanted) < 2:
-        return iter([compiled(*item) for item in wanted])
-    with ThreadPoolExecutor(2) as pool:
-        return iter(list(pool.map(lambda item: compiled(*item), wanted)))
-
-
-def compiled(kernel: Kernel, backend: Backend) -> Program:
-    """The program of a kernel; kernels with the same body share it."""
-    return _program(kernel.body, len(kernel.buffers), backend)
-
-
-@functools.lru_cache(4 * PLANS_MAX)
-def _program(body: Node, buffers: int, backend: Backend) -> Program:
-    spec.check_kernel(body)
-    return backend.compile(Kernel(body, (body,) * buffers, ()))
+def compiled(wanted: Sequence[Kernel], backend: Backend) -> dict[Node, Program]:
+    """The programs of kernels by their bodies: those that the device has seen, and the others compiled together."""
+    known = backend.programs
+    missing = {kernel.body: kernel for kernel in wanted if kernel.body not in known}
+    for body in missing:
+        spec.check_kernel(body)
+    if missing:
+        known.update(zip(missing, backend.compile(list(missing.values())), strict=True))
+    found = {kernel.body: known[kernel.body] for kernel in wanted}
+    while len(known) > PROGRAMS_MAX:
+        known.pop(next(iter(known)))
+    return found
 
 
 def _places(

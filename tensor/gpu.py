@@ -22,6 +22,7 @@ from amdrv.tensor.emit import Dialect, Emitter, Scope, write_nest
 from amdrv.tensor.ir import Axis, Node, Op, toposort
 from amdrv.tensor.lower import Kernel
 from amdrv.tensor.object_cache import ObjectCache
+from amdrv.tensor.storage import Program
 
 GLOBAL = "ptr addrspace(1)"
 SHARED = "ptr addrspace(3)"
@@ -149,6 +150,7 @@ class GpuBackend:
     def __init__(self, device: Device, cache: Path | None = None) -> None:
         # The table of backends must not keep a forgotten device open.
         self._device = weakref.ref(device)
+        self.programs: dict[Node, Program] = {}
         self._cache = ObjectCache((llvmlite.__version__, binding.llvm_version_info, device.arch), cache)
 
     @property
@@ -163,8 +165,11 @@ class GpuBackend:
         """Memory with undefined contents."""
         return GpuMemory(self.device, size_bytes)
 
-    def compile(self, kernel: Kernel) -> GpuProgram:
-        """A code object for a kernel, loaded."""
+    def compile(self, kernels: Sequence[Kernel]) -> list[Program]:
+        """A code object for each kernel, loaded."""
+        return [self._compile(kernel) for kernel in kernels]
+
+    def _compile(self, kernel: Kernel) -> GpuProgram:
         ir, layout = write_ir(kernel, self.device.arch)
         try:
             code = self._cache.compiled(ir, lambda text: compile_llvm(text, self.device.arch))

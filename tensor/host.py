@@ -30,6 +30,7 @@ from amdrv.tensor.ir import Axis, Node, Op, toposort
 from amdrv.tensor.lower import Kernel
 from amdrv.tensor.object_cache import ObjectCache
 from amdrv.tensor.optimise import Machine, Nest
+from amdrv.tensor.storage import Program
 
 ALIGN_BYTES = 128
 POOL_BYTES_MAX = 1 << 29
@@ -89,16 +90,39 @@ class HostMemory:
 # -- code --------------------------------------------------------------------------------------------------------------
 
 
-def write_ir(kernel: Kernel, machine: Machine) -> tuple[str, list[Nest]]:
-    """LLVM IR of a kernel: one function for each nest of loops."""
-    body = decompose(kernel.body)
-    nests = optimise.for_host(body.src, machine)
-    functions, declared = [], dict[str, None]()
-    for number, nest in enumerate(nests):
-        function, needs = _function(f"nest{number}", nest, len(kernel.buffers))
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A kernel as LLVM IR: a function for each nest of loops, and what they call."""
+
+    nests: tuple[Nest, ...]
+    names: tuple[str, ...]
+    functions: tuple[str, ...]
+    declared: dict[str, None]
+
+    @property
+    def ir(self) -> str:
+        """The kernel as a module of its own."""
+        return module_text([self])
+
+
+def write_ir(kernel: Kernel, machine: Machine, prefix: str = "kernel") -> Written:
+    """LLVM IR of a kernel; the functions' names begin with ``prefix``."""
+    nests = tuple(optimise.for_host(decompose(kernel.body).src, machine))
+    names = tuple(f"{prefix}_nest{number}" for number in range(len(nests)))
+    declared = dict[str, None]()
+    functions = []
+    for name, nest in zip(names, nests, strict=True):
+        function, needs = _function(name, nest, len(kernel.buffers))
         functions.append(function)
         declared.update(needs)
-    return "\n".join([*declared, *functions, "!0 = !{i32 1}", ""]), nests
+    return Written(nests, names, tuple(functions), declared)
+
+
+def module_text(kernels: Sequence[Written]) -> str:
+    """Several kernels as one module: setting LLVM up takes longer than compiling a small kernel."""
+    declared = dict.fromkeys(line for kernel in kernels for line in kernel.declared)
+    functions = (function for kernel in kernels for function in kernel.functions)
+    return "\n".join([*declared, *functions, "!0 = !{i32 1}", ""])
 
 
 def _function(name: str, nest: Nest, buffers: int) -> tuple[str, dict[str, None]]:
@@ -167,10 +191,16 @@ class Part:
 class HostProgram:
     """A kernel in this process."""
 
-    def __init__(self, ir: str, parts: Sequence[Part], tracker: object, pool: ThreadPoolExecutor, threads: int) -> None:
-        self.ir = ir
+    def __init__(
+        self, written: Written, parts: Sequence[Part], tracker: object, pool: ThreadPoolExecutor, threads: int
+    ) -> None:
+        self._written = written
         self._parts, self._tracker = parts, tracker  # the code goes when the tracker is forgotten
         self._pool, self._threads = pool, threads
+
+    @property
+    def ir(self) -> str:
+        return self._written.ir
 
     def run(self, addresses: Sequence[int]) -> None:
         for part in self._parts:
@@ -204,6 +234,7 @@ class HostBackend:
         self._jit = orcjit.create_lljit_compiler(target_machine(), suppress_errors=True)
         self._lock = threading.Lock()
         self._memory = Pool()
+        self.programs: dict[Node, Program] = {}
         self._loaded = 0
 
     @staticmethod
@@ -215,25 +246,27 @@ class HostBackend:
         """Memory with undefined contents."""
         return HostMemory(self._memory, size_bytes)
 
-    def compile(self, kernel: Kernel) -> HostProgram:
-        """Machine code for a kernel."""
-        ir, nests = write_ir(kernel, self.machine)
-        code = self._cache.compiled(ir, compile_object)
+    def compile(self, kernels: Sequence[Kernel]) -> list[Program]:
+        """Machine code for kernels, in one object."""
+        written = [write_ir(kernel, self.machine, f"kernel{number}") for number, kernel in enumerate(kernels)]
         builder = orcjit.JITLibraryBuilder()
-        builder.add_object_img(code)
-        names = [f"nest{number}" for number in range(len(nests))]
-        for name in names:
-            builder.export_symbol(name)
+        builder.add_object_img(self._cache.compiled(module_text(written), compile_object))
+        for kernel in written:
+            for name in kernel.names:
+                builder.export_symbol(name)
         with self._lock:
             self._loaded += 1
-            tracker = builder.link(self._jit, f"kernel{self._loaded}")
+            tracker = builder.link(self._jit, f"kernels{self._loaded}")
+        return [self._program(kernel, found, tracker) for kernel, found in zip(kernels, written, strict=True)]
+
+    def _program(self, kernel: Kernel, written: Written, tracker: Any) -> HostProgram:
         arguments = [ctypes.c_void_p] * len(kernel.buffers) + [ctypes.c_int64] * 2
         kind = ctypes.CFUNCTYPE(None, *arguments)
         parts = [
             Part(kind(tracker[name]), nest.loops[0].arg[1] if nest.loops else 1, _work(nest))
-            for name, nest in zip(names, nests, strict=True)
+            for name, nest in zip(written.names, written.nests, strict=True)
         ]
-        return HostProgram(ir, parts, tracker, self._pool, self.threads)
+        return HostProgram(written, parts, tracker, self._pool, self.threads)
 
     def synchronize(self) -> None:
         """Programs have run when ``run`` returns."""

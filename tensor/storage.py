@@ -56,8 +56,12 @@ class Backend(Protocol):
     def allocate(self, size_bytes: int) -> Memory:
         """Memory with undefined contents."""
 
-    def compile(self, kernel: Kernel) -> Program:
-        """Machine code for a kernel."""
+    @property
+    def programs(self) -> dict[Node, Program]:
+        """What was compiled, by the kernel's body; the engine fills it."""
+
+    def compile(self, kernels: Sequence[Kernel]) -> Sequence[Program]:
+        """Machine code for kernels."""
 
     def synchronize(self) -> None:
         """Return when what was queued has run."""

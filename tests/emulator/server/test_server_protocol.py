@@ -213,8 +213,8 @@ def test_doorbell_reaches_the_card(client, card) -> None:
 
 @pytest.mark.parametrize(
     ("region", "offset", "size"),
-    [(REGISTERS, 1 << 20, 4), (REGISTERS, (1 << 20) - 2, 4), (CONFIG, 4095, 2), (1, 0, 4), (ROM, 128 << 10, 4), (99, 0, 4),
-     (VRAM, (1 << 64) - 4, 8), (VRAM, 0, (1 << 20) + 1), (REGISTERS, 0, 0xFFFF_FFFF)],
+    [(REGISTERS, 1 << 20, 4), (REGISTERS, (1 << 20) - 2, 4), (CONFIG, 4095, 2), (1, 0, 4), (ROM, 128 << 10, 4),
+     (99, 0, 4), (VRAM, (1 << 64) - 4, 8), (VRAM, 0, (1 << 20) + 1), (REGISTERS, 0, 0xFFFF_FFFF)],
 )  # fmt: skip
 def test_access_outside_a_region_is_refused(client, refused, region: int, offset: int, size: int) -> None:
     with refused(errno.EINVAL):

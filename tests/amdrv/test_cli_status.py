@@ -58,8 +58,9 @@ def test_a_machine_without_a_card_has_the_emulated_one_and_says_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     document = status(capsys, "--sysfs-root", str(tmp_path))
-    (device,) = document["devices"]
-    assert set(device) == DEVICE_FIELDS
+    device, other = document["devices"]
+    assert set(device) == set(other) == DEVICE_FIELDS
+    assert other["name"] == "emu:gfx1201"
     assert document["default_device"] == device["name"] == CARD
     assert device["state"] == "cold"
     assert device["product"] == "Radeon RX 7900 XTX (emulated)"
@@ -83,7 +84,7 @@ def test_looking_does_not_start_or_change_the_card(capsys: pytest.CaptureFixture
 
 def test_the_state_follows_the_card(capsys: pytest.CaptureFixture[str]) -> None:
     def state() -> tuple[str, str | None]:
-        device = status(capsys)["devices"][-1]
+        device = next(device for device in status(capsys)["devices"] if device["name"] == CARD)
         return device["state"], device["holder"]
 
     with amdrv.open(CARD):
@@ -148,7 +149,7 @@ def test_missing_firmware_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_damaged_image_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "gc_11_0_0_mec.bin").write_bytes(b"not firmware")
     monkeypatch.setenv("AMDRV_FIRMWARE", str(tmp_path))
-    entry = inventory.take().entries[-1]
+    entry = next(entry for entry in inventory.take().entries if entry.found.name == CARD)
     assert entry.firmware is not None
     assert entry.firmware.damaged == ("gc_11_0_0_mec.bin",)
     assert not entry.firmware.complete

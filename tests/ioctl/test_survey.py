@@ -137,7 +137,7 @@ def test_cards_are_listed_in_bus_order_before_the_emulated_ones(tmp_path: Path) 
     for address in ("0000:43:00.0", "0000:03:00.0"):
         make_function(tmp_path, address)
     names = [found.name for found in discover(tmp_path)]
-    assert names == ["pci:0000:03:00.0", "pci:0000:43:00.0", "emu:gfx1100"]
+    assert names == ["pci:0000:03:00.0", "pci:0000:43:00.0", "emu:gfx1100", "emu:gfx1201"]
 
 
 def test_a_card_without_registers_to_open_is_listed_and_says_why(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import ctypes
 import fcntl
 import mmap
 import os
+import weakref
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 
@@ -74,6 +75,7 @@ class Arena:
         self.vram_descriptor: int | None = None
         if shared:
             self.vram_descriptor = _memory_file(vram_bytes)
+            weakref.finalize(self, os.close, self.vram_descriptor)
             self._place(0, vram_bytes, mmap.MAP_SHARED, self.vram_descriptor, 0)
 
     def view(self, index: int, size_bytes: int) -> memoryview:

@@ -356,7 +356,9 @@ class VfioUserFunction(PciFunction):
         if self._event < 0:
             time.sleep(seconds)
             return
-        ready, _, _ = select.select([self._event], [], [], seconds)
+        poll = select.poll()  # select() itself takes only low descriptors
+        poll.register(self._event, select.POLLIN)
+        ready = poll.poll(1000 * seconds)
         if ready:
             with suppress(BlockingIOError):
                 os.eventfd_read(self._event)

@@ -124,13 +124,17 @@ class Compiler:
             remaining_s = deadline - time.monotonic()
             if remaining_s <= 0:
                 raise TimeoutError
-            readable, writable, _ = select.select([from_child], [to_child] if unsent else [], [], remaining_s)
-            if readable:
+            poll = select.poll()  # select() itself takes only low descriptors
+            poll.register(from_child, select.POLLIN)
+            if unsent:
+                poll.register(to_child, select.POLLOUT)
+            ready = {descriptor for descriptor, _ in poll.poll(1000 * remaining_s)}
+            if from_child in ready:
                 data = os.read(from_child, READ_BYTES)
                 if not data:
                     raise EOFError
                 received += data
-            elif writable:
+            elif ready:
                 try:
                     unsent = unsent[os.write(to_child, unsent) :]
                 except BrokenPipeError:

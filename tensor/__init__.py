@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from amdrv.tensor.capture import jit
 from amdrv.tensor.dtypes import DType
 from amdrv.tensor.tensor import Tensor
 
-__all__ = ["DType", "Tensor"]
+__all__ = ["DType", "Tensor", "jit"]

@@ -33,14 +33,14 @@ class Layout:
     inside: Node
 
 
-def for_gpu(stores: tuple[Node, ...], matrix_cores: bool = False) -> Layout:
-    """The layout of a kernel."""
+def for_gpu(stores: tuple[Node, ...], matrix_lanes: int = 0) -> Layout:
+    """The layout of a kernel. ``matrix_lanes``: see ``arrange_product``; 0 where there are no matrix cores."""
     stores = merge_loops(stores)
     loops = loops_of(stores)
     found = reduces_of(stores)
-    product = find_product(loops, found) if matrix_cores else None
+    product = find_product(loops, found) if matrix_lanes else None
     if product is not None:
-        return Layout(*arrange_product(stores, loops, product), symbolic.TRUE)
+        return Layout(*arrange_product(stores, loops, product, matrix_lanes), symbolic.TRUE)
     results = math.prod(loop.arg[1] for loop in loops)
     shared = [node for node in found if node.ranges < frozenset(loops)]
     if shared:

@@ -1,8 +1,9 @@
-"""Products of half-precision matrices on the matrix cores of gfx11.
+"""Products of half-precision matrices on the matrix cores of gfx11 and gfx12.
 
-One wave computes squares of 16 x 16 results. Source of the layout: AMD, "RDNA3 Instruction Set Architecture", 7.9
-WMMA: lane l holds row l % 16 of the left matrix and column l % 16 of the right one, 16 elements each, in both halves of
-the wave; of the result it holds column l % 16 and rows 2 r + l // 16 for r = 0 … 7.
+One wave computes squares of 16 x 16 results. Lane l holds row l % 16 of the left matrix, and column l % 16 of the right
+one and of the result. Source: AMD, "RDNA3" and "RDNA4 Instruction Set Architecture", sections on WMMA. On gfx11 both
+halves of the wave hold all 16 elements of their row, and of the result rows 2 r + l // 16; on gfx12 each half holds 8
+of the elements, and rows r + 8 (l // 16), for r = 0 … 7.
 """
 
 from __future__ import annotations
@@ -56,16 +57,22 @@ def _half(value: Node) -> Node | None:
     return value.src[0] if value.src[0].src[2] is symbolic.TRUE else None
 
 
-def arrange_product(stores: tuple[Node, ...], loops: Sequence[Node], product: Product) -> tuple[Node, Node, Nest]:
-    """(group, item, nest) of a kernel with a product: a wave for each few squares."""
+def arrange_product(
+    stores: tuple[Node, ...], loops: Sequence[Node], product: Product, lanes: int
+) -> tuple[Node, Node, Nest]:
+    """(group, item, nest) of a kernel with a product: a wave for each few squares.
+
+    ``lanes`` is how many elements of its row a lane holds: 16 on gfx11, 8 on gfx12.
+    """
     numbers = Numbers()
     item = numbers.make(32, Axis.ITEM)
     low, high = symbolic.modulo(item, SIDE), symbolic.divide(item, SIDE)
     inner = product.reduce.src[1]
     trips = numbers.make(inner.arg[1] // SIDE, Axis.REDUCE)
-    lane = numbers.make(SIDE, Axis.LANE)
+    lane = numbers.make(lanes, Axis.LANE)
     start = symbolic.scale(trips, SIDE) if trips.arg[1] > 1 else symbolic.ZERO
-    along = symbolic.add(start, lane)
+    whole = lanes == SIDE
+    along = symbolic.add(start, lane if whole else symbolic.add(symbolic.scale(high, lanes), lane))
     squares = {loop: SQUARES if loop.arg[1] % (SIDE * SQUARES) == 0 else 1 for loop in (product.row, product.column)}
     counts = tuple(loop.arg[1] // (SIDE * squares[loop]) if loop in squares else loop.arg[1] for loop in loops)
     group = numbers.make(math.prod(counts), Axis.GROUP)
@@ -81,7 +88,9 @@ def arrange_product(stores: tuple[Node, ...], loops: Sequence[Node], product: Pr
         square = Node(Op.REDUCE, dtypes.float32, (step, *ranges), Op.MATRIX)
         for part in range(PARTS):
             result = Node(Op.PART, dtypes.float32, (square,), part)
-            row = symbolic.add(symbolic.offset(top, 2 * part), high)
+            row = symbolic.add(
+                symbolic.offset(top, 2 * part if whole else part), symbolic.scale(high, 1 if whole else PARTS)
+            )
             at = {**where, product.row: row, product.column: symbolic.add(side, low), product.reduce: result}
             body += [symbolic.substitute(store, at) for store in stores]
     return group, item, Nest((), tuple(body))

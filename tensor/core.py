@@ -118,6 +118,7 @@ class Core:
 
     def numpy(self) -> NDArray[Any]:
         """A copy as a NumPy array."""
+        engine.looking("numpy()")
         self.realize()
         return to_numpy(engine.realise([self.node], self.backend)[0])
 
@@ -172,6 +173,7 @@ class Core:
         """Take over another tensor's values, as an optimiser's step does. Raises InvalidArgument for another shape."""
         if other.shape != self.shape or other.dtype is not self.dtype:
             raise InvalidArgument(f"assign {other.dtype}{other.shape} to {self.dtype}{self.shape}")
+        engine.assigning(self)
         self.node = other.node
         return self
 

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
+from typing import Any
 
 from amdrv.errors import InvalidArgument
 from amdrv.tensor import dtypes, simplify, spec
@@ -50,6 +53,7 @@ class Plan:
     graph: Node
     steps: tuple[PlannedStep, ...]
     results: tuple[tuple[Backend, Node], ...]
+    result_bytes: tuple[int, ...]
     temporary_bytes: Mapping[Backend, int]
     seconds: Mapping[str, float]  # what each stage took
 
@@ -64,13 +68,58 @@ class Timings:
         self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - started
 
 
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A plan that ran, on which arrays."""
+
+    plan: Plan
+    arguments: tuple[Storage, ...]
+    results: tuple[Storage, ...]
+
+
+@dataclass(slots=True)
+class Log:
+    """What happened while it was recorded."""
+
+    runs: list[Run] = field(default_factory=list)
+    before_assign: Callable[[Any], object] = id
+
+
+_log: ContextVar[Log | None] = ContextVar("log", default=None)
+
+
+@contextmanager
+def recorded() -> Iterator[Log]:
+    """Record the plans that run in this thread."""
+    token = _log.set(log := Log())
+    try:
+        yield log
+    finally:
+        _log.reset(token)
+
+
+def assigning(tensor: object) -> None:
+    """A tensor is about to take over other values."""
+    if (log := _log.get()) is not None:
+        log.before_assign(tensor)
+
+
+def looking(what: str) -> None:
+    """Values are about to be read. Raises InvalidArgument while work is recorded: they would be used for ever."""
+    if _log.get() is not None:
+        raise InvalidArgument(f"{what} inside a function that is recorded: return the tensor and look at it outside")
+
+
 def realise(nodes: Sequence[Node], backend: Backend) -> list[Node]:
     """BUFFER nodes with the values of nodes of the tensor graph. ``backend`` is for what has no device of its own."""
     found = {node: in_memory(node) for node in dict.fromkeys(nodes)}
     wanted = [node for node, buffer in found.items() if buffer is None]
     if wanted:
         graph, arguments = canonical(wanted)
-        made = run(plan(graph, backend), arguments)
+        found_plan = plan(graph, backend)
+        made = run(found_plan, arguments)
+        if (log := _log.get()) is not None:
+            log.runs.append(Run(found_plan, arguments, tuple(buffer.arg[0] for buffer in made)))
         placed = _placed(wanted)
         found.update(zip(wanted, made, strict=True))
         for node, computed in zip(wanted, made, strict=True):
@@ -166,7 +215,14 @@ def plan(graph: Node, backend: Backend) -> Plan:
         else:
             device = where[step.results[0]]
             planned.append(PlannedStep(device, programs[device, step.body], step, spots, backends))
-    return Plan(asked, tuple(planned), tuple((where[node], node) for node in outputs), sizes, timings.seconds)
+    return Plan(
+        asked,
+        tuple(planned),
+        tuple((where[node], node) for node in outputs),
+        tuple(map(size_bytes, outputs)),
+        sizes,
+        timings.seconds,
+    )
 
 
 def compiled(wanted: Sequence[Kernel], backend: Backend) -> dict[Node, Program]:
@@ -211,8 +267,7 @@ def _places(
 def run(found: Plan, arguments: Sequence[Storage]) -> list[Node]:
     """Compute a plan's results from arrays in memory."""
     results: list[Storage] = []
-    for device, node in found.results:
-        size = size_bytes(node)
+    for (device, _), size in zip(found.results, found.result_bytes, strict=True):
         results.append(Storage(device, device.allocate(size) if size else None, found))
     blocks: dict[Backend, Memory] = {
         device: device.allocate(size) for device, size in found.temporary_bytes.items() if size

@@ -16,7 +16,7 @@ from amdrv.runtime.compile import compile_llvm
 from amdrv.runtime.device import Device
 from amdrv.runtime.module import Kernel as LoadedKernel
 from amdrv.tensor.arrange_gpu import Layout, for_gpu
-from amdrv.tensor.arrange_matrix import PARTS, SIDE
+from amdrv.tensor.arrange_matrix import PARTS
 from amdrv.tensor.decompose import decompose
 from amdrv.tensor.emit import Dialect, Emitter, Scope, write_nest
 from amdrv.tensor.ir import Axis, Node, Op, toposort
@@ -28,6 +28,7 @@ GLOBAL = "ptr addrspace(1)"
 SHARED = "ptr addrspace(3)"
 DIALECT = Dialect(pointer=GLOBAL, index_bits=32)
 ENTRY = "kernel"
+MATRIX_LANES = {"gfx110": 16, "gfx115": 16, "gfx120": 8}  # see arrange_matrix
 
 
 class GpuMemory:
@@ -65,9 +66,10 @@ class GpuEmitter(Emitter):
     def _combine(self, node: Node, total: str, scope: Scope) -> str:
         if node.arg is not Op.MATRIX:
             return super()._combine(node, total, scope)
-        half, result = f"<{SIDE} x half>", f"<{PARTS} x float>"
-        operands = [(half, self.operand(source, SIDE, scope)) for source in node.src[0].src]
-        name = "llvm.amdgcn.wmma.f32.16x16x16.f16.v8f32.v16f16"
+        lanes = self.lanes(node.src[0])
+        half, result = f"<{lanes} x half>", f"<{PARTS} x float>"
+        operands = [(half, self.operand(source, lanes, scope)) for source in node.src[0].src]
+        name = f"llvm.amdgcn.wmma.f32.16x16x16.f16.v8f32.v{lanes}f16"
         return self.into(scope, self.call(name, result, [*operands, (result, total)]))
 
     def across_items(self, node: Node, total: str) -> str:
@@ -102,7 +104,7 @@ class GpuEmitter(Emitter):
 
 def write_ir(kernel: Kernel, arch: str) -> tuple[str, Layout]:
     """LLVM IR of a kernel for a processor such as gfx1100."""
-    layout = for_gpu(decompose(kernel.body).src, arch.startswith("gfx11"))
+    layout = for_gpu(decompose(kernel.body).src, MATRIX_LANES.get(arch[:6], 0))
     nest = layout.nest
     emitter = GpuEmitter(Node(Op.SINK, nest.stores[0].dtype, nest.stores), layout)
     for node in toposort([*nest.stores, layout.inside]):

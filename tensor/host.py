@@ -9,7 +9,6 @@ import ctypes
 import functools
 import os
 import threading
-import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from llvmlite import binding
 from llvmlite.binding import orcjit
 from numpy.typing import NDArray
 
-from amdrv.errors import Unsupported
+from amdrv.errors import OutOfMemory, Unsupported
 from amdrv.tensor import optimise
 from amdrv.tensor.decompose import decompose
 from amdrv.tensor.emit import Dialect, Emitter, write_nest
@@ -41,44 +40,61 @@ DIALECT = Dialect(pointer="ptr", index_bits=64, stream_bytes=1 << 24)
 # -- memory ------------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Bytes of this process, aligned for vectors."""
+
+    view: NDArray[np.uint8]
+    address: int
+
+
 class Pool:
     """Blocks of memory that were given back, by size. Fresh pages of the system cost more than most kernels."""
 
     def __init__(self) -> None:
-        self._free: dict[int, list[NDArray[np.uint8]]] = {}
+        self._free: dict[int, list[Block]] = {}
         self._kept_bytes = 0
-        self._lock = threading.Lock()
 
-    def take(self, size_bytes: int) -> NDArray[np.uint8]:
-        """Memory that is aligned for vectors."""
-        with self._lock:
-            blocks = self._free.get(size_bytes)
-            if blocks:
-                self._kept_bytes -= size_bytes
-                return blocks.pop()
-        raw = np.empty(size_bytes + ALIGN_BYTES, np.uint8)
-        start = -raw.ctypes.data % ALIGN_BYTES
-        return raw[start : start + size_bytes]
+    # Lists and numbers are changed in steps that the interpreter does not divide; a block is never in two hands, and
+    # the count of bytes only decides how many are kept.
 
-    def give(self, block: NDArray[np.uint8]) -> None:
+    def take(self, size_bytes: int) -> Block:
+        """A block with undefined contents."""
+        try:
+            found = self._free[size_bytes].pop()
+        except (KeyError, IndexError):
+            try:
+                raw = np.empty(size_bytes + ALIGN_BYTES, np.uint8)
+            except (MemoryError, ValueError):
+                raise OutOfMemory(f"{size_bytes} bytes of host memory for a tensor") from None
+            start = -raw.ctypes.data % ALIGN_BYTES
+            return Block(raw[start : start + size_bytes], raw.ctypes.data + start)
+        self._kept_bytes -= size_bytes
+        return found
+
+    def give(self, block: Block) -> None:
         """Keep a block for later, or leave it to the system when there are many."""
-        with self._lock:
-            if self._kept_bytes + block.size <= POOL_BYTES_MAX:
-                self._free.setdefault(block.size, []).append(block)
-                self._kept_bytes += block.size
+        size_bytes = block.view.size
+        if self._kept_bytes + size_bytes <= POOL_BYTES_MAX:
+            self._kept_bytes += size_bytes
+            self._free.setdefault(size_bytes, []).append(block)
 
 
 class HostMemory:
-    """Bytes of this process, given back to the pool when forgotten."""
+    """A block, given back to the pool when forgotten."""
 
-    __slots__ = ("__weakref__", "_finalizer", "address", "size_bytes", "view")
+    __slots__ = ("__weakref__", "_block", "_pool", "address", "size_bytes", "view")
 
     def __init__(self, pool: Pool, size_bytes: int) -> None:
-        self.view = pool.take(size_bytes)
-        self.address: int = self.view.ctypes.data
+        self._pool = pool
+        self._block = pool.take(size_bytes)
+        self.view = self._block.view
+        self.address = self._block.address
         self.size_bytes = size_bytes
-        self._finalizer = weakref.finalize(self, pool.give, self.view)
-        self._finalizer.atexit = False
+
+    def __del__(self) -> None:
+        if hasattr(self, "_block"):  # else there was no memory
+            self._pool.give(self._block)
 
     def write(self, data: NDArray[np.uint8], offset: int = 0) -> None:
         self.view[offset : offset + data.size] = data

@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 
 from amdrv.errors import InvalidArgument
-from amdrv.tensor import dtypes
+from amdrv.tensor import dtypes, engine
 from amdrv.tensor.core import Core, check_axes
 from amdrv.tensor.elementwise import broadcast_shape, expanded
 from amdrv.tensor.ir import Node, Op
@@ -184,6 +184,7 @@ class Indexing(Reduce):
         self._become(self._placed(inside, cuts).where(self._placed(source, cuts), self))
 
     def _become(self, other: Core) -> None:
+        engine.assigning(self)
         self.node, self._leaves = other.node, other._leaves
 
     def _cuts(self, key: Sequence[Any]) -> list[slice]:

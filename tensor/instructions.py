@@ -155,7 +155,9 @@ def _emit_bitcast(self: Emitter, node: Node, scope: Scope) -> str:
 
 
 def _emit_part(self: Emitter, node: Node, scope: Scope) -> str:
-    return self.into(scope, f"extractelement <8 x float> {self.value(node.src[0])}, i64 {node.arg}")
+    (source,) = node.src
+    kind_name = "<8 x float>" if source.op is Op.REDUCE else self.vector(source.dtype, self.lanes(source))
+    return self.into(scope, f"extractelement {kind_name} {self.value(source)}, i64 {node.arg}")
 
 
 def _emit_load(self: Emitter, node: Node, scope: Scope) -> str:

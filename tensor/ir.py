@@ -83,7 +83,7 @@ class Op(StrEnum):
     STORE = "store"  # (param, position, value)
     MULADD = "muladd"  # one rounding
     MATRIX = "matrix"  # a step of a matrix product, on matrix cores; also what a reduction combines such steps with
-    PART = "part"  # arg: which of the results that such a reduction has in each lane
+    PART = "part"  # arg: which element of a vector, or of the results that a matrix product has in each lane
 
 
 UNARY = frozenset({Op.NEG, Op.SQRT, Op.EXP, Op.EXP2, Op.LOG, Op.LOG2, Op.SIN, Op.COS, Op.ERF, Op.FLOOR, Op.RINT})
@@ -176,14 +176,13 @@ class Node:
             return frozenset({self})
         parts = [found for source in self.src if (found := source._ranges)]
         found = parts[0] if len(parts) == 1 else frozenset[Node]().union(*parts)
+        if self.op is Op.PART:
+            return frozenset(part for part in found if part.arg[2] is not Axis.LANE)
         return found - frozenset(self.src[1:]) if self.op is Op.REDUCE else found
 
     def replace(self, src: tuple[Node, ...]) -> Node:
         """The same operation on other sources."""
         return self if src == self.src else Node(self.op, self.dtype, src, self.arg)
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return Node, (self.op, self.dtype, self.src, self.arg)
 
     def __repr__(self) -> str:
         shown = "" if self.arg is None else f" {self.arg!r}"

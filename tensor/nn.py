@@ -204,8 +204,10 @@ class SGD(Optimiser):
             return now - gradient * self.rate, ()
         if place in self._speed:
             gradient = self._speed[place] * self._momentum + gradient
-        self._speed[place] = gradient
-        return now - gradient * self.rate, (gradient,)
+            self._speed[place].assign(gradient)
+        else:
+            self._speed[place] = gradient
+        return now - gradient * self.rate, (self._speed[place],)
 
 
 class Adam(Optimiser):
@@ -221,23 +223,25 @@ class Adam(Optimiser):
     ) -> None:
         super().__init__(tensors, rate)
         self._betas, self._eps, self._decay = betas, eps, decay
-        self._mean = [tensor.detach().zeros_like() for tensor in tensors]
-        self._square = [tensor.detach().zeros_like() for tensor in tensors]
+        self._mean = [tensor.zeros_like().realize() for tensor in tensors]
+        self._square = [tensor.zeros_like().realize() for tensor in tensors]
         # Powers of the betas are tensors, so that every step is the same graph and is planned once.
-        self._left = [Tensor(np.ones(2, np.float32), device=tensors[0].backend)]
+        self._left = Tensor(np.ones(2, np.float32), device=tensors[0].backend)
+        self._factors = Tensor(np.array(betas, np.float32), device=tensors[0].backend)
 
     def step(self, *also: Core) -> None:
-        powers = self._left[0]
-        self._left[0] = powers * Tensor(np.array(self._betas, np.float32), device=powers.backend)
-        super().step(self._left[0], *also)
+        powers = self._left
+        powers.assign(powers * self._factors)
+        super().step(powers, *also)
 
     def _update(self, place: int, tensor: Tensor, gradient: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
         now = _fixed(tensor)
-        (first, second), left = self._betas, self._left[0]
+        (first, second), left = self._betas, self._left
         mean = self._mean[place] * first + gradient * (1 - first)
         square = self._square[place] * second + gradient * gradient * (1 - second)
-        self._mean[place], self._square[place] = mean, square
+        self._mean[place].assign(mean)
+        self._square[place].assign(square)
         step = mean / (1.0 - left[0]) / ((square / (1.0 - left[1])).sqrt() + self._eps)
         if self._decay:
             step = step + now * self._decay
-        return now - step * self.rate, (mean, square)
+        return now - step * self.rate, (self._mean[place], self._square[place])

@@ -18,6 +18,7 @@ from amdrv.tensor.ir import Axis, Node, Op, toposort
 NEW_RANGES = 1 << 12  # numbers of ranges made here begin here
 PARTIAL_SUMS = 4  # independent totals of a vectorised reduction, which hide the latency of adding
 EPILOGUE_NODES_MAX = 800
+COSTLY_NODES = 16
 LARGE_WORK = 1 << 26  # multiplications from which the best code is worth its compilation
 UNROLL_COST_MAX = 40  # nodes of an elementwise body that is worth unrolling
 
@@ -233,7 +234,7 @@ def for_host(stores: tuple[Node, ...], machine: Machine) -> list[Nest]:
     if best is None:
         return _finish([Nest(tuple(order), stores)], lanes, numbers)
     width = min(lanes, 1 << best.arg[1].bit_length() - 1)
-    if hoisted:
+    if hoisted and not inner:
         tiles = {best: Tile(1, width)}
     elif inner:
         totals = _totals(stores, loops, inner, machine)
@@ -284,11 +285,13 @@ def _outer_tiles(
     """Vectors along a range that is kept: as large a tile of totals as fits in registers."""
     loads = [node for node in touched if node.op is Op.LOAD and best in node.ranges]
     rows = [loop for loop in order if loop is not best and any(loop not in node.ranges for node in loads)]
-    columns = max(1, min(2 if rows else 4, best.arg[1] // width))
+    costly = any(_is_costly(source) for node in inner for source in node.src[0].src)
+    columns = max(1, min(4 if costly or not rows else 2, best.arg[1] // width))
     tiles = {best: Tile(columns, width)}
     if rows:
         row = max(rows, key=lambda loop: loop.arg[1])
-        budget = totals // columns // max(1, len(inner))
+        # A costly operand is written out for every step of a vector: few rows are code enough.
+        budget = (min(totals, 2 * columns) if costly else totals) // columns // max(1, len(inner))
         if budget > 1:
             tiles[row] = Tile(budget)
     return tiles
@@ -299,13 +302,54 @@ def _finish(nests: list[Nest], lanes: int, numbers: Numbers) -> list[Nest]:
     done = []
     for nest in nests:
         memo: dict[Node, Node] = {}
+        blocks: dict[Node, tuple[Node, Node]] = {}
         for node in toposort(nest.stores):
             rebuilt = symbolic.rebuild(node, tuple(memo[source] for source in node.src))
             if rebuilt.op is Op.REDUCE and _worth_vector(rebuilt, lanes):
                 rebuilt = vectorise_reduce(rebuilt, lanes, PARTIAL_SUMS if len(nest.stores) < 4 else 1, numbers)
+            elif rebuilt.op is Op.REDUCE and (factors := _costly_factor(rebuilt, lanes)) is not None:
+                rebuilt = _in_blocks(rebuilt, *factors, lanes, blocks, numbers)
             memo[node] = rebuilt
         done.append(Nest(nest.loops, tuple(memo[store] for store in nest.stores)))
     return done
+
+
+def _is_costly(value: Node) -> bool:
+    """Whether computing a value takes much more than loading it."""
+    return sum(1 for node in toposort([value], lambda node: node.op in (Op.REDUCE, Op.LOAD))) >= COSTLY_NODES
+
+
+def _costly_factor(node: Node, lanes: int) -> tuple[Node, Node] | None:
+    """(scalar, vector) of a sum of products whose scalar is costly: the weights in attention are such."""
+    value, last = node.src[0], node.src[-1]
+    if node.arg is not Op.ADD or value.op is not Op.MUL or last.arg[1] % lanes or last.arg[2] is not Axis.REDUCE:
+        return None
+    for scalar, vector in (value.src, value.src[::-1]):
+        in_vector = [any(part.arg[2] is Axis.LANE for part in source.ranges) for source in (scalar, vector)]
+        if in_vector == [False, True] and last in scalar.ranges and _is_costly(scalar):
+            return scalar, vector
+    return None
+
+
+def _in_blocks(
+    node: Node, scalar: Node, vector: Node, lanes: int, blocks: dict[Node, tuple[Node, Node]], numbers: Numbers
+) -> Node:
+    """The scalar factor of a block of the reduced range computed at once, in a vector, and taken from it one by one."""
+    *others, last = node.src[1:]
+    if last not in blocks:
+        blocks[last] = (numbers.make(last.arg[1] // lanes, Axis.REDUCE), numbers.make(lanes, Axis.LANE))
+    again, lane = blocks[last]
+    base = symbolic.scale(again, lanes) if again.arg[1] > 1 else symbolic.ZERO
+    together = symbolic.substitute(scalar, {last: symbolic.add(base, lane)})
+    total: Node | None = None
+    for step in range(lanes):
+        one = Node(Op.PART, scalar.dtype, (together,), step)
+        other = symbolic.substitute(vector, {last: symbolic.offset(base, step)})
+        total = one * other if total is None else Node(Op.MULADD, node.dtype, (one, other, total))
+    ranges = (*others, again) if again.arg[1] > 1 else tuple(others)
+    if total is None or not ranges:
+        return node if total is None else total
+    return Node(Op.REDUCE, node.dtype, (total, *ranges), node.arg)
 
 
 def _worth_vector(node: Node, lanes: int) -> bool:
@@ -313,8 +357,3 @@ def _worth_vector(node: Node, lanes: int) -> bool:
     if any(part.arg[2] is Axis.LANE for part in value.ranges) or last.arg[1] < lanes:
         return False
     return lane_score(last, accesses([value])) >= 0
-
-
-def trips(nest: Nest) -> int:
-    """How often the innermost body of a nest runs."""
-    return math.prod(loop.arg[1] for loop in nest.loops)

@@ -34,6 +34,7 @@ COST = {
 }
 CHEAP = 4  # below this, computing a value again costs less than storing and loading it
 PLACES_MAX = 3  # positions at which one kernel computes a costly value, as softmax does exp: for the sum and the result
+TILE_MAX = 64  # results side by side that loops are arranged to compute together
 CHAIN_MAX = 160  # cost of one formula; longer ones are cut
 LEAVES = frozenset({Op.CONST, Op.BUFFER, Op.IOTA})
 
@@ -58,6 +59,10 @@ class Use:
         while outer and outer[-1] not in mentioned:
             outer.pop()
         trips: int = math.prod(found.arg[1] for found in outer)
+        kept = [part for part in outer if part.arg[2] is Axis.LOOP]
+        last = kept[-1] if kept else None
+        if last is not None and last not in mentioned and mentioned.issuperset(kept[:-1]) and last.arg[1] <= TILE_MAX:
+            trips //= last.arg[1]  # a tile is as wide as this loop: what does not depend on it is computed once
         return trips > math.prod(node.shape)
 
 

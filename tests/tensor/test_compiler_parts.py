@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from amdrv.errors import InvalidArgument, Unsupported
-from amdrv.tensor import dtypes, ir, simplify, spec, symbolic
+from amdrv.errors import InvalidArgument, OutOfMemory, Unsupported
+from amdrv.tensor import Tensor, dtypes, host, ir, simplify, spec, symbolic
 from amdrv.tensor.ir import Axis, Node, Op
 from amdrv.tensor.memory_plan import Interval, peak, place
+from amdrv.tensor.object_cache import ObjectCache
 from amdrv.tensor.patterns import Rule, RuleSet, const, node, var
 from amdrv.tensor.rewrite import Step, rewrite
 
@@ -183,6 +186,34 @@ def test_arrays_that_are_needed_together_do_not_share_bytes(given_intervals: lis
                 apart = offsets[k] + a.size_bytes <= offsets[other] or offsets[other] + b.size_bytes <= offsets[k]
                 assert apart
     assert total >= peak(intervals)
+
+
+def test_damaged_objects_on_disk_are_compiled_again(tmp_path: Path) -> None:
+    cache = ObjectCache("a compiler", tmp_path)
+    asked: list[str] = []
+
+    def compile_ir(ir: str) -> bytes:
+        asked.append(ir)
+        return b"code of " + ir.encode()
+
+    assert [cache.compiled("x", compile_ir) for _ in range(3)] == [b"code of x"] * 3
+    assert asked == ["x"]
+    (stored,) = tmp_path.iterdir()
+    stored.write_bytes(stored.read_bytes()[:-1] + b"?")
+    assert cache.compiled("x", compile_ir) == b"code of x"
+    assert ObjectCache("another compiler", tmp_path).compiled("x", compile_ir) == b"code of x"
+    assert asked == ["x", "x", "x"]
+    assert ObjectCache("a compiler", tmp_path / "missing" / stored.name).compiled("x", compile_ir) == b"code of x"
+
+
+def test_code_that_llvm_refuses_is_shown_with_its_stage() -> None:
+    with pytest.raises(Unsupported, match=r"(?s)host code.*define void @f\(\) \{ nonsense \}"):
+        host.compile_object("define void @f() { nonsense }")
+
+
+def test_memory_that_is_not_there_is_an_error_of_the_family() -> None:
+    with pytest.raises(OutOfMemory, match="bytes of host memory"):
+        Tensor.full((1 << 40, 1 << 20), 1.0, device="CPU").contiguous().realize()
 
 
 def test_a_chain_of_arrays_needs_room_for_two() -> None:

@@ -29,6 +29,10 @@ CASES = {
     "softmax": (lambda x: x.softmax(), softmax),
     "softmax of columns": (lambda x: x.softmax(0), lambda x: softmax(x.T).T),
     "layernorm": (lambda x: x.layernorm(), layernorm),
+    "attention": (
+        lambda x: x[:, :32].attention(x[:, 32:64], x[:, 64:96]),
+        lambda x: softmax(x[:, :32] @ x[:, 32:64].T / np.sqrt(np.float32(32))) @ x[:, 64:96],
+    ),
     "long rows": (lambda x: x.reshape(4, 3000).sum(1), lambda x: x.reshape(4, 3000).sum(1)),
     "everything": (lambda x: x.max() + x.sum() * 0, lambda x: x.max()),
     "any": (lambda x: (x > 3).any(1), lambda x: (x > 3).any(1)),
@@ -69,10 +73,15 @@ def test_products_that_do_not_fit_squares_do_without_matrix_cores() -> None:
 
 def test_amd_is_the_default_and_an_open_device_is_a_device() -> None:
     assert Tensor(A).device == "AMD"
-    with amdrv.open("emu:gfx1100#7") as device:
+    with amdrv.open("emu:gfx1201#7") as device:
         x = Tensor(A, device=device)
         assert x.backend is not Tensor(A).backend
         np.testing.assert_array_equal((x + x).numpy(), A + A)
+        np.testing.assert_allclose(x.softmax().numpy(), softmax(A), rtol=1e-4)
+        a, b = (RANDOM.standard_normal(shape).astype(np.float16) for shape in ((32, 48), (48, 16)))
+        found = (Tensor(a, device=device) @ Tensor(b, device=device)).realize()
+        np.testing.assert_allclose(found.numpy(), a.astype(np.float32) @ b.astype(np.float32), rtol=2e-3, atol=2e-3)
+        assert "llvm.amdgcn.wmma.f32.16x16x16.f16.v8f32.v8f16" in found.explain()
 
 
 def test_gradients_on_the_gpu_are_those_on_the_host() -> None:

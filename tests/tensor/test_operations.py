@@ -282,6 +282,15 @@ def test_normalisation_and_attention() -> None:
     same(tensor(q).attention(tensor(k), tensor(v), causal=True), softmax(hidden) @ v)
 
 
+@pytest.mark.parametrize("shape", [(2, 64, 64), (2, 33, 16), (3, 50, 40), (1, 16, 10), (2, 20, 96)])
+def test_attention_of_many_sizes(shape: tuple[int, ...]) -> None:
+    q, k, v = RANDOM.standard_normal((3, *shape)).astype(np.float32)
+    scores = q @ k.transpose(0, 2, 1) / math.sqrt(shape[-1])
+    same(tensor(q).attention(tensor(k), tensor(v)), softmax(scores) @ v)
+    weights = np.tanh(scores)  # a costly operand that no reduction goes into
+    same((tensor(scores).tanh()) @ tensor(v), weights @ v, rtol=1e-4, atol=1e-4)
+
+
 def test_tensors_without_elements() -> None:
     x = tensor(np.zeros((0, 4), np.float32))
     assert (x + 1).numpy().shape == (0, 4)

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from amdrv.bench.tensor import Block
 from amdrv.errors import InvalidArgument, MalformedInput
-from amdrv.tensor import Tensor, nn, safetensors
+from amdrv.tensor import Tensor, jit, nn, safetensors
 
 RANDOM = np.random.default_rng(5)
 
@@ -123,6 +124,40 @@ def test_steps_are_planned_once() -> None:
     assert engine.plan.cache_info().misses == before
 
 
+def test_a_recorded_step_does_what_the_step_does() -> None:
+    x, y = digits()
+    losses = {}
+    for recorded in (False, True):
+        seeds = nn.Seeds()
+        model = nn.Sequential(nn.Linear(64, 8, seeds, device="CPU"), Tensor.relu, nn.Linear(8, 10, seeds, device="CPU"))
+        optimiser = nn.Adam(nn.parameters(model), rate=1e-2)
+
+        def step(a: Tensor, b: Tensor, model: nn.Layer = model, optimiser: nn.Optimiser = optimiser) -> Tensor:
+            optimiser.zero_grad()
+            loss = model(a).cross_entropy(b)
+            loss.backward()
+            optimiser.step(loss)
+            return loss
+
+        run = jit(step) if recorded else step
+        parts = [(Tensor(x[k : k + 32], device="CPU"), Tensor(y[k : k + 32], device="CPU")) for k in range(0, 320, 32)]
+        found = [run(*part) for part in parts]
+        losses[recorded] = [float(loss) for loss in found]  # results of earlier calls keep their values
+    np.testing.assert_allclose(losses[True], losses[False], rtol=1e-5)
+
+
+def test_a_recorded_function_is_recorded_for_each_shape_and_must_not_look_at_values() -> None:
+    double = jit(lambda t: t * 2 + 1)
+    for n in (3, 5):
+        for k in range(4):
+            array = np.arange(n, dtype=np.float32) + k
+            np.testing.assert_array_equal(double(Tensor(array, device="CPU")).numpy(), array * 2 + 1)
+    looks = jit(lambda t: t * float(t.sum()))
+    looks(Tensor([1.0], device="CPU"))
+    with pytest.raises(InvalidArgument, match="recorded"):
+        looks(Tensor([1.0], device="CPU"))
+
+
 def test_embedding_and_its_gradient() -> None:
     table = nn.Embedding(10, 4, nn.Seeds(), device="CPU")
     index = Tensor(np.array([[1, 3], [3, 9]]), device="CPU")
@@ -132,6 +167,77 @@ def test_embedding_and_its_gradient() -> None:
         wanted[row] += 2
     assert table.weight.grad is not None
     np.testing.assert_array_equal(table.weight.grad.numpy(), wanted)
+
+
+TEXT = "the quick brown fox jumps over the lazy dog. pack my box with five dozen liquor jugs. " * 6
+
+
+class Gpt:
+    """A small GPT on characters, as llm.c has it: embeddings, blocks, a norm, logits by the embedding table."""
+
+    def __init__(self, letters: int, width: int, length: int, blocks: int) -> None:
+        seeds = nn.Seeds(3)
+        self.tokens, self.places = (nn.Embedding(n, width, seeds, device="CPU") for n in (letters, length))
+        self.blocks = [Block(width, "CPU") for _ in range(blocks)]
+        self.norm = nn.LayerNorm(width, device="CPU")
+
+    def __call__(self, x: Tensor) -> Tensor:
+        h = self.tokens(x) + self.places.weight[: x.shape[1]]
+        for block in self.blocks:
+            h = block(h)
+        return self.norm(h) @ self.tokens.weight.T
+
+    def loss(self, x: Tensor, y: Tensor) -> Tensor:
+        logits = self(x)
+        return logits.reshape(-1, logits.shape[-1]).cross_entropy(y.flatten())
+
+
+def gpt_data() -> tuple[np.ndarray, int]:
+    letters = sorted(set(TEXT))
+    return np.array([letters.index(letter) for letter in TEXT]), len(letters)
+
+
+def batch(data: np.ndarray, random: np.random.Generator, count: int, length: int) -> tuple[Tensor, Tensor]:
+    starts = random.integers(0, len(data) - length - 1, count)
+    rows = np.stack([data[s : s + length + 1] for s in starts])
+    return Tensor(rows[:, :-1], device="CPU"), Tensor(rows[:, 1:], device="CPU")
+
+
+def test_the_gradient_of_a_gpt_agrees_with_finite_differences() -> None:
+    data, letters = gpt_data()
+    model = Gpt(letters, 16, 8, 2)
+    tensors = nn.parameters(model)
+    for tensor in tensors:
+        tensor.node = tensor.detach().cast("float64").realize().node
+    x, y = batch(data, np.random.default_rng(0), 2, 8)
+    model.loss(x, y).backward()
+    random = np.random.default_rng(1)
+    start = [tensor.numpy() for tensor in tensors]
+    way = [random.standard_normal(values.shape) for values in start]
+    gradients = [tensor.grad for tensor in tensors]
+    assert not any(gradient is None for gradient in gradients)
+    slope = sum(float((g.numpy() * part).sum()) for g, part in zip(gradients, way, strict=True) if g is not None)
+    ends = []
+    for step in (1e-5, -1e-5):
+        for tensor, values, part in zip(tensors, start, way, strict=True):
+            tensor.assign(Tensor(values + step * part, device="CPU"))
+        ends.append(float(model.loss(x, y)))
+    np.testing.assert_allclose(slope, (ends[0] - ends[1]) / 2e-5, rtol=1e-6)
+
+
+def test_a_gpt_learns_text() -> None:
+    data, letters = gpt_data()
+    model = Gpt(letters, 32, 16, 1)
+    optimiser = nn.Adam(nn.parameters(model), rate=1e-2)
+    random = np.random.default_rng(2)
+    losses = []
+    for _ in range(40):
+        optimiser.zero_grad()
+        loss = model.loss(*batch(data, random, 8, 16))
+        loss.backward()
+        optimiser.step(loss)
+        losses.append(float(loss))
+    assert losses[0] > 2.5 and losses[-1] < losses[0] * 0.6
 
 
 # -- files -------------------------------------------------------------------------------------------------------------

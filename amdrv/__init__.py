@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from amdrv.runtime.module import Kernel, Module
     from amdrv.runtime.selection import default_device, devices
     from amdrv.runtime.selection import open_device as open
+    from amdrv.tensor import jit
 
 __all__ = [
     "AmdrvError",
@@ -61,6 +62,7 @@ __all__ = [
     "emulator",
     "firmware",
     "ioctl",
+    "jit",
     "open",
     "registers",
     "runtime",
@@ -79,6 +81,7 @@ _LAZY: dict[str, tuple[str, str | None]] = {
     "emulator": ("amdrv.emulator", None),
     "firmware": ("amdrv.firmware", None),
     "ioctl": ("amdrv.ioctl", None),
+    "jit": ("amdrv.tensor", "jit"),
     "open": ("amdrv.runtime.selection", "open_device"),
     "registers": ("amdrv.registers", None),
     "runtime": ("amdrv.runtime", None),

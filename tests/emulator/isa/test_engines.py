@@ -32,7 +32,7 @@ def test_a_generation_without_a_translator_is_interpreted(monkeypatch: pytest.Mo
 
 
 def test_a_card_can_be_plugged_in_with_the_interpreter() -> None:
-    name = "emu:gfx1100#71"
+    name = "emu:gfx1100#871"
     try:
         assert isinstance(card(name, interpreted=True).shader_engine, Interpreter)
     finally:

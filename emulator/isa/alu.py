@@ -21,6 +21,7 @@ from amdrv.emulator.isa.operands import (
     fetch_mask,
     in_range,
     is_nullified,
+    is_packed,
     nothing,
     store_scalar,
     vector_keys,
@@ -60,16 +61,10 @@ _SIGNED = {16: I16, 32: I32, 64: I64}
 _UNSIGNED = {16: U16, 32: U32, 64: U64}
 
 
-def _is_packed(operand: Operand) -> bool:
-    """Whether the operand holds several elements, which its definition takes apart, modifiers included."""
-    digits = operand.type.lstrip("abcdefghijklmnopqrstuvwxyz")
-    return bool(digits) and int(digits) != operand.bits
-
-
 def operand_dtype(operand: Operand) -> np.dtype[Any]:
     """The type in which a definition wants an operand of at most 64 bits."""
     bits = 16 if operand.bits <= 16 else 32 if operand.bits <= 32 else 64
-    if _is_packed(operand):
+    if is_packed(operand):
         return _UNSIGNED[bits]
     letter = operand.type.rstrip("0123456789")
     return {"f": _FLOATS, "i": _SIGNED}.get(letter, _UNSIGNED)[bits]
@@ -140,7 +135,7 @@ def build_source(operand: Operand, instruction: Instruction, place: Place) -> Fe
         return _fetch_stacked(operand, place)
     dtype = operand_dtype(operand)
     source = fetch(operand, dtype, place)
-    return source if _is_packed(operand) else _modified(source, operand, dtype)
+    return source if is_packed(operand) else _modified(source, operand, dtype)
 
 
 def build_read(name: str, instruction: Instruction, place: Place) -> Fetch:
@@ -377,7 +372,7 @@ def _prepare_dpp(
     first, *rest = instruction.src
     # What a lane reads, a zero of bound_ctrl included, goes through the modifiers.
     moved = build_source(replace(first, neg=False, abs=False), instruction, place)
-    modifies = (first.neg or first.abs) and not _is_packed(first)
+    modifies = (first.neg or first.abs) and not is_packed(first)
     modify = _modifier(first, operand_dtype(first)) if modifies else None
     others = [build_source(operand, instruction, place) for operand in rest]
     others += [build_read(name, instruction, place) for name in definition.reads]

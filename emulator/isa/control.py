@@ -282,14 +282,14 @@ def _mode_field(shift: int) -> Callable[[Instruction, Place], Terminator]:
     return build
 
 
-def _register_field(instruction: Instruction) -> tuple[int, int, int]:
+def register_field(instruction: Instruction) -> tuple[int, int, int]:
     """(register, first bit, mask of the shifted value) of S_GETREG and S_SETREG."""
     code = instruction.fields["simm16"]
     return code & 63, code >> 6 & 31, (1 << (code >> 11 & 31) + 1) - 1
 
 
 def _setreg(instruction: Instruction, place: Place) -> Terminator:
-    register, shift, field = _register_field(instruction)
+    register, shift, field = register_field(instruction)
     if register != MODE_REGISTER:
         return fall_through(place.next_pc)  # the others are read-only for user code
     source = fetch(instruction.src[0], U32, place)
@@ -469,7 +469,7 @@ def _hardware_register(register: int, group: Group, place: Place) -> NDArray[Any
 
 
 def _getreg(instruction: Instruction, place: Place) -> Op:
-    register, shift, field = _register_field(instruction)
+    register, shift, field = register_field(instruction)
     store = store_scalar(instruction.dst[0], U32)
 
     def read(group: Group) -> None:

@@ -64,6 +64,12 @@ def is_nullified(instruction: Instruction) -> bool:
     return instruction.encoding.startswith("SOP") and any(operand.index == NULL for operand in destinations)
 
 
+def is_packed(operand: Operand) -> bool:
+    """Whether the operand holds several elements, which its definition takes apart, modifiers included."""
+    digits = operand.type.lstrip("abcdefghijklmnopqrstuvwxyz")
+    return bool(digits) and int(digits) != operand.bits
+
+
 def find(operands: tuple[Operand, ...], name: str) -> Operand | None:
     """The operand called ``name``, unless the encoding leaves it out."""
     for operand in operands:

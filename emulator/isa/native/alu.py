@@ -19,7 +19,6 @@ from amdrv.emulator.isa.native.lane_exchange import dpp_exchange
 from amdrv.emulator.isa.native.matrix_functions import call_matrix
 from amdrv.emulator.isa.native.operands import (
     in_range,
-    is_packed,
     modified,
     operand_kind,
     read,
@@ -29,7 +28,7 @@ from amdrv.emulator.isa.native.operands import (
     write_vector,
 )
 from amdrv.emulator.isa.native.stack import Stack
-from amdrv.emulator.isa.operands import is_nullified
+from amdrv.emulator.isa.operands import is_nullified, is_packed
 from amdrv.emulator.isa.semantics import lookup
 from amdrv.emulator.isa.semantics.definition import Definition
 from amdrv.emulator.isa.semantics.modifiers import bind

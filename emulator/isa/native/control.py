@@ -19,6 +19,7 @@ from amdrv.emulator.isa.control import (
     MSG_RTN_GET_REALTIME,
     TERMINATORS,
     barrier_number,
+    register_field,
 )
 from amdrv.emulator.isa.instruction import Instruction, Kind
 from amdrv.emulator.isa.native import layout
@@ -64,7 +65,7 @@ def is_terminator(instruction: Instruction) -> bool:
     if mnemonic in _IMMEDIATE_MODES or mnemonic == "s_setreg_imm32_b32":
         return False  # the new mode is known here
     if mnemonic == "s_setreg_b32":
-        return _register_field(instruction)[0] == MODE_REGISTER
+        return register_field(instruction)[0] == MODE_REGISTER
     return mnemonic in TERMINATORS and mnemonic not in _SIGNALS
 
 
@@ -101,12 +102,6 @@ def has_target(instruction: Instruction) -> bool:
     return name.startswith(("s_cbranch_", "s_branch", "s_call", "s_subvector_loop")) and "cdbg" not in name
 
 
-def _register_field(instruction: Instruction) -> tuple[int, int, int]:
-    """(register, first bit, mask of the shifted value) of S_GETREG and S_SETREG."""
-    code = instruction.fields["simm16"]
-    return code & 63, code >> 6 & 31, (1 << (code >> 11 & 31) + 1) - 1
-
-
 # Instructions that just go on.
 
 
@@ -129,7 +124,7 @@ def translate(frame: Frame, instruction: Instruction) -> bool:
 
 
 def _set_mode_immediate(frame: Frame, instruction: Instruction) -> None:
-    register, shift, field = _register_field(instruction)
+    register, shift, field = register_field(instruction)
     if register == MODE_REGISTER:
         writable = field << shift & frame.generation.mode_writable
         frame.mode = (instruction.src[0].value << shift & writable) | (frame.mode & ~writable)
@@ -236,7 +231,7 @@ _HARDWARE_REGISTERS: dict[str, Callable[[Frame], Val]] = {
 
 def _getreg(frame: Frame, instruction: Instruction) -> None:
     """Registers that are not modelled read zero."""
-    register, shift, field = _register_field(instruction)
+    register, shift, field = register_field(instruction)
     value = _HARDWARE_REGISTERS.get(frame.generation.hardware_registers.get(register, ""))
     found = value(frame) if value is not None else frame.builder.constant("u32", 0)
     write_scalar(frame, instruction.dst[0].index, found >> shift & field)
@@ -362,7 +357,7 @@ def describe(frame: Frame, instruction: Instruction) -> Ending:
 
 def _set_mode(frame: Frame, instruction: Instruction) -> Ending:
     """S_SETREG of MODE from a register."""
-    _, shift, field = _register_field(instruction)
+    _, shift, field = register_field(instruction)
     writable = field << shift & frame.generation.mode_writable
     value = read(frame, instruction.src[0], "u32")
     return Ending(Way.MODE, value=(value << shift & writable) | (frame.mode & ~writable))

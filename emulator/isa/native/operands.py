@@ -5,16 +5,11 @@ from __future__ import annotations
 from amdrv.emulator.isa.instruction import Instruction, Kind, Operand, SpecialReg
 from amdrv.emulator.isa.native.builder import WIDTHS, Val
 from amdrv.emulator.isa.native.frame import VCC, Frame
+from amdrv.emulator.isa.operands import is_packed
 
 _FLOATS = {16: "f16", 32: "f32", 64: "f64"}
 _SIGNED = {16: "i16", 32: "i32", 64: "i64"}
 _UNSIGNED = {16: "u16", 32: "u32", 64: "u64"}
-
-
-def is_packed(operand: Operand) -> bool:
-    """Whether the operand holds several elements, which its definition takes apart, modifiers included."""
-    digits = operand.type.lstrip("abcdefghijklmnopqrstuvwxyz")
-    return bool(digits) and int(digits) != operand.bits
 
 
 def operand_kind(operand: Operand) -> str:

@@ -83,7 +83,7 @@ class HostPath:
 
     def engine_wrote(self, index: int, size_bytes: int) -> None:
         """An engine stored to memory from byte ``index`` on: the host sees it, also on a page that waits."""
-        if self._busy and not self._waiting:
+        if self._transparent or (self._busy and not self._waiting):
             return
         if not self._seen[min(index >> CHUNK_SHIFT, len(self._seen) - 1)]:
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import struct
 from collections.abc import Mapping
 from typing import NamedTuple, SupportsIndex
 
@@ -30,7 +31,7 @@ class Field(NamedTuple):
 
     def get(self, word: int) -> int:
         """This field's value in ``word``."""
-        return word >> self.lo & self.max
+        return word >> self.lo & (1 << self.width) - 1
 
 
 def encode_fields(owner: str, fields: Mapping[str, Field], values: Mapping[str, SupportsIndex], start: int = 0) -> int:
@@ -56,7 +57,7 @@ def encode_fields(owner: str, fields: Mapping[str, Field], values: Mapping[str, 
 
 def decode_fields(fields: Mapping[str, Field], word: int) -> dict[str, int]:
     """Every field's value in ``word``, in the order of ``fields``."""
-    return {name: field.get(word) for name, field in fields.items()}
+    return {name: word >> lo & (1 << width) - 1 for name, (lo, width) in fields.items()}
 
 
 class BitLayout:
@@ -83,10 +84,8 @@ class BitLayout:
 
     def decode(self, dwords: tuple[int, ...] | list[int]) -> dict[str, int]:
         """Every field of ``dwords``; missing trailing dwords read as zero."""
-        word = 0
-        for i, dword in enumerate(dwords[: self.dwords]):
-            word |= (int(dword) & WORD_MASK) << WORD_BITS * i
-        return decode_fields(self.fields, word)
+        given = dwords[: self.dwords]
+        return decode_fields(self.fields, int.from_bytes(struct.pack(f"<{len(given)}I", *given), "little"))
 
     def __repr__(self) -> str:
         return f"<BitLayout {self.name}: {self.dwords} dwords, {len(self.fields)} fields>"

@@ -50,9 +50,7 @@ def set_registers(processor: QueueProcessor, packet: Packet, _state: QueueState)
     values = packet.body[1:]
     if first + len(values) > window.end:
         raise BadPacket(packet.header, "it writes past the end of its register window")
-    with processor.card.lock:
-        for index, value in enumerate(values):
-            processor.store_register(first + index, value)
+    processor.store_registers(first, values)
 
 
 def dispatch(processor: QueueProcessor, packet: Packet, state: QueueState) -> None:

@@ -7,7 +7,7 @@ kfd_pm4_headers_ai.h; Mesa's pkt3 descriptions where the kernel has no name.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -24,11 +24,15 @@ from amdrv.facts.pm4 import COND_EXEC, COND_INDIRECT_BUFFER, INDIRECT_BUFFER, SE
 if TYPE_CHECKING:
     from amdrv.emulator.models.mec_11_0 import Mec
 
+PACKETS_A_STEP = 16  # before other queues get their turn
 MAX_IB_DEPTH = 2  # an indirect buffer may call one more; chaining does not count
 # What a packet of an unprivileged queue may touch: persistent shader state, context and user configuration registers.
 OPEN_WINDOWS = tuple(
     SET_WINDOWS[opcode] for opcode in (Opcode.SET_SH_REG, Opcode.SET_CONTEXT_REG, Opcode.SET_UCONFIG_REG)
 )
+# Any queue may ask for a flush of the host data path and wait for it: user-space queues do, on amdkfd and without it
+# (tinygrad's ops_amd.py, memory_barrier).
+FLUSH_REGISTERS = ("BIF_BX_PF0_GPU_HDP_FLUSH_REQ", "BIF_BX_PF0_GPU_HDP_FLUSH_DONE")
 
 # What a packet does: None when it is done at once, else steps that yield while it waits.
 Handler = Callable[["QueueProcessor", Packet, QueueState], Iterator[None] | None]
@@ -46,6 +50,8 @@ class QueueProcessor(RingProcessor):
         super().__init__(engine, queue, rptr)
         self.mec = mec
         self.handlers = handlers
+        bus = self.card.registers.block("NBIO")
+        self._open_registers = {bus[name].address // 4 for name in FLUSH_REGISTERS}
         self.streams: list[Stream] = []  # what follows the packet being executed, outermost stream first
 
     def work(self, state: QueueState) -> Task:
@@ -71,9 +77,15 @@ class QueueProcessor(RingProcessor):
 
     def store_register(self, dword: int, value: int) -> None:
         """Write a register, of this queue where it has banks. Raises PrivilegedRegister."""
-        self._check_register(dword)
+        self.store_registers(dword, (value,))
+
+    def store_registers(self, first: int, values: Sequence[int]) -> None:
+        """Write registers one behind the other; the last may be refused when those before it are written."""
+        store, queue = self.card.space.store_bank, self.queue
         with self.card.lock:
-            self.card.space.store_bank(4 * dword, self.queue, value)
+            for dword, value in enumerate(values, first):
+                self._check_register(dword)
+                store(4 * dword, queue, value)
 
     def load_register(self, dword: int) -> int:
         """Read a register, of this queue where it has banks. Raises PrivilegedRegister."""
@@ -82,7 +94,9 @@ class QueueProcessor(RingProcessor):
             return self.card.space.load_bank(4 * dword, self.queue)
 
     def _check_register(self, dword: int) -> None:
-        if not self.privileged and not any(window.start <= dword < window.end for window in OPEN_WINDOWS):
+        if self.privileged or dword in self._open_registers:
+            return
+        if not any(window.start <= dword < window.end for window in OPEN_WINDOWS):
             name = self.card.space.name_at(4 * dword)
             raise PrivilegedRegister(dword, f"{name} is not for an unprivileged queue")
 
@@ -98,12 +112,13 @@ class QueueProcessor(RingProcessor):
             if not runs:
                 yield Progress.BLOCKED
                 continue
-            for position in self._execute(ring, self.rptr, end, state, 0):
+            for done, position in enumerate(self._execute(ring, self.rptr, end, state, 0), 1):
                 if position is None:
                     yield Progress.BLOCKED
                 else:
                     self.rptr = position
-                    yield Progress.RAN
+                    if done % PACKETS_A_STEP == 0:
+                        yield Progress.RAN
                 yield from self.pause(state)
             if not self.engine.stopped(state):
                 self.rptr = end

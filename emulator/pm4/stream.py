@@ -5,13 +5,15 @@ Header layout: Linux 6.12 amdgpu/nvd.h (PACKET3, CP_PACKET_GET_*).
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
-
 from amdrv.facts.pm4 import HEADER, NOP_ONE_DWORD, TYPE2_FILLER
+
+TYPE, OPCODE, COUNT = (HEADER.fields[name] for name in ("TYPE", "OPCODE", "COUNT"))
+FETCH_BYTES = 4096  # no further than to the end of this page: the next may not be mapped
 
 
 class BadPacket(Exception):
@@ -50,29 +52,42 @@ class Ring:
         self._reader = reader
         self._va = va
         self._size = size_dwords
+        self._first, self._fetched = 0, tuple[int, ...]()  # position, and dwords that are in hand from there on
 
     def words(self, position: int, count: int) -> tuple[int, ...]:
-        """``count`` dwords from ``position``, around the end."""
+        """``count`` dwords from ``position``, around the end, as memory has them now; so has what is fetched next."""
+        self._fetched = ()
+        return self._read(position, count)
+
+    def published(self, position: int, count: int, end: int) -> tuple[int, ...]:
+        """As ``words``, out of what was fetched ahead, but never from ``end`` on, where nothing is to be seen yet."""
+        start = position - self._first
+        if start < 0 or start + count > len(self._fetched):
+            page_rest = -(self._va + 4 * (position % self._size)) % FETCH_BYTES // 4 or FETCH_BYTES // 4
+            self._first, start = position, 0
+            self._fetched = self._read(position, max(count, min(end - position, page_rest)))
+        return self._fetched[start : start + count]
+
+    def _read(self, position: int, count: int) -> tuple[int, ...]:
         start = position % self._size
         first = min(count, self._size - start)
         data = self._reader.read(self._va + 4 * start, 4 * first)
         if first < count:
             data += self._reader.read(self._va, 4 * (count - first))
-        return tuple(np.frombuffer(data, "<u4").tolist())
+        return struct.unpack(f"<{count}I", data)
 
 
 def packet_at(ring: Ring, position: int, end: int) -> Packet | None:
     """The packet at ``position``; None for a one-dword filler. Raises BadPacket, also when it runs past ``end``."""
-    (header,) = ring.words(position, 1)
+    (header,) = ring.published(position, 1, end)
     if header in (TYPE2_FILLER, NOP_ONE_DWORD):
         return None
-    fields = HEADER.decode((header,))
-    if fields["TYPE"] != 3:
-        raise BadPacket(header, f"type {fields['TYPE']} packets do not exist on this engine")
-    count = fields["COUNT"] + 1
+    if TYPE.get(header) != 3:
+        raise BadPacket(header, f"type {TYPE.get(header)} packets do not exist on this engine")
+    count = COUNT.get(header) + 1
     if position + 1 + count > end:
         raise BadPacket(header, f"its body of {count} dwords runs past the end of the stream")
-    return Packet(header, fields["OPCODE"], ring.words(position + 1, count), count + 1)
+    return Packet(header, OPCODE.get(header), ring.published(position + 1, count, end), count + 1)
 
 
 def linear(words: tuple[int, ...]) -> Iterator[Packet]:
@@ -83,9 +98,8 @@ def linear(words: tuple[int, ...]) -> Iterator[Packet]:
         if header in (TYPE2_FILLER, NOP_ONE_DWORD):
             position += 1
             continue
-        fields = HEADER.decode((header,))
-        count = fields["COUNT"] + 1
-        if fields["TYPE"] != 3 or position + 1 + count > len(words):
+        count = COUNT.get(header) + 1
+        if TYPE.get(header) != 3 or position + 1 + count > len(words):
             raise BadPacket(header, "not a packet")
-        yield Packet(header, fields["OPCODE"], words[position + 1 : position + 1 + count], count + 1)
+        yield Packet(header, OPCODE.get(header), words[position + 1 : position + 1 + count], count + 1)
         position += count + 1

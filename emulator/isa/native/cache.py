@@ -37,6 +37,8 @@ class StoredUnit:
     added: frozenset[tuple[int, int]]  # entries that it was asked for beyond its start
     calls: tuple[str, ...]  # functions of the library that it needs
     leaves: bool  # whether it can go on at places that it does not know
+    ends_at_once: bool  # see unit.Unit
+    holes: tuple[int, ...]  # places where nothing could be fetched
     code: bytes  # the object
 
 
@@ -163,6 +165,8 @@ def _pack(unit: StoredUnit) -> bytes:
             "added": sorted(unit.added),
             "calls": unit.calls,
             "leaves": unit.leaves,
+            "ends_at_once": unit.ends_at_once,
+            "holes": unit.holes,
         }
     ).encode()
     code = b"".join(code for _, code in unit.ranges)
@@ -189,5 +193,7 @@ def _unpack(payload: bytes) -> StoredUnit:
         added=frozenset((place, mode) for place, mode in manifest["added"]),
         calls=tuple(manifest["calls"]),
         leaves=manifest["leaves"],
+        ends_at_once=manifest["ends_at_once"],
+        holes=tuple(manifest["holes"]),
         code=payload[start : start + object_bytes],
     )

@@ -148,6 +148,7 @@ class Translator:
         prepared = self._planner.prepare(launch, unit.cell.address, dispatch.pc)
         if unit.stored.leaves:
             prepared.plan.clear_bytes = 4 * launch.lanes * (launch.vgprs - 1)
+        prepared.plan.own_states = unit.stored.ends_at_once
         return Run(
             launch,
             memory,

@@ -132,8 +132,9 @@ class HostThread:
         for place in [*self._waiting, *self._free]:
             job = place.job
             run.count(job.waves_ended, job.instructions)
-            for wave in range(job.states_used if job.alive else 0):
-                state = self._state(run, place, wave)
+            states = [job.cursor] if run.own_states else range(job.states_used)
+            for number in states if job.alive else ():
+                state = self._state(run, place, number)
                 if state[layout.STATE_OUTCOME // 4] != Outcome.END:
                     run.count(1, int(state.view(np.uint64)[layout.STATE_COUNT // 8]))
             job.waves_ended = job.instructions = job.alive = job.plan = 0

@@ -6,9 +6,10 @@ function that makes the interpreter's waves.
 
 from __future__ import annotations
 
-import ctypes
 from collections import OrderedDict
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,48 +25,61 @@ ALL_ONES = (1 << 64) - 1
 REMEMBERED = 64
 
 Words = NDArray[np.uint32]
+Kinds: TypeAlias = "list[tuple[int, int, int]]"  # (kind, first row of its templates, waves) of workgroups
+Key = TypeVar("Key", bound=Hashable)
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A plan, and the memory that it points to."""
+    """A plan, and the memory that it points to: the states with which waves start."""
 
     plan: Plan
     templates: Words
 
 
 class Planner:
-    """Makes plans; remembers the templates of the last dispatches, which differ in little but their arguments."""
+    """Makes plans; keeps those of the last dispatches, because the next differ in little but their arguments.
+
+    A plan is one dispatch's until the next is prepared.
+    """
 
     def __init__(self) -> None:
-        self._templates: OrderedDict[tuple[object, ...], tuple[Words, list[tuple[int, int, int]]]] = OrderedDict()
+        self._templates: OrderedDict[tuple[object, ...], tuple[Words, Kinds]] = OrderedDict()
+        self._prepared: OrderedDict[tuple[object, ...], Prepared] = OrderedDict()
 
     def prepare(self, launch: Launch, cell: int, base: int) -> Prepared:
         """The plan of a dispatch whose waves start at ``base``, in the unit that ``cell`` leads to (a host address)."""
         dispatch = launch.dispatch
-        key = (
-            replace(dispatch, user_data=(), pc=0, scratch_base=0, groups=_lasts(dispatch), start=(0, 0, 0)),
-            launch.lanes,
+        # All that a launch is made from, but what is set below and what only the run looks at.
+        alike = (
+            *(dispatch.rsrc1, dispatch.rsrc2, dispatch.rsrc3, dispatch.initiator, dispatch.tmpring_size),
+            *(dispatch.threads, dispatch.partial_threads, dispatch.shared_base, dispatch.private_base),
         )
-        found = self._templates.get(key)
-        if found is None:
-            found = self._templates[key] = _templates(launch)
-            while len(self._templates) > REMEMBERED:
-                self._templates.popitem(last=False)
-        pattern, kinds = found
-        templates = aligned(pattern.shape)
-        templates[...] = pattern
-        values = np.array(dispatch.user_data[: launch.user_sgprs], np.uint64).astype(np.uint32)
+        key = (*alike, dispatch.groups, dispatch.start)
+        prepared = self._prepared.get(key)
+        if prepared is None:
+            pattern, kinds = _recall(self._templates, (*alike, _lasts(dispatch)), lambda: _templates(launch))
+            prepared = _recall(self._prepared, key, lambda: _prepared(launch, pattern, kinds))
+        plan, templates = prepared.plan, prepared.templates
+        plan.next = plan.stop = plan.clear_bytes = plan.own_states = 0
         place = layout.STATE_SGPR // 4
-        templates[:, place : place + len(values)] = values
+        values = dispatch.user_data[: launch.user_sgprs]
+        templates[:, place : place + len(values)] = np.array(values, np.uint32)
         numbers = templates.view(np.uint64)
         numbers[:, layout.STATE_CELL // 8] = cell
         numbers[:, layout.STATE_BASE // 8] = base
-        plan = _plan(launch)
-        for kind, first, waves in kinds:
-            plan.kinds[kind].waves = waves
-            plan.kinds[kind].templates = templates.ctypes.data + first * templates.strides[0]
-        return Prepared(plan, templates)
+        return prepared
+
+
+def _recall(kept: OrderedDict[Key, Value], key: Key, make: Callable[[], Value]) -> Value:
+    """What is kept under a key, or made anew."""
+    found = kept.get(key)
+    if found is None:
+        found = kept[key] = make()
+        while len(kept) > REMEMBERED:
+            kept.popitem(last=False)
+    return found
 
 
 def aligned(shape: tuple[int, ...]) -> Words:
@@ -82,11 +96,11 @@ def _lasts(dispatch: Dispatch) -> tuple[int, int, int]:
     return x, y, z
 
 
-def _templates(launch: Launch) -> tuple[Words, list[tuple[int, int, int]]]:
-    """Rows of a state up to VGPR 0, and (kind, first row, waves) of each kind of workgroup."""
+def _templates(launch: Launch) -> tuple[Words, Kinds]:
+    """Rows of a state up to VGPR 0, and each kind of workgroup."""
     dispatch = launch.dispatch
     few = replace(launch, dispatch=replace(dispatch, groups=_lasts(dispatch), start=(0, 0, 0), user_data=()))
-    kinds: list[tuple[int, int, int]] = []
+    kinds: Kinds = []
     rows: list[Words] = []
     for number in range(few.workgroups):
         kind = _kind(few, number)
@@ -120,6 +134,16 @@ def _wave_rows(launch: Launch, number: int) -> Words:
     return rows
 
 
+def _prepared(launch: Launch, pattern: Words, kinds: Kinds) -> Prepared:
+    templates = aligned(pattern.shape)
+    templates[...] = pattern
+    plan = _plan(launch)
+    for kind, first, waves in kinds:
+        plan.kinds[kind].waves = waves
+        plan.kinds[kind].templates = templates.ctypes.data + first * templates.strides[0]
+    return Prepared(plan, templates)
+
+
 def _plan(launch: Launch) -> Plan:
     dispatch = launch.dispatch
     plan = Plan()
@@ -129,8 +153,10 @@ def _plan(launch: Launch) -> Plan:
         plan.start[dimension] = dispatch.start[dimension] & 0xFFFF_FFFF
         partial = dispatch.partial_threads[dimension]
         plan.last[dimension] = dispatch.groups[dimension] - 1 if partial else ALL_ONES
-        plan.id_places[dimension] = layout.STATE_SGPR + 4 * code
+        place = layout.STATE_GROUP + 4 * dimension if code == NULL else layout.STATE_SGPR + 4 * code
+        plan.id_places[dimension] = place
         plan.id_masks[dimension], plan.id_shifts[dimension] = mask, shift
+        plan.id_keeps[dimension] = (1 << shift) - 1
     plan.state_bytes = layout.state_bytes(launch.vgprs, launch.lanes)
     plan.lds_bytes = launch.lds_bytes
     plan.scratch_wave_bytes = launch.scratch_wave_bytes
@@ -149,8 +175,3 @@ def _id_places(launch: Launch) -> list[tuple[int, int, int]]:
         places.append(place if enabled else (NULL, whole, 0))
         sgpr += enabled
     return places
-
-
-def plan_address(plan: Plan) -> int:
-    """Host address of a plan."""
-    return ctypes.addressof(plan)

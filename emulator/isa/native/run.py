@@ -61,6 +61,7 @@ class Run:
         self.stats = DispatchStats()
         self.state_bytes = int(prepared.plan.state_bytes)
         x, y, z = launch.dispatch.threads
+        self.own_states = bool(prepared.plan.own_states)
         self._group_waves = max(1, -(-x * y * z // launch.lanes))
         self.states_bytes = self.state_bytes * self._group_waves
         self.lds_bytes = launch.lds_bytes
@@ -135,6 +136,7 @@ class Run:
         job.plan = ctypes.addressof(self._plan)
         job.scratch = self.launch.dispatch.scratch_base + slot * self._group_waves * self.launch.scratch_wave_bytes
         job.waves_ended = job.instructions = job.alive = 0
+        job.held = job.held_waves = 0
 
     # What waves want.
 

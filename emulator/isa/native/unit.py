@@ -68,6 +68,9 @@ class Unit:
     ranges: list[tuple[int, bytes]]  # the code it was made from: (va, bytes)
     sites: list[tuple[int, str]]  # (offset from the base, mnemonic), in order
     entries: frozenset[tuple[int, int]]  # (offset from the base, MODE) at which waves can be resumed
+    leaves: bool  # whether waves can go on at places that are not in it
+    ends_at_once: bool  # whether it is left only by a wave's end or fault, and writes nothing but counts to its state
+    holes: tuple[int, ...]  # offsets where no code could be fetched
     instructions: int
 
 
@@ -101,12 +104,16 @@ def translate(
     body = writer.write(places)
     prelude = library.prelude(writer.builder.uses, inline=tier >= 2)
     sites = [(place, found.mnemonic if found else "") for place, found in sorted(graph.instructions.items())]
+    holes = tuple(place for place, name in sites if not name and base_pc + place & OFFSET_MASK not in code.seen)
     return Unit(
         ir="\n".join([prelude, *writer.builder.functions.values(), body, METADATA]),
         base_pc=base_pc,
         ranges=code.ranges(),
         sites=sites,
         entries=frozenset(entry for entry in writer.resumed if entry[0] not in graph.beyond),
+        leaves=bool(writer.outcomes & {Outcome.JUMP, Outcome.REFETCH}),
+        ends_at_once=writer.outcomes <= {Outcome.END} and not writer.uses_state,
+        holes=holes,
         instructions=len(sites),
     )
 
@@ -149,6 +156,16 @@ class _Writer:
         blocks = [line for block in self._blocks.values() for line in block.lines]
         tail = self._write_tail()
         return "\n".join([*self._write_head(sorted(entries)), *blocks, *tail, "}"])
+
+    @property
+    def outcomes(self) -> set[Outcome]:
+        """Ways in which the function may be left, but for faults."""
+        return {outcome for _, _, outcome in self._exits} | ({Outcome.JUMP} if self._jumps else set())
+
+    @property
+    def uses_state(self) -> bool:
+        """Whether registers lie in the wave's state while the function runs."""
+        return bool(self._shared.runs)
 
     # Nodes.
 

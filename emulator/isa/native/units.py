@@ -22,7 +22,6 @@ from amdrv.emulator.isa.native import flow, jit
 from amdrv.emulator.isa.native.cache import ObjectCache, StoredUnit
 from amdrv.emulator.isa.native.flow import CodeReader
 from amdrv.emulator.isa.native.frame import Shape
-from amdrv.emulator.isa.native.layout import Outcome
 from amdrv.emulator.isa.native.library import Library
 from amdrv.emulator.isa.native.pipeline import Effort, compile_module
 from amdrv.emulator.isa.native.unit import translate
@@ -268,13 +267,8 @@ class Units:
         for place, code in stored.ranges:
             if _read_code(memory, base + place & MASK, len(code)) != code:
                 return False
-        holes = (place for place, name in stored.sites if not name)
-        covered = [(place, place + len(code)) for place, code in stored.ranges]
         # What could not be fetched then must not be there now.
-        return all(
-            any(first <= place < end for first, end in covered) or _read_code(memory, base + place & MASK, 1) is None
-            for place in holes
-        )
+        return all(_read_code(memory, base + place & MASK, 1) is None for place in stored.holes)
 
     # Making.
 
@@ -332,9 +326,9 @@ class Units:
             entries=unit.entries,
             added=added,
             calls=tuple(jit.declared(unit.ir)),
-            # One such return is for waves that come in where there is no entry; any other leads into another unit.
-            leaves=unit.ir.count(f"ret i32 {int(Outcome.JUMP)}\n") > 1
-            or f"ret i32 {int(Outcome.REFETCH)}\n" in unit.ir,
+            leaves=unit.leaves,
+            ends_at_once=unit.ends_at_once,
+            holes=unit.holes,
             code=b"",
         )
         return unit.ir, stored
@@ -375,7 +369,7 @@ def _signed(place: int) -> int:
 
 def _fetch_index(memory: ShaderMemory, pc: int) -> int:
     try:
-        return int(memory.translate(np.array([pc], np.uint64), Access.EXECUTE)[0])
+        return pc + memory.extent(pc, Access.EXECUTE)[2]
     except MemoryViolation as violation:
         detail = f"instruction fetch: {violation}"
         raise ShaderFault("memory violation", detail, pc=pc, va=violation.va, access=Access.EXECUTE) from violation
@@ -386,10 +380,10 @@ def _read_code(memory: ShaderMemory, va: int, size_bytes: int) -> bytes | None:
     parts: list[bytes] = []
     while size_bytes > 0:
         try:
-            index = int(memory.translate(np.array([va], np.uint64), Access.EXECUTE)[0])
+            _, end, delta = memory.extent(va, Access.EXECUTE)
         except MemoryViolation:
             return None
-        step = min(size_bytes, PAGE_BYTES - va % PAGE_BYTES)
-        parts.append(memory.arena[index : index + step].tobytes())
+        step = min(size_bytes, end - va)
+        parts.append(memory.arena[va + delta : va + delta + step].tobytes())
         va, size_bytes = va + step & MASK, size_bytes - step
     return b"".join(parts)

@@ -54,6 +54,8 @@ class Plan(ctypes.Structure):
         ("id_places", ctypes.c_uint64 * 3),
         ("id_masks", ctypes.c_uint32 * 3),
         ("id_shifts", ctypes.c_uint32 * 3),
+        ("id_keeps", ctypes.c_uint32 * 3),  # bits of the register that an id further down has set
+        ("own_states", ctypes.c_uint32),  # waves end at once and leave their states as they are: each has its own
         ("kinds", Kind * KINDS),
         ("state_bytes", ctypes.c_uint64),
         ("clear_bytes", ctypes.c_uint64),  # of VGPRs from number 1 on that are zeroed when a wave starts
@@ -81,6 +83,9 @@ class Job(ctypes.Structure):
         ("templates", ctypes.c_uint64),  # of its kind
         ("number", ctypes.c_uint64),  # of the workgroup
         ("left", ctypes.c_int64),  # budget of instructions
+        # With ``own_states``: the templates that the first states are copies of, and how many are.
+        ("held", ctypes.c_uint64),
+        ("held_waves", ctypes.c_uint32),
         # Totals of ended waves.
         ("waves_ended", ctypes.c_uint64),
         ("instructions", ctypes.c_uint64),
@@ -202,20 +207,39 @@ def _start_wave(lanes: int) -> Function:
 {_store(f"group.{axis}", f"i32 %id.{axis}", "%state", layout.STATE_GROUP + 4 * number)}\
 {_load(f"mask.{axis}", "i32", "%plan", _place(Plan, "id_masks") + 4 * number)}\
 {_load(f"up.{axis}", "i32", "%plan", _place(Plan, "id_shifts") + 4 * number)}\
+{_load(f"keep.{axis}", "i32", "%plan", _place(Plan, "id_keeps") + 4 * number)}\
 {_load(f"sgpr.{axis}", "i32", "%state", f"%place.{axis}")}  %cut.{axis} = and i32 %id.{axis}, %mask.{axis}
   %part.{axis} = shl i32 %cut.{axis}, %up.{axis}
-  %whole.{axis} = or i32 %sgpr.{axis}, %part.{axis}
+  %kept.{axis} = and i32 %sgpr.{axis}, %keep.{axis}
+  %whole.{axis} = or i32 %kept.{axis}, %part.{axis}
   store i32 %whole.{axis}, ptr %sgpr.{axis}.at
 """
         for number, axis in enumerate("xyz")
     )
     return Function(
         f"""define void @start_wave.w{lanes}(ptr %job, ptr %plan, i32 %wave, ptr %state) {{
-{_job("templates", "ptr")}{_job("slot", "i32")}{_job("scratch", "i64")}{_plan("clear_bytes", "i64")}\
-{_plan("scratch_wave_bytes", "i64")}  %number = zext i32 %wave to i64
+{_job("templates", "i64")}{_job("slot", "i32")}{_job("scratch", "i64")}{_plan("clear_bytes", "i64")}\
+{_plan("scratch_wave_bytes", "i64")}{_job("held", "i64")}{_job("held_waves", "i32")}\
+  %number = zext i32 %wave to i64
+  %same = icmp eq i64 %held, %templates
+  %copied = icmp ult i32 %wave, %held_waves
+  %there = and i1 %same, %copied
+  br i1 %there, label %again, label %copy
+again:
+{_store("count", "i64 0", "%state", layout.STATE_COUNT)}  br label %begin
+copy:
   %row = mul i64 %number, {template_bytes}
-{_at("template", "%templates", "%row")}  %words = load {template}, ptr %template.at, align 64
+  %rows = inttoptr i64 %templates to ptr
+{_at("template", "%rows", "%row")}  %words = load {template}, ptr %template.at, align 64
   store {template} %words, ptr %state, align 64
+{_plan("own_states", "i32")}  %own = icmp ne i32 %own_states, 0
+  br i1 %own, label %note, label %begin
+note:
+  store i64 %templates, ptr %held.at
+  %wave.more = add i32 %wave, 1
+  store i32 %wave.more, ptr %held_waves.at
+  br label %begin
+begin:
 {stores}{_store("slot.of", "i32 %slot", "%state", layout.STATE_SLOT)}\
   %private.shift = mul i64 %number, %scratch_wave_bytes
   %private = add i64 %scratch, %private.shift
@@ -252,6 +276,7 @@ def _resume_group(lanes: int) -> Function:
 {mxcsr}{_job("plan", "ptr")}{_plan("state_bytes", "i64")}{_job("waves", "i32")}{_job("states", "ptr")}\
 {_job("lds", "i64")}{_job("cursor", "i32")}{_at("alive", "%job", _place(Job, "alive"))}\
 {_at("started", "%job", _place(Job, "started"))}{_at("states_used", "%job", _place(Job, "states_used"))}\
+{_plan("own_states", "i32")}  %own = icmp ne i32 %own_states, 0
 {_store("ctx.lds", "i64 %lds", "%ctx", layout.offset("lds"))}\
 {_store("ctx.barrier", "ptr %alive.at", "%ctx", layout.offset("barrier"))}\
 {_load("budget", "i32", "%ctx", layout.offset("budget"))}\
@@ -292,17 +317,23 @@ more:
   %all.started = icmp uge i32 %started, %waves
   br i1 %all.started, label %round.end, label %begin
 begin:
-  call void @start_wave.w{lanes}(ptr %job, ptr %plan, i32 %started, ptr %state)
+  %own.place = select i1 %own, i32 %started, i32 %i
+  %own.wide = zext i32 %own.place to i64
+  %own.shift = mul i64 %own.wide, %state_bytes
+  %own.state = getelementptr i8, ptr %states, i64 %own.shift
+  call void @start_wave.w{lanes}(ptr %job, ptr %plan, i32 %started, ptr %own.state)
   %started.more = add i32 %started, 1
   store i32 %started.more, ptr %started.at
   %used.more = add i32 %i, 1
   store i32 %used.more, ptr %states_used.at
   br label %run
 run:
-{_load("cell", "ptr", "%state", layout.STATE_CELL)}{_load("base", "i64", "%state", layout.STATE_BASE)}\
+  %place = phi i32 [%i, %able], [%i, %open], [%own.place, %begin]
+  %its = phi ptr [%state, %able], [%state, %open], [%own.state, %begin]
+{_load("cell", "ptr", "%its", layout.STATE_CELL)}{_load("base", "i64", "%its", layout.STATE_BASE)}\
   %unit = load atomic ptr, ptr %cell monotonic, align 8
-  %result = call i32 %unit(ptr %ctx, ptr %state, i64 %base)
-  store i32 %result, ptr %outcome.at
+  %result = call i32 %unit(ptr %ctx, ptr %its, i64 %base)
+{_store("its.outcome", "i32 %result", "%its", layout.STATE_OUTCOME)}\
   switch i32 %result, label %leave [ i32 {end}, label %ended i32 {barrier}, label %stopped i32 {poll}, label %polled \
 i32 {start}, label %yielded i32 {wait}, label %stopped ]
 ended:
@@ -319,7 +350,7 @@ ended:
   store i32 %phase.new, ptr %phase.at
   %signals.new = select i1 %completes, i32 0, i32 %signals
   store i32 %signals.new, ptr %signals.at
-{_load("count", "i64", "%state", layout.STATE_COUNT)}{_job("left", "i64")}{_job("waves_ended", "i64")}\
+{_load("count", "i64", "%its", layout.STATE_COUNT)}{_job("left", "i64")}{_job("waves_ended", "i64")}\
 {_job("instructions", "i64")}  %left.less = sub i64 %left, %count
   store i64 %left.less, ptr %left.at
   %ended.more = add i64 %waves_ended, 1
@@ -342,8 +373,8 @@ yielded:
   %after = add i32 %i, 1
   br label %leave
 leave:
-  %place = phi i32 [%i, %run], [%after, %yielded]
-{_store("job.cursor", "i32 %place", "%job", _place(Job, "cursor"))}{restore}  ret i32 %result
+  %stop = phi i32 [%place, %run], [%after, %yielded]
+{_store("job.cursor", "i32 %stop", "%job", _place(Job, "cursor"))}{restore}  ret i32 %result
 stopped:
   br label %next
 polled:

@@ -20,6 +20,8 @@ UNIT = StoredUnit(
     added=frozenset({(8, 0x2F0)}),
     calls=("tlb_miss.w32", "record_fault.w32"),
     leaves=True,
+    ends_at_once=True,
+    holes=(4,),
     code=b"\x7fELF object",
 )
 

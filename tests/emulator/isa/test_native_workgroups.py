@@ -39,6 +39,8 @@ def make_engine(
     entries: tuple[int, ...] = (0,),
     threads: int = 1,
     arch: str = "gfx1100",
+    leaves: bool = False,
+    ends_at_once: bool = False,
 ):
     """An engine whose every unit has this body, with what helps to write it."""
     from amdrv.emulator.isa.native.engine import Translator
@@ -46,7 +48,8 @@ def make_engine(
     def translate(code, base_pc, wanted, shape, library, tier):
         ir = f"define i32 @unit(ptr noalias %ctx, ptr noalias %state, i64 %base) nounwind {{\n{body}\n}}\n"
         places = frozenset((place, mode) for place in entries for _, mode in wanted)
-        return units_unit(ir, base_pc, [(base_pc, b"\x00" * 4)], [(0, "s_nop")], places, 1)
+        ranges = [(base_pc, b"\x00" * 4)]
+        return units_unit(ir, base_pc, ranges, [(0, "s_nop")], places, leaves, ends_at_once, (), 1)
 
     from amdrv.emulator.isa.native.unit import Unit as units_unit
 
@@ -79,11 +82,12 @@ def run(engine, dispatch: Dispatch, cancelled: Callable[[], bool] = lambda: Fals
 
 @pytest.mark.parametrize("lanes", [32, 64])
 @pytest.mark.parametrize("partial", [(0, 0, 0), (5, 0, 0), (3, 2, 1)])
+@pytest.mark.parametrize("ends_at_once", [False, True])
 @pytest.mark.parametrize(
     ("threads", "arch", "enables"), [(1, "gfx1100", 11), (2, "gfx1100", 11), (1, "gfx1201", 7), (2, "gfx1201", 3)]
 )
 def test_waves_start_with_the_registers_that_the_interpreter_gives_them(
-    monkeypatch, lanes, partial, threads, arch, enables
+    monkeypatch, lanes, partial, threads, arch, enables, ends_at_once
 ) -> None:
     rsrc2 = 5 << 1 | enables << 7 | 2 << 11 | 3 << 15
     dispatch = make_dispatch(
@@ -104,7 +108,8 @@ def test_waves_start_with_the_registers_that_the_interpreter_gives_them(
   %to = getelementptr i8, ptr %table, i64 %place
   call void @llvm.memcpy.p0.p0.i64(ptr %to, ptr %state, i64 {size}, i1 false)
   ret i32 0"""
-    stats = run(make_engine(monkeypatch, body, threads=threads, arch=arch), dispatch)
+    engine = make_engine(monkeypatch, body, threads=threads, arch=arch, ends_at_once=ends_at_once)
+    stats = run(engine, dispatch)
     assert stats == DispatchStats(expected.waves, 2 * expected.waves)
     rows = {}
     for row in seen:

@@ -143,6 +143,7 @@ class _Writer:
         self._shared = Exits()
         self._touched = 0
         self._live: dict[Node, int] = {}
+        self._kept = 0
 
     def write(self, entries: set[Place]) -> str:
         """The function's text."""
@@ -363,6 +364,29 @@ class _Writer:
                 live[node] = alive
                 waiting += before[node]
         self._live = live
+        self._kept = self._unchanged_behind_barriers()
+
+    def _unchanged_behind_barriers(self) -> int:
+        """VGPRs that are alive at barriers and not written after any: they stay in the wave's state.
+
+        Otherwise each barrier would cost a store and a load of every one; so it costs a load where one is used.
+        """
+        waiting = [
+            self._version(place, mode, None)
+            for place, mode, outcome in self._exits
+            if outcome in (Outcome.BARRIER, Outcome.WAIT)
+        ]
+        alive = written = 0
+        for node in waiting:
+            alive |= self._live[node]
+        behind: set[Node] = set()
+        while waiting:
+            node = waiting.pop()
+            if node not in behind:
+                behind.add(node)
+                written |= self._blocks[node].writes
+                waiting += self._blocks[node].next
+        return alive & ~written & (1 << SGPR_BIT) - 1
 
     # The function's own parts.
 
@@ -509,7 +533,7 @@ class _Writer:
     @property
     def _in_state(self) -> int:
         """Registers that need not be loaded or saved, because they never leave the wave's state."""
-        result = 0
+        result = self._kept
         for first, count in self._shared.runs:
             result |= (1 << count) - 1 << first
         return result
@@ -529,7 +553,8 @@ class _Writer:
         for first, count in _merged(self._shared.runs):
             first, count = (1, count - 1) if first == 0 else (first, count)
             builder.call(f"{wide.CLEAR}.w{self._shape.lanes}", "void", [f"ptr {slot_name(first)}", f"i64 {count}"])
-        for bit in self._bits(EVERYTHING & ~self._in_state):
+        cleared = sum(((1 << count) - 1 << first) for first, count in _merged(self._shared.runs))
+        for bit in self._bits(EVERYTHING & ~cleared):
             if 0 < bit < SGPR_BIT:
                 builder.do(f"store {self._type(bit)} zeroinitializer, ptr {slot_name(bit)}{ALIGNED}")
         self._load_state([bit for bit in self._to_move(EVERYTHING) if bit == 0 or bit >= SGPR_BIT])

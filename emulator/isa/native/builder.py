@@ -106,6 +106,22 @@ class Builder:
             self._splats[key] = found
         return Val(self, x.kind, found, True, None)
 
+    def join(self, low: Val, high: Val) -> Val:
+        """Two u32 as one u64, which is only computed if it is used as a whole."""
+        low, high = self.level(low, high)
+        if low.bits is not None and high.bits is not None:
+            whole = self.constant("u64", high.bits << 32 | low.bits)
+            return self.spread(whole) if low.vector else whole
+        return Val(self, "u64", None, low.vector, None, (low, high))
+
+    def widen(self, value: Val) -> Val:
+        """A u32 as a u64."""
+        if value.bits is not None:
+            constant = self.constant("u64", value.bits)
+            return self.spread(constant) if value.vector else constant
+        text = self.emit(f"zext {value.typed} to {self.type('u64', value.vector)}")
+        return Val(self, "u64", text, value.vector, None)
+
     def level(self, *values: Val) -> tuple[Val, ...]:
         """The values all scalar, or all spread over the lanes."""
         if any(value.vector for value in values):
@@ -166,12 +182,28 @@ class Val:
     Integers and truth values have Python's operators; ``>>`` is arithmetic for signed kinds.
     """
 
-    __slots__ = ("bits", "builder", "halves", "kind", "text", "vector")
+    __slots__ = ("_text", "bits", "builder", "halves", "kind", "vector")
 
-    def __init__(self, builder: Builder, kind: str, text: str, vector: bool, bits: int | None) -> None:
-        self.builder, self.kind, self.text, self.vector, self.bits = builder, kind, text, vector, bits
-        # Of a u64 in every lane that is known to be two u32: they are cheaper to compute with than what they make up.
-        self.halves: tuple[Val, Val] | None = None
+    def __init__(
+        self,
+        builder: Builder,
+        kind: str,
+        text: str | None,
+        vector: bool,
+        bits: int | None,
+        halves: tuple[Val, Val] | None = None,
+    ) -> None:
+        """``halves`` are the two u32 of a u64 that has no ``text`` yet: they are cheaper to compute with."""
+        self.builder, self.kind, self._text, self.vector, self.bits = builder, kind, text, vector, bits
+        self.halves = halves
+
+    @property
+    def text(self) -> str:
+        """The SSA name or the constant."""
+        if self._text is None and self.halves is not None:
+            low, high = map(self.builder.widen, self.halves)
+            self._text = (low | high << 32).text
+        return self._text or ""
 
     @property
     def typed(self) -> str:
@@ -191,13 +223,11 @@ class Val:
         same = _identity(operation, x, y)
         if same is not None:
             return builder.spread(same) if x.vector or y.vector else same
-        halves = x.halves
+        if x.halves is not None and x.vector and y.bits is not None and operation == "shl" and y.bits < 64:
+            return Val(builder, kind, None, True, None, _shift_left(*x.halves, y.bits))
         x, y = builder.level(x, y)
         text = builder.emit(f"{operation} {builder.type(kind, x.vector)} {x.text}, {y.text}")
-        result = Val(builder, kind, text, x.vector, None)
-        if halves is not None and y.bits is not None and operation == "shl":
-            result.halves = _shift_left(*halves, y.bits)
-        return result
+        return Val(builder, kind, text, x.vector, None)
 
     def __add__(self, other: Val | int) -> Val:
         return self._binary("add", self, self._with(other))
@@ -250,11 +280,11 @@ class Val:
         return "ashr" if self.kind[0] == "i" else "lshr"
 
 
-def _shift_left(low: Val, high: Val, count: int) -> tuple[Val, Val] | None:
+def _shift_left(low: Val, high: Val, count: int) -> tuple[Val, Val]:
     """The halves of a 64-bit value in every lane after a shift by 1 to 63."""
     builder = low.builder
     if count >= 32:
-        return (builder.spread(builder.constant("u32", 0)), low << count - 32) if count < 64 else None
+        return builder.spread(builder.constant("u32", 0)), low << count - 32
     amount = builder.spread(builder.constant("u32", count))
     return low << count, builder.intrinsic("fshl", "u32", high, low, amount)
 

@@ -262,20 +262,7 @@ class Frame:
 
     def join(self, low: Val, high: Val) -> Val:
         """Two u32 as one u64."""
-        builder = self.builder
-        low, high = builder.level(low, high)
-        joined = self._wider(low) | self._wider(high) << 32
-        if low.vector and joined.bits is None:
-            joined.halves = (low, high)
-        return joined
-
-    def _wider(self, value: Val) -> Val:
-        builder = self.builder
-        if value.bits is not None:
-            constant = builder.constant("u64", value.bits)
-            return builder.spread(constant) if value.vector else constant
-        text = builder.emit(f"zext {value.typed} to {builder.type('u64', value.vector)}")
-        return builder.value("u64", text, value.vector)
+        return self.builder.join(low, high)
 
     def split(self, value: Val) -> tuple[Val, Val]:
         """A 64-bit value of any kind as its low and high u32."""

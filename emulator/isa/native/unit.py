@@ -10,6 +10,7 @@ function is left, the registers that are alive there go to the wave's state.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -166,7 +167,7 @@ class _Writer:
     @property
     def uses_state(self) -> bool:
         """Whether registers lie in the wave's state while the function runs."""
-        return bool(self._shared.runs)
+        return bool(self._in_state & self._touched)
 
     # Nodes.
 
@@ -364,7 +365,8 @@ class _Writer:
                 live[node] = alive
                 waiting += before[node]
         self._live = live
-        self._kept = self._unchanged_behind_barriers()
+        # Without optimisation every register is in memory anyway: then the fewest instructions are the best.
+        self._kept = self._unchanged_behind_barriers() if self._two_versions else EVERYTHING & ~(1 << SCC_BIT)
 
     def _unchanged_behind_barriers(self) -> int:
         """VGPRs that are alive at barriers and not written after any: they stay in the wave's state.
@@ -533,10 +535,7 @@ class _Writer:
     @property
     def _in_state(self) -> int:
         """Registers that need not be loaded or saved, because they never leave the wave's state."""
-        result = self._kept
-        for first, count in self._shared.runs:
-            result |= (1 << count) - 1 << first
-        return result
+        return self._kept | _bits_of(self._shared.runs)
 
     def _write_key(self) -> str:
         """MODE of the wave, where the entry switch wants it."""
@@ -550,13 +549,12 @@ class _Writer:
         """A wave's first instruction: VGPR 0 and the scalar registers are set up, the rest is zero."""
         builder = self.builder
         builder.label("%start")
-        for first, count in _merged(self._shared.runs):
-            first, count = (1, count - 1) if first == 0 else (first, count)
+        vectors = (1 << SGPR_BIT) - 2  # but for VGPR 0
+        together = self._touched & (_bits_of(self._shared.runs) if self._two_versions else vectors)
+        for first, count in _runs_of(together & vectors):
             builder.call(f"{wide.CLEAR}.w{self._shape.lanes}", "void", [f"ptr {slot_name(first)}", f"i64 {count}"])
-        cleared = sum(((1 << count) - 1 << first) for first, count in _merged(self._shared.runs))
-        for bit in self._bits(EVERYTHING & ~cleared):
-            if 0 < bit < SGPR_BIT:
-                builder.do(f"store {self._type(bit)} zeroinitializer, ptr {slot_name(bit)}{ALIGNED}")
+        for bit in self._bits(vectors & ~together):
+            builder.do(f"store {self._type(bit)} zeroinitializer, ptr {slot_name(bit)}{ALIGNED}")
         self._load_state([bit for bit in self._to_move(EVERYTHING) if bit == 0 or bit >= SGPR_BIT])
         cases = " ".join(
             f"i64 {_mode_key(mode) << KEY_BITS}, label %{_label(self._version(0, mode, None))}"
@@ -566,16 +564,22 @@ class _Writer:
         builder.do(f"switch i64 {key}, label %lost [ {cases} ]")
 
 
-def _merged(runs: set[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Runs of registers (first, count) that cover all the given ones, none overlapping another."""
-    merged: list[tuple[int, int]] = []
-    for first, count in sorted(runs):
-        if merged and first < merged[-1][0] + merged[-1][1]:
-            start, _ = merged[-1]
-            merged[-1] = (start, max(merged[-1][1], first + count - start))
-        else:
-            merged.append((first, count))
-    return merged
+def _bits_of(runs: Iterable[tuple[int, int]]) -> int:
+    """The bits of all registers of runs (first, count)."""
+    result = 0
+    for first, count in runs:
+        result |= (1 << count) - 1 << first
+    return result
+
+
+def _runs_of(bits: int) -> Iterator[tuple[int, int]]:
+    """Runs (first, count) of bits that are set side by side."""
+    first = 0
+    while rest := bits >> first:
+        first += (rest & -rest).bit_length() - 1
+        count = (~(bits >> first) & (bits >> first) + 1).bit_length() - 1
+        yield first, count
+        first += count
 
 
 def _label(node: Node) -> str:

@@ -13,11 +13,13 @@ import mmap
 import os
 import weakref
 from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from amdrv.emulator.remote_memory import Port, RemoteMemory
 from amdrv.errors import OutOfMemory
 
 PAGE_BYTES = 4096
@@ -46,6 +48,9 @@ class Region:
     end: int  # exclusive
     index: int | None  # arena index of the first byte; None: known, but out of the card's reach
     pages: int  # of the window that it takes up
+    readable: bool = True  # what its owner lets the card do
+    writable: bool = True
+    remote: bool = False  # reached by messages: see RemoteMemory
 
 
 class Arena:
@@ -72,6 +77,11 @@ class Arena:
         self._next_page = 0  # where the search for a place for a client's memory goes on
         self._firsts: list[int] = []  # first bus address of each region, sorted
         self._regions: list[Region] = []  # in the same order
+        # Counts the changes of what answers on the bus: a translation that was made before must be looked at again.
+        self.generation = 0
+        # What single accesses of engines see of VRAM's beginning, where that is not what the host sees of it.
+        self.shown: memoryview | None = None
+        self.remote = RemoteMemory(self.bytes)
         self.vram_descriptor: int | None = None
         if shared:
             self.vram_descriptor = _memory_file(vram_bytes)
@@ -82,9 +92,43 @@ class Arena:
         """Writable bytes from arena index ``index``."""
         return self._view[index : index + size_bytes]
 
+    def load(self, index: int, size_bytes: int) -> bytes:
+        """What an engine reads at an arena index. Raises BusError."""
+        if index >= self.remote.lowest and (place := self.remote.find(index)) is not None:
+            return self.remote.read(place, index, size_bytes)
+        shown = self.shown
+        if shown is not None and index < len(shown):
+            return bytes(shown[index : index + size_bytes]) + bytes(
+                self._view[max(index, len(shown)) : max(index + size_bytes, len(shown))]
+            )
+        return bytes(self._view[index : index + size_bytes])
+
+    def store(self, index: int, data: bytes) -> None:
+        """What an engine writes at an arena index. Raises BusError."""
+        if index >= self.remote.lowest and (place := self.remote.find(index)) is not None:
+            self.remote.write(place, index, data)
+        else:
+            self._view[index : index + len(data)] = data
+
     def extent(self) -> tuple[int, int]:
         """Address in this process, and bytes, of everything."""
         return self._start, self.vram_bytes + self.system_bytes
+
+    def used_vram(self, size_bytes: int) -> Iterator[tuple[int, int]]:
+        """(first byte, end) of the parts of VRAM's first ``size_bytes`` that may hold anything; the others are zero."""
+        if self.vram_descriptor is None:
+            yield 0, size_bytes
+            return
+        end = 0
+        while end < size_bytes:
+            try:
+                start = os.lseek(self.vram_descriptor, end, os.SEEK_DATA)
+            except OSError:  # nothing behind
+                return
+            if start >= size_bytes:
+                return
+            end = min(os.lseek(self.vram_descriptor, start, os.SEEK_HOLE), size_bytes)
+            yield start, end
 
     def lose_vram(self) -> None:
         """What a reset does to memory contents: they are gone (pages read as zero again)."""
@@ -127,25 +171,29 @@ class Arena:
         position = bisect_left(self._firsts, bus_address + size_bytes)
         return position > 0 and self._regions[position - 1].end > bus_address
 
-    def map_file(self, bus_address: int, size_bytes: int, descriptor: int, offset: int, *, writable: bool) -> None:
+    def map_file(
+        self, bus_address: int, size_bytes: int, descriptor: int, offset: int, *, writable: bool, readable: bool = True
+    ) -> None:
         """Let the pages of a file at ``offset`` answer at ``bus_address``; all three are multiples of the page size.
 
-        The caller has seen to it that the file is long enough and that nothing answers there yet. What the card writes
-        to a file that is not ``writable`` stays its own. Raises OutOfMemory without room in the window, OSError.
+        The caller has seen to it that the file is long enough and that nothing answers there yet. A file that is not
+        ``writable`` is out of the reach of the card's writes. Raises OutOfMemory without room in the window, OSError.
         """
-        pages = size_bytes // PAGE_BYTES
-        first = self._take(pages, self._next_page)
-        if first is None:
-            raise OutOfMemory(f"no {size_bytes} contiguous bytes left in the {self.system_bytes} bytes of DMA window")
-        index = self.vram_bytes + first * PAGE_BYTES
-        region = Region(bus_address, bus_address + size_bytes, index, pages)
+        region = self._place_for(bus_address, size_bytes, readable=readable, writable=writable)
+        index = region.index or 0
         try:
             self._place(index, size_bytes, mmap.MAP_SHARED if writable else mmap.MAP_PRIVATE, descriptor, offset)
         except OSError:
             self._clear(region)
             raise
-        # The next one goes elsewhere: a translation that the card still caches must not find another's memory.
-        self._next_page = first + pages
+        self._insert(region)
+
+    def map_remote(
+        self, bus_address: int, size_bytes: int, port: Port, *, readable: bool = True, writable: bool = True
+    ) -> None:
+        """Let memory answer at ``bus_address`` that is reached through ``port``. Raises OutOfMemory."""
+        region = self._place_for(bus_address, size_bytes, readable=readable, writable=writable, remote=True)
+        self.remote.add(region.index or 0, size_bytes, bus_address, port)
         self._insert(region)
 
     def note_out_of_reach(self, bus_address: int, size_bytes: int) -> None:
@@ -164,6 +212,15 @@ class Arena:
         """(bus address, bytes) of everything that answers, lowest first."""
         return [(region.first, region.end - region.first) for region in self._regions]
 
+    def mapped_here(self) -> list[tuple[int, int]]:
+        """As ``mapped``, without what only messages reach, or nothing."""
+        here = [region for region in self._regions if region.index is not None and not region.remote]
+        return [(region.first, region.end - region.first) for region in here]
+
+    def bus_changed(self) -> None:
+        """What the card reaches over the bus is another than before: bus mastering, for one."""
+        self.generation += 1
+
     # -- the device's side --------------------------------------------------------------------------------------------
 
     def bus_index(self, bus_address: int, size_bytes: int) -> int:
@@ -181,14 +238,37 @@ class Arena:
             following = self._regions[position] if position < len(self._regions) else None
             if following is None or following.first != region.end or following.index is None:
                 raise BusError(bus_address, size_bytes, "not mapped for the device")
-            if region.index is None or following.index != region.index + region.end - region.first:
+            alike = (following.readable, following.writable) == (region.readable, region.writable)
+            if region.index is None or not alike or following.index != region.index + region.end - region.first:
                 raise BusError(bus_address, size_bytes, "not in one piece")
             region = following
         return index
 
+    def rights(self, bus_address: int) -> tuple[bool, bool]:
+        """Whether the owner of the memory at a bus address lets the card read and write it."""
+        position = bisect_right(self._firsts, bus_address) - 1
+        region = self._regions[position] if position >= 0 else None
+        if region is None or bus_address >= region.end:
+            return False, False
+        return region.readable, region.writable
+
     # -- book-keeping -------------------------------------------------------------------------------------------------
 
+    def _place_for(
+        self, bus_address: int, size_bytes: int, *, readable: bool, writable: bool, remote: bool = False
+    ) -> Region:
+        """Room in the window for a client's memory. Raises OutOfMemory."""
+        pages = size_bytes // PAGE_BYTES
+        first = self._take(pages, self._next_page)
+        if first is None:
+            raise OutOfMemory(f"no {size_bytes} contiguous bytes left in the {self.system_bytes} bytes of DMA window")
+        # The next one goes elsewhere: a translation that the card still caches must not find another's memory.
+        self._next_page = first + pages
+        index = self.vram_bytes + first * PAGE_BYTES
+        return Region(bus_address, bus_address + size_bytes, index, pages, readable, writable, remote)
+
     def _insert(self, region: Region) -> None:
+        self.generation += 1
         position = bisect_left(self._firsts, region.first)
         self._firsts.insert(position, region.first)
         self._regions.insert(position, region)
@@ -197,6 +277,7 @@ class Arena:
         position = bisect_left(self._firsts, first)
         if position == len(self._firsts) or self._firsts[position] != first or self._regions[position].end != end:
             return None
+        self.generation += 1
         del self._firsts[position]
         return self._regions.pop(position)
 
@@ -225,6 +306,8 @@ class Arena:
     def _clear(self, region: Region) -> None:
         """Make a part of the window empty and free again: an access that is under way falls on nobody's memory."""
         if region.index is not None:
+            if region.remote:
+                self.remote.remove(region.index)
             flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE
             self._place(region.index, region.pages * PAGE_BYTES, flags, -1, 0)
             self._give_back(region)

@@ -20,6 +20,7 @@ for the scalar cache. Sources: LLVM AMDGPUUsage, "Memory Model gfx10-gfx11"; Lin
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -28,12 +29,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from amdrv.emulator.arena import BusError
 from amdrv.emulator.isa.dispatch import Access, Dispatch, DispatchStats
 from amdrv.emulator.models.vmhub import HubView
 from amdrv.emulator.vm.walk import WalkFault
 
 if TYPE_CHECKING:
     from amdrv.emulator.shell import Card
+
+log = logging.getLogger(__name__)
 
 PAGE_SHIFT = 12
 PAGE_BYTES = 1 << PAGE_SHIFT
@@ -76,14 +80,15 @@ class GraphicsCaches:
         for page in list(self._held):
             self._release(page)
 
-    def before_host_changes(self, first_page: int, end_page: int) -> None:
-        """The host is about to change pages of device memory: what shaders have reached stays in their caches."""
+    def before_host_changes(self, first_page: int, end_page: int, old: memoryview) -> None:
+        """The host changes pages of device memory, ``old`` now: what shaders have reached stays in their caches."""
         if self.relaxed:
             return
         limit = self._card.chip.shader_array.l2_bytes >> PAGE_SHIFT
         reached = self._card.graphics_hub.reached_pages(first_page, min(end_page, first_page + limit))
         for page in sorted(reached)[: limit - len(self._old)]:
-            self._old.setdefault(page, bytes(self._card.arena.view(page << PAGE_SHIFT, PAGE_BYTES)))
+            at = (page - first_page) << PAGE_SHIFT
+            self._old.setdefault(page, bytes(old[at : at + PAGE_BYTES]))
             self._to_empty = set(VECTOR_LEVELS)
 
     def maintain(self, control: Mapping[str, int]) -> None:
@@ -129,9 +134,17 @@ class GraphicsCaches:
         try:
             return engine.run(dispatch, seen, cancelled=cancelled, realtime=realtime, interrupt=interrupt)
         finally:
+            self._settle()
             if isinstance(seen, CachedView):
                 with card.lock:
                     self._finish(seen, written_back)
+
+    def _settle(self) -> None:
+        """Stores of a dispatch to memory that only messages reach go there."""
+        try:
+            self._card.arena.remote.settle()
+        except BusError as error:  # nobody to tell: the machine drops such a write
+            log.warning("%s: stores of a dispatch were lost: %s", self._card.name, error)
 
     def _view(self, view: HubView, old_scalars: dict[int, bytes], *, hold: bool) -> CachedView:
         """The view of a dispatch that sees what caches hold."""
@@ -245,6 +258,8 @@ class GraphicsCaches:
         if not extent.allows(Access.READ):
             return b""
         index = first + extent.delta
+        if index >= self._card.arena.remote.lowest:
+            return b""  # what a client has, only messages tell
         data = bytes(self._card.arena.view(index, SCALAR_LINE_BYTES))
         self._scalar.setdefault(index, data)
         return data[pointer - first :]

@@ -22,6 +22,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from amdrv.emulator.arena import PAGE_BYTES
 from amdrv.errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -167,6 +170,7 @@ class Faults:
             self._active.clear()
             self._due.clear()
             self._countdown.clear()
+            self._card.arena.bus_changed()
 
     # -- what the card asks -------------------------------------------------------------------------------------------
 
@@ -229,6 +233,7 @@ class Faults:
             self.unresponsive.add(ENGINES[engine])
         elif kind == "lost":
             self.off_the_bus = True
+            self._card.arena.bus_changed()
         elif kind == "flip-vram":
             self._flip_vram(value)
             return
@@ -270,12 +275,16 @@ class Faults:
 
     def _somewhere(self) -> tuple[int, int]:
         """A bit of device memory that is in use, as far as its contents tell."""
-        card = self._card
-        for _ in range(4096):
-            offset = self._random.randrange(card.vram_bytes)
-            if card.vram_view(offset, 1)[0]:
-                return offset, self._random.randrange(8)
-        return self._random.randrange(card.vram_bytes), self._random.randrange(8)
+        arena, pages = self._card.arena, []
+        for start, end in arena.used_vram(self._card.vram_bytes):
+            words = arena.bytes[start:end].view(np.uint64).reshape(-1, PAGE_BYTES // 8)
+            pages.append(np.flatnonzero(words.any(axis=1)) + start // PAGE_BYTES)
+        used = np.concatenate(pages) if pages else np.empty(0, np.int64)
+        if not len(used):
+            return self._random.randrange(self._card.vram_bytes), self._random.randrange(8)
+        first = int(used[self._random.randrange(len(used))]) * PAGE_BYTES
+        places = np.flatnonzero(arena.bytes[first : first + PAGE_BYTES])
+        return first + int(places[self._random.randrange(len(places))]), self._random.randrange(8)
 
     def _flip_register(self, fault: Fault) -> None:
         address, bit = self._register_of(fault)

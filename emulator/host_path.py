@@ -26,12 +26,15 @@ class HostPath:
     def __init__(
         self,
         window: Window,
-        before_change: Callable[[int, int], None],
+        before_change: Callable[[int, int, memoryview], None],
         after_change: Callable[[int, int], None],
         *,
         transparent: bool = False,
     ) -> None:
-        """The two are told of pages of memory (first, one past the last) that a flush is about to change or has."""
+        """The two are told of pages of memory (first, one past the last) that a flush is about to change or has.
+
+        The first is shown their contents.
+        """
         self._window = window
         self._before_change, self._after_change = before_change, after_change
         self._pages = len(window.bytes) >> PAGE_SHIFT
@@ -70,14 +73,14 @@ class HostPath:
             return
         waiting, self._waiting = self._waiting, []
         for first, end, before in waiting:
-            self._before_change(first, end)
+            self._before_change(first, end, self._old(first, end))
             self._window.merge(first, end, before)
             self._after_change(first, end)
             if self._busy:
                 self._window.share(first, end, shared=True)
         if not self._busy:
             for first, end in self._written():
-                self._before_change(first, end)
+                self._before_change(first, end, self._old(first, end))
                 self._window.merge(first, end)
                 self._after_change(first, end)
 
@@ -113,6 +116,9 @@ class HostPath:
         """A reset: what waited is gone."""
         self._waiting.clear()
         self._window.share(0, self._pages, shared=self._transparent or self._busy)
+
+    def _old(self, first: int, end: int) -> memoryview:
+        return self._window.memory[first << PAGE_SHIFT : end << PAGE_SHIFT].data
 
     def _written(self) -> list[tuple[int, int]]:
         """Runs of pages that differ from memory, outside those that are known to wait."""

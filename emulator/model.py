@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from functools import cached_property
 from typing import TYPE_CHECKING
 
-from amdrv.registers import Register
+from amdrv.registers import Register, RegisterBlock
+from amdrv.registers.table import RegisterTable
 
 if TYPE_CHECKING:
     from amdrv.emulator.register_space import Slot
@@ -37,9 +39,14 @@ class Model:
     def doorbell(self, offset: int, width: int, value: int) -> None:
         """A write to BAR2 at byte ``offset`` that was routed to this block; ignored without such a doorbell."""
 
+    @cached_property
+    def registers(self) -> RegisterBlock:
+        """This block's registers."""
+        return self.card.registers.block(self.ip, self.instance)
+
     def register(self, name: str) -> Register:
         """A register of this block by name."""
-        return self.card.registers.block(self.ip, self.instance)[name]
+        return self.registers[name]
 
     def claim(
         self,
@@ -63,6 +70,11 @@ class Model:
             bank=bank,
             sticky=sticky,
         )
+
+    def claim_hole(self, name: str, dword: int) -> None:
+        """Claim a place without a name in AMD's headers, as ``name``: it reads zero and keeps nothing (inferred)."""
+        register = Register(self.ip, self.instance, name, dword, RegisterTable("holes", f"{name} 0 0"))
+        self.card.space.claim(type(self).__name__, register, on_read=lambda: 0)
 
 
 class PowerManagement(Model):

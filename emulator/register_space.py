@@ -162,7 +162,8 @@ class RegisterSpace:
 
     def name_at(self, address: int) -> str:
         """Name of the register at a byte address, or the address itself."""
-        register = self._registers.at(address)
+        slot = self._slots.get(address)
+        register = self._registers.at(address) if slot is None else slot.register
         return register.full_name if register is not None else f"{address:#x}"
 
     def unmodelled_by_name(self) -> list[tuple[str, int]]:

@@ -17,7 +17,7 @@ from amdrv.emulator.arena import Arena
 from amdrv.emulator.caches import GraphicsCaches
 from amdrv.emulator.chips.chip import Chip
 from amdrv.emulator.clock import VirtualClock
-from amdrv.emulator.config_space import ConfigSpace
+from amdrv.emulator.config_space import COMMAND, ConfigSpace
 from amdrv.emulator.faults import Faults
 from amdrv.emulator.host_path import HostPath
 from amdrv.emulator.isa.dispatch import MemoryViolation, ShaderEngine
@@ -25,6 +25,7 @@ from amdrv.emulator.model import BusInterface, Model, PowerManagement
 from amdrv.emulator.models import build_models
 from amdrv.emulator.models.vmhub import HubView, VmHub
 from amdrv.emulator.register_space import RegisterSpace
+from amdrv.emulator.shared_host_path import SharedHostPath
 from amdrv.emulator.trace import RESET, SpinWatch, Trace
 from amdrv.emulator.window import PAGE_SHIFT, Window
 from amdrv.emulator.worker import ChangeSignal, Worker
@@ -37,6 +38,7 @@ WRITE_NS = 100
 CONFIG_NS = 1000
 DOORBELL_NS = 100
 ALL_ONES = 0xFFFF_FFFF
+COMPARED_BYTES = 32 << 20  # of memory in use that is looked through for another process's stores
 TSC_NS = 10  # the card's 100 MHz counter
 
 M = TypeVar("M", bound=Model)
@@ -53,8 +55,12 @@ class Card:
         vram_bytes: int | None = None,
         bar0_bytes: int | None = None,
         shared_vram: bool = False,
+        compared_bytes: int | None = COMPARED_BYTES,
         interpreted: bool = False,
     ) -> None:
+        """With ``shared_vram`` another process maps VRAM; its stores wait for flushes only as long as at most
+        ``compared_bytes`` are in use, None for no limit (see SharedHostPath).
+        """
         self.name = name
         self.interpreted = interpreted  # shaders are not compiled for the host
         self.chip = chip
@@ -63,11 +69,13 @@ class Card:
         self.changed = ChangeSignal(self.lock)  # notified when memory, an interrupt or a queue moved
         self.clock = VirtualClock()
         self.arena = Arena(self.vram_bytes, chip.system_window_bytes, shared=True)
-        self._vram_is_shared = shared_vram
-        # Another process that maps VRAM stores into memory itself: its stores cannot be held back.
-        window = Window(self.arena.bytes[: self.vram_bytes], self.arena.vram_descriptor)
-        self.host_path = HostPath(window, self._before_host_changes, self._after_host_changes, transparent=shared_vram)
         self.bars = chip.bars(self.vram_bytes if bar0_bytes is None else bar0_bytes)
+        changes = self._before_host_changes, self._after_host_changes
+        self.host_path: HostPath | SharedHostPath
+        if shared_vram:
+            self.host_path = SharedHostPath(self.arena, self.bars[0].size_bytes, *changes, limit_bytes=compared_bytes)
+        else:
+            self.host_path = HostPath(Window(self.arena.bytes[: self.vram_bytes], self.arena.vram_descriptor), *changes)
         self.config = ConfigSpace(
             vendor=chip.vendor_id,
             device=chip.device_id,
@@ -143,7 +151,7 @@ class Card:
     def relaxed(self, value: bool) -> None:
         with self.lock:
             self.caches.relaxed = value
-            self.host_path.transparent = value or self._vram_is_shared
+            self.host_path.transparent = value
 
     # -- host side ----------------------------------------------------------------------------------------------------
 
@@ -162,6 +170,8 @@ class Card:
             self._note("config", True, offset, width, value)
             if not self.lost:
                 self.config.write(offset, width, value)
+                if offset <= COMMAND < offset + width:  # bus mastering may have changed
+                    self.arena.bus_changed()
 
     def read_register(self, offset: int) -> int:
         """32-bit read of BAR5."""
@@ -322,8 +332,8 @@ class Card:
         with self.lock:
             return self.space.unmodelled_by_name()
 
-    def _before_host_changes(self, first_page: int, end_page: int) -> None:
-        self.caches.before_host_changes(first_page, end_page)
+    def _before_host_changes(self, first_page: int, end_page: int, old: memoryview) -> None:
+        self.caches.before_host_changes(first_page, end_page, old)
 
     def _after_host_changes(self, first_page: int, end_page: int) -> None:
         if self.trace.memory is not None:
@@ -343,8 +353,8 @@ class Card:
     def _lose_state(self, unavailable_s: float, *, keep_sticky: bool) -> None:
         self.worker.stop_all()
         self.clock.drop_events()
-        self.arena.lose_vram()
         self.host_path.lose()
+        self.arena.lose_vram()
         self._unavailable_until_ns = self.clock.now_ns + round(unavailable_s * 1e9)
         self._power_on(keep_sticky=keep_sticky)
         self.changed.notify_all()

@@ -26,7 +26,7 @@ class MemoryRecorder:
     def catch_up(self) -> None:
         """Record how system memory has changed since the last time."""
         card = self._card
-        present = card.arena.mapped()
+        present = card.arena.mapped_here()
         for region in [region for region in self._copies if region not in present]:
             del self._copies[region]
             card.trace.note(UNMAP, False, *region, 0)

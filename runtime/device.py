@@ -20,9 +20,10 @@ from amdrv.runtime import code_object, diagnosis, kernarg, packets, scratch, sha
 from amdrv.runtime.address_book import AddressBook
 from amdrv.runtime.buffer import Buffer
 from amdrv.runtime.code_object import DISPATCH_PTR, KernelCode
+from amdrv.runtime.graph import Graph, LaunchRequest, Prepared
 from amdrv.runtime.launch import Launch, check_timeout
 from amdrv.runtime.module import Kernel, Module
-from amdrv.runtime.packets import AQL_PACKET_BYTES, LaunchTemplate, LaunchValues
+from amdrv.runtime.packets import AQL_PACKET_BYTES, LaunchTemplate, LaunchValues, Words
 from amdrv.runtime.queue import ArgumentBlock, LaunchQueue
 from amdrv.runtime.stopped_code import code_at
 from amdrv.vram import read_size_bytes
@@ -114,10 +115,18 @@ class Device:
         buffer.write(array)
         return buffer
 
-    def allocate(self, size_bytes: int, label: str, owner: object) -> tuple[Allocation, Callable[[], object]]:
-        """Device memory that goes with ``owner``, and the function that gives it back before ``owner`` is forgotten."""
+    def allocate(
+        self, size_bytes: int, label: str, owner: object, *, host: bool = False
+    ) -> tuple[Allocation, Callable[[], object]]:
+        """Memory that goes with ``owner``, and the function that gives it back before ``owner`` is forgotten.
+
+        It is the device's, or with ``host`` the machine's, which the device reads.
+        """
         with self._lock:
-            allocation = self._alloc_vram(size_bytes, label)
+            self.check_usable()
+            allocation = self._gpu.memory.alloc_host(size_bytes) if host else self._alloc_vram(size_bytes, label)
+            if host:
+                self._book.add(allocation.va, size_bytes, label)
             # Weak, because finalizers are global: a strong one would keep a forgotten device open for ever.
             give_back = weakref.finalize(owner, _give_back, weakref.WeakMethod(self._retire_memory), allocation)
             give_back.atexit = False
@@ -180,48 +189,94 @@ class Device:
         timed: bool,
     ) -> Launch:
         """Queue a launch; see ``Kernel.launch``."""
+        prepared = self.prepare(kernel, grid, block, args, shared_bytes)
+        with self._lock:
+            kernel.module.check_usable()
+            self._bury()
+            launch = Launch(self, kernel.name, self._queue.submitted + 1, timed=timed)
+            words, ticks = self.write_launch(prepared, self._queue.reserve, launch.timeline, timed)
+            self._queue.submit(words, launch, ticks if timed else None, kernel.module)
+            return launch
+
+    def graph(self, launches: Sequence[LaunchRequest]) -> Graph:
+        """Launches that are queued together, again and again; see ``Graph``. Raises what ``Kernel.launch`` raises."""
+        with self._lock:
+            return Graph(
+                self, [self.prepare(wanted.kernel, wanted.grid, wanted.block, wanted.args) for wanted in launches]
+            )
+
+    def prepare(
+        self,
+        kernel: Kernel,
+        grid: int | Sequence[int],
+        block: int | Sequence[int],
+        args: Sequence[object],
+        shared_bytes: int = 0,
+    ) -> Prepared:
+        """A launch that was checked, with its arguments packed. Raises what ``Kernel.launch`` raises."""
         code = kernel.code
         lds_bytes_max = self._gpu.properties.lds_bytes
         launch_shape = shape.check(code, grid, block, shared_bytes, lds_bytes_max, self._surroundings)
         self._check_owners(kernel, args)
         packed = kernel.module.packer(code).pack(args, launch_shape)
         shape.check_lds(code, packed.dynamic_lds_bytes, lds_bytes_max)
-        lds_bytes = code.descriptor.group_segment_bytes + packed.dynamic_lds_bytes
-        with self._lock:
-            kernel.module.check_usable()
-            self._bury()
-            template = kernel.module.template(code, timed)
-            scratch_va, tmpring_size = self._scratch_for(code)
-            block_memory, packet_at, ticks_at = self._place(code, launch_shape, packed.data, lds_bytes)
-            launch = Launch(self, kernel.name, self._queue.submitted + 1, timed=timed)
-            values = LaunchValues(
-                grid=launch_shape.grid,
-                block=launch_shape.block,
-                kernarg_va=block_memory.va,
-                lds_bytes=lds_bytes,
-                scratch_va=scratch_va,
-                tmpring_size=tmpring_size,
-                dispatch_packet_va=block_memory.va + packet_at,
-                queue_description_va=self._queue.description_va,
-                dispatch_id=launch.timeline,
-                timestamps_va=block_memory.va + ticks_at,
-                timeline_value=launch.timeline,
-            )
-            ticks = block_memory.view[ticks_at:] if timed else None
-            self._queue.submit(template.fill(values), launch, ticks, kernel.module)
-            return launch
+        return Prepared(
+            kernel, launch_shape, packed.data, code.descriptor.group_segment_bytes + packed.dynamic_lds_bytes
+        )
 
-    def _place(
-        self, kernel: KernelCode, launch_shape: kernarg.LaunchShape, arguments: bytes, lds_bytes: int
-    ) -> tuple[ArgumentBlock, int, int]:
-        """Arguments where the GPU reads them, with the offsets of the dispatch packet and of room for two times."""
+    def write_launch(
+        self, prepared: Prepared, reserve: Callable[[int], ArgumentBlock], timeline: int, timed: bool = False
+    ) -> tuple[Words, memoryview]:
+        """The packets of a launch, and room for two times; arguments go to memory that ``reserve`` gives."""
+        kernel, arguments, code = prepared.kernel, prepared.arguments, prepared.kernel.code
+        template = kernel.module.template(code, timed)
+        scratch_va, tmpring_size = self._scratch_for(code)
+        # Arguments, the dispatch packet for kernels that read it, two times.
         packet_at = -(-len(arguments) // PACKET_ALIGN) * PACKET_ALIGN
         ticks_at = packet_at + AQL_PACKET_BYTES
-        memory = self._queue.reserve(ticks_at + TIMESTAMP_BYTES)
+        memory = reserve(ticks_at + TIMESTAMP_BYTES)
         memory.view[: len(arguments)] = arguments
-        if kernel.descriptor.properties & DISPATCH_PTR:
-            memory.view[packet_at:ticks_at] = packets.aql_packet(kernel, launch_shape, lds_bytes, memory.va)
-        return memory, packet_at, ticks_at
+        if code.descriptor.properties & DISPATCH_PTR:
+            packet = packets.aql_packet(code, prepared.shape, prepared.lds_bytes, memory.va)
+            memory.view[packet_at:ticks_at] = packet
+        values = LaunchValues(
+            grid=prepared.shape.grid,
+            block=prepared.shape.block,
+            kernarg_va=memory.va,
+            lds_bytes=prepared.lds_bytes,
+            scratch_va=scratch_va,
+            tmpring_size=tmpring_size,
+            dispatch_packet_va=memory.va + packet_at,
+            queue_description_va=self._queue.description_va,
+            dispatch_id=timeline,
+            timestamps_va=memory.va + ticks_at,
+            timeline_value=timeline,
+        )
+        return template.fill(values), memory.view[ticks_at:]
+
+    def submit_graph(self, graph: Graph, write: Callable[[int], Words]) -> Launch:
+        """Queue packets that ``write`` makes for a timeline value, and which belong to a graph."""
+        with self._lock:
+            self.check_usable()
+            self._bury()
+            launch = Launch(self, graph.name, self._queue.submitted + 1, timed=False)
+            self._queue.submit(write(launch.timeline), launch, None, graph)
+            return launch
+
+    @property
+    def lock(self) -> threading.RLock:
+        """Held while work is queued."""
+        return self._lock
+
+    @property
+    def signal_va(self) -> int:
+        """Device address of the timeline."""
+        return self._queue.signal_va
+
+    @property
+    def scratch_va(self) -> int:
+        """Device address of the scratch memory that launches use now, 0 while there is none."""
+        return self._scratch.va if self._scratch is not None else 0
 
     def _check_owners(self, kernel: Kernel, args: Sequence[object]) -> None:
         kernel.module.check_usable()

@@ -9,39 +9,45 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from amdrv.tensor import ir, symbolic
-from amdrv.tensor.arrange_matrix import arrange_product, find_product
+from amdrv.tensor.arrange_matrix import MatrixCores, MatrixTile, arrange_product, narrow_product
 from amdrv.tensor.ir import Axis, Node, Op, toposort
-from amdrv.tensor.optimise import Nest, Numbers, Tile, accesses, cut, lane_score, loops_of, merge_loops, reduces_of
+from amdrv.tensor.optimise import (
+    Layout,
+    Nest,
+    Numbers,
+    Tile,
+    accesses,
+    cut,
+    gate_loads,
+    gated_store,
+    lane_score,
+    loops_of,
+    merge_loops,
+    ranked,
+    reduces_of,
+)
 from amdrv.tensor.shapes import unflat
 
 ITEMS = 256  # of a workgroup
 ROW_MIN = 256  # elements of a reduction that a workgroup shares
 ROWS_MAX = 4096  # results above which there are enough work-items without sharing
 VECTOR = 4
+SIDES = (1, 2, 4, 8)  # of squares of totals
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """A kernel on the GPU. Work-items for which ``inside`` is false do nothing."""
-
-    group: Node
-    item: Node
-    nest: Nest
-    inside: Node
-
-
-def for_gpu(stores: tuple[Node, ...], matrix_lanes: int = 0) -> Layout:
-    """The layout of a kernel. ``matrix_lanes``: see ``arrange_product``; 0 where there are no matrix cores."""
+def for_gpu(stores: tuple[Node, ...], cores: MatrixCores | None, rank: int, tiles: Sequence[MatrixTile]) -> Layout:
+    """The layout of a kernel. ``cores``: None where there are no matrix cores; ``rank`` among tiles: see ``ranked``."""
     stores = merge_loops(stores)
     loops = loops_of(stores)
     found = reduces_of(stores)
-    product = find_product(loops, found) if matrix_lanes else None
-    if product is not None:
-        return Layout(*arrange_product(stores, loops, product, matrix_lanes), symbolic.TRUE)
     results = math.prod(loop.arg[1] for loop in loops)
+    product = narrow_product(loops, found) if cores is not None and stores[0].arg is None else None
+    if product is not None and cores is not None:
+        others = results // (product.row.arg[1] * product.column.arg[1])
+        tile = ranked(tiles, lambda tile: tile.cost(product, others, cores), rank)
+        return arrange_product(stores, loops, product, cores.lanes, tile)
     shared = [node for node in found if node.ranges < frozenset(loops)]
     if shared:
         row = max((node.ranges for node in shared), key=len)
@@ -49,15 +55,15 @@ def for_gpu(stores: tuple[Node, ...], matrix_lanes: int = 0) -> Layout:
     longest = max((math.prod(part.arg[1] for part in node.src[1:]) for node in found), default=1)
     if longest >= ROW_MIN and results <= ROWS_MAX and longest >= results // 4:
         return _rows(stores, loops, [])
-    return _items(stores, loops, found)
+    return _items(stores, loops, found, rank)
 
 
 # -- one work-item for each tile ---------------------------------------------------------------------------------------
 
 
-def _items(stores: tuple[Node, ...], loops: Sequence[Node], found: Sequence[Node]) -> Layout:
+def _items(stores: tuple[Node, ...], loops: Sequence[Node], found: Sequence[Node], rank: int) -> Layout:
     numbers = Numbers()
-    tiles = _tiles(stores, loops, found)
+    tiles = _tiles(stores, loops, found, rank)
     pieces = {loop: cut(loop, tile, numbers)[0] for loop, tile in tiles.items()}
     outer = [(pieces[loop].loop if loop in pieces else loop) for loop in loops]
     kept = [loop for loop in outer if loop is not None]
@@ -90,9 +96,9 @@ def _product(choices: Sequence[Sequence[Node]]) -> list[tuple[Node, ...]]:
     return result
 
 
-def _tiles(stores: tuple[Node, ...], loops: Sequence[Node], found: Sequence[Node]) -> dict[Node, Tile]:
+def _tiles(stores: tuple[Node, ...], loops: Sequence[Node], found: Sequence[Node], rank: int) -> dict[Node, Tile]:
     """Tiles that divide their ranges: four neighbours at a time, or squares of totals that share operands."""
-    if not loops:
+    if not loops or stores[0].arg is not None:
         return {}
     last = loops[-1]
     touched = accesses(stores)
@@ -102,13 +108,12 @@ def _tiles(stores: tuple[Node, ...], loops: Sequence[Node], found: Sequence[Node
         neighbours = steps <= {0, 1} and plain and lane_score(last, touched) > 0
         return {last: Tile(1, VECTOR)} if neighbours and last.arg[1] % VECTOR == 0 else {}
     inner = accesses(found)
-    reused = [
-        loop
-        for loop in loops
-        if loop.arg[1] % VECTOR == 0 and any(node.op is Op.LOAD and loop not in node.ranges for node in inner)
-    ]
+    reused = [loop for loop in loops if any(node.op is Op.LOAD and loop not in node.ranges for node in inner)][-2:]
     results = math.prod(loop.arg[1] for loop in loops)
-    return {loop: Tile(VECTOR) for loop in reused[-2:]} if results >= 64 * VECTOR**2 else {}
+    dividing = [side for side in SIDES if all(loop.arg[1] % side == 0 for loop in reused)]
+    # Sharing operands is worth most, until there are too few work-items, or registers.
+    side = ranked(dividing, lambda side: abs(side - (VECTOR if results >= 64 * VECTOR**2 else 1)), rank)
+    return {loop: Tile(side) for loop in reused} if side > 1 else {}
 
 
 # -- one workgroup for each row ----------------------------------------------------------------------------------------
@@ -135,8 +140,7 @@ def _rows(stores: tuple[Node, ...], row: Sequence[Node], across: Sequence[Node])
     where |= dict(zip(across, unflat(place, tuple(loop.arg[1] for loop in across)), strict=True))
     placed: dict[Node, Node] = {}
     stores = tuple(symbolic.substitute(store, where, placed) for store in stores)
-    if gate is not symbolic.TRUE:
-        stores = tuple(_gated(store, gate) for store in stores)
+    stores = tuple(gated_store(store, gate) for store in stores)
     return Layout(group, item, Nest((trips,) if trips.arg[1] > 1 else (), stores), symbolic.TRUE)
 
 
@@ -155,19 +159,3 @@ def _share(node: Node, item: Node, numbers: Numbers) -> Node:
     kept = [part for part in ranges if part is not longest]
     loops = (*kept, trips) if trips.arg[1] > 1 else tuple(kept)
     return Node(Op.REDUCE, node.dtype, (value, *loops, item), node.arg)
-
-
-def gate_loads(root: Node, gate: Node) -> Node:
-    """The same value, touching memory only where a condition holds. Finished reductions in it stay as they are."""
-    memo: dict[Node, Node] = {}
-    for node in toposort([root], lambda node: gate.ranges.isdisjoint(node.ranges)):
-        src = tuple(memo.get(source, source) for source in node.src)
-        if node.op is Op.LOAD:
-            src = (src[0], src[1], symbolic.both(src[2], gate))
-        memo[node] = symbolic.rebuild(node, src)
-    return memo.get(root, root)
-
-
-def _gated(store: Node, gate: Node) -> Node:
-    param, position, value = store.src
-    return Node(Op.STORE, store.dtype, (param, position, gate_loads(value, gate), gate))

@@ -11,11 +11,21 @@ from numpy.typing import NDArray
 
 from amdrv.errors import InvalidArgument
 from amdrv.tensor import devices, dtypes, engine, ir
+from amdrv.tensor.devices import group as group_of
 from amdrv.tensor.dtypes import DType, Scalar
 from amdrv.tensor.ir import Node, Op, Shape
+from amdrv.tensor.sharding import moved
 from amdrv.tensor.storage import Backend, from_numpy, to_numpy
 
 Operand = object  # a tensor, a Python scalar or something NumPy makes an array of
+
+
+class BadIndex(InvalidArgument, IndexError):
+    """An axis or a position that is not there."""
+
+
+class BadType(InvalidArgument, TypeError):
+    """An element type that an operation does not take."""
 
 
 class Core:
@@ -46,7 +56,7 @@ class Core:
             self.backend = devices.backend(device)
             self.node = self._from_array(data, wanted)
         if requires_grad and not self.dtype.is_float:
-            raise InvalidArgument(f"only floats have gradients, not {self.dtype}")
+            raise BadType(f"only floats have gradients, not {self.dtype}")
 
     def _from_array(self, data: object, wanted: DType | None) -> Node:
         try:
@@ -108,10 +118,14 @@ class Core:
 
     # -- values --------------------------------------------------------------------------------------------------------
 
-    def realize(self, *others: Core) -> Self:
-        """Compute the values now, together with those of other tensors of the same device."""
+    def realize(self, *others: Core, search: bool = False) -> Self:
+        """Compute the values now, together with those of other tensors of the same device.
+
+        ``search``: run each kernel in several ways first, and keep the fastest, also on disk for other processes.
+        """
         tensors: tuple[Core, ...] = (self, *others)
-        for tensor, node in zip(tensors, engine.realise([t.node for t in tensors], self.backend), strict=True):
+        nodes = engine.realise([t.node for t in tensors], self.backend, search)
+        for tensor, node in zip(tensors, nodes, strict=True):
             if tensor.requires_grad or not tensor._leaves:
                 tensor.node = node
         return self
@@ -142,18 +156,31 @@ class Core:
     def __float__(self) -> float:
         return float(self.item())
 
+    def __complex__(self) -> complex:
+        return complex(self.item())
+
     def __index__(self) -> int:
-        if self.dtype.is_float:
-            raise TypeError(f"{self.dtype} is no index")
+        if not self.dtype.is_int:
+            raise BadType(f"{self.dtype} is no index")
         return int(self.item())
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         found = self.numpy()
         return found if dtype is None else found.astype(dtype)
 
-    def __dlpack__(self, **options: Any) -> Any:
-        """The values for another library, as a copy in host memory."""
-        return self.numpy().__dlpack__(**options)
+    def __dlpack__(
+        self,
+        /,
+        *,
+        stream: Any = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> Any:
+        """The values for another library, as a copy in host memory. Raises BufferError when that is not wanted."""
+        if copy is False or dl_device not in (None, self.__dlpack_device__()):
+            raise BufferError(f"the values of {self} are copied to host memory")
+        return self.numpy().__dlpack__()
 
     def __dlpack_device__(self) -> tuple[int, int]:
         return (1, 0)  # DLPack: kDLCPU
@@ -163,11 +190,27 @@ class Core:
         backend = devices.backend(device)
         if backend is self.backend:
             return self
-        made = self._new(Node(Op.COPY, self.dtype, (self.node,), backend))
+        made = self._new(moved(self.node, backend))
         made.backend = backend
         return made
 
-    to_device = to
+    def shard(self, devices: Sequence[object], axis: int | None = None) -> Self:
+        """The same values on several devices: copies, or parts along an axis. Gradients go through.
+
+        Operations on sharded tensors are done on all devices, each on its part. Raises InvalidArgument when the axis
+        cannot be divided equally.
+        """
+        group = group_of(devices)
+        at = None if axis is None else check_axes((axis,), self.ndim, "shard")[0]
+        if at is not None and (self.shape[at] % len(group.devices) or not self.shape[at]):
+            raise InvalidArgument(f"shard: axis {axis} of {self.shape} in {len(group.devices)} equal parts")
+        made = self._new(Node(Op.SHARD, self.dtype, (self.node,), (group, at)))
+        made.backend = group
+        return made
+
+    def to_device(self, device: object, /, *, stream: object = None) -> Self:
+        """The same values on another device, under the array API's name; there are no streams to choose from."""
+        return self.to(device)
 
     def assign(self, other: Core) -> Self:
         """Take over another tensor's values, as an optimiser's step does. Raises InvalidArgument for another shape."""
@@ -175,6 +218,12 @@ class Core:
             raise InvalidArgument(f"assign {other.dtype}{other.shape} to {self.dtype}{self.shape}")
         engine.assigning(self)
         self.node = other.node
+        return self
+
+    def _become(self, other: Core) -> Self:
+        """What assigning to elements and arithmetic in place do. Raises as ``assign`` does."""
+        self.assign(other)
+        self._leaves = frozenset() if self.requires_grad else other._leaves
         return self
 
     def detach(self) -> Self:
@@ -204,5 +253,5 @@ def check_axes(axes: int | Sequence[int] | None, ndim: int, what: str) -> tuple[
     given = range(ndim) if axes is None else (axes,) if isinstance(axes, int) else tuple(axes)
     found = tuple(axis + ndim if axis < 0 else axis for axis in given)
     if any(not 0 <= axis < ndim for axis in found) or len(set(found)) != len(found):
-        raise InvalidArgument(f"{what}: axes {axes} of a tensor with {ndim} axes")
+        raise BadIndex(f"{what}: axes {axes} of a tensor with {ndim} axes")
     return found

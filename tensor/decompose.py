@@ -6,6 +6,7 @@ are Taylor series on intervals where they are as good as the type; ``docs/tensor
 
 from __future__ import annotations
 
+import itertools
 import math
 import struct
 from collections.abc import Iterable
@@ -20,16 +21,17 @@ from amdrv.tensor.rewrite import Step, rewrite
 LN2_HI = {dtypes.float32: 0.693359375, dtypes.float64: float.fromhex("0x1.62e42fee00000p-1")}
 LN2_LO = {name: math.log(2) - high for name, high in LN2_HI.items()}
 LN2_LO[dtypes.float64] = float.fromhex("0x1.a39ef35793c76p-33")
-# pi/2 as a sum of parts; the first two have so few bits that their products with small integers are exact.
+# pi/2 as a sum of parts. Of float32 the first two have so few bits that their products with small integers are exact.
 HALF_PI = {
     dtypes.float32: (1.5703125, 4.837512969970703e-4, 7.549790126404332e-8),
-    dtypes.float64: (1.5707963267341256, 6.077100506303966e-11, 2.0222662487959506e-21),
+    dtypes.float64: (1.5707963267948966, 6.123233995736766e-17, -1.4973849048591833e-33),
 }
 TERMS = {
     dtypes.float32: {"exp": 8, "log": 6, "sin": 6, "cos": 6},
     dtypes.float64: {"exp": 14, "log": 13, "sin": 9, "cos": 9},
 }
 TWO_OVER_PI_BITS = 256
+FAR_BITS = 1216  # for every float64
 LEADING_ZEROS = 16  # in front of those bits, so that no number is shifted the other way
 
 
@@ -123,9 +125,15 @@ def _quadrant(x: Node) -> tuple[Node, Node]:
     """(number of the quadrant, angle from its middle axis) for angles that are not huge."""
     dtype = x.dtype
     number = (x * (2 / math.pi)).unary(Op.RINT)
-    angle = x
+    angle, rest = x, const(dtype, 0.0)
     for part in HALF_PI[dtype]:
-        angle = fused(number, -part, angle)
+        if dtype is dtypes.float64:  # with what rounding takes from each product
+            product = number * part
+            angle, rest = angle - product, rest + fused(number, part, -product)
+        else:
+            angle = fused(number, -part, angle)
+    angle = angle - rest
+    angle = where(number.eq(0.0), x, angle)  # that of -0.0 is -0.0
     return where(number.eq(number), number, const(dtype, 0.0)).cast(_integer(dtype)), angle
 
 
@@ -162,9 +170,38 @@ def _quadrant_huge(x: Node) -> tuple[Node, Node]:
     return where(negative, -quarter, quarter), signed
 
 
-def two_over_pi() -> int:
-    """The bits of 2/pi behind the binary point, enough for every float32; by Machin's formula for pi."""
-    places = TWO_OVER_PI_BITS + 64
+def _quadrant_far(x: Node) -> tuple[Node, Node]:
+    """The same for float64 from 2**40 on, in digits of 32 bits."""
+    u64, mask = dtypes.uint64, (1 << 32) - 1
+    bits = x.bitcast(u64)
+    exponent, mantissa = (bits >> 52) & 0x7FF, (bits & ((1 << 52) - 1)) | (1 << 52)
+    # x is mantissa * 2**(exponent - 1075): bits of 2/pi that only add multiples of four quarter turns are left out.
+    shift = where(exponent < 1077 - LEADING_ZEROS, const(u64, 0), exponent - (1077 - LEADING_ZEROS))
+    digits = two_over_pi(FAR_BITS) >> LEADING_ZEROS
+    words = [const(u64, digits >> (FAR_BITS - 32 * (k + 1)) & mask) for k in range(FAR_BITS // 32)]
+    for step in (16, 8, 4, 2, 1):
+        skip = ((shift >> 5) & step).eq(0)
+        words = [where(skip, a, b) for a, b in zip(words[: 6 + step], words[step:], strict=False)]
+    by = shift & 31
+    words = [((a << by) | (b >> (const(u64, 32) - by))) & mask for a, b in itertools.pairwise(words)]
+    low, high = mantissa & mask, mantissa >> 32
+    carry, found = const(u64, 0), list[Node]()
+    for k in range(len(words) - 2, 0, -1):
+        carry = carry + (low * words[k - 1] & mask) + (low * words[k] >> 32)
+        carry = carry + (high * words[k] & mask) + (high * words[k + 1] >> 32)
+        found.insert(0, carry & mask)
+        carry = carry >> 32
+    turn = (found[0] << 32) | found[1]  # modulo 4 with 62 bits behind the point, and more of them in what follows
+    number = (turn + (1 << 61)) >> 62
+    rest = (turn - (number << 62)).cast(dtypes.int64).cast(x.dtype)
+    angle = (rest + ((found[2] << 32) | found[3]).cast(x.dtype) * 2.0**-64) * (math.pi / 2 * 2.0**-62)
+    negative, quarter = x < 0.0, number.cast(dtypes.int64)
+    return where(negative, -quarter, quarter), where(negative, -angle, angle)
+
+
+def two_over_pi(bits: int = TWO_OVER_PI_BITS) -> int:
+    """The bits of 2/pi behind the binary point, by default enough for every float32; by Machin's formula for pi."""
+    places = bits + 64
     one = 1 << places
 
     def arctan_of_inverse(n: int) -> int:
@@ -176,22 +213,21 @@ def two_over_pi() -> int:
         return total
 
     pi = 4 * (4 * arctan_of_inverse(5) - arctan_of_inverse(239))
-    return (2 << (TWO_OVER_PI_BITS + places)) // pi
+    return (2 << (bits + places)) // pi
 
 
 def _circular(x: Node, ahead: int) -> Node:
     """The sine of x moved ahead by quarter product."""
     dtype = x.dtype
     number, angle = _quadrant(x)
-    if dtype is dtypes.float32:
-        huge = where(x < 0.0, -x, x) > 16384.0
-        far_number, far_angle = _quadrant_huge(x)
-        number, angle = where(huge, far_number, number), where(huge, far_angle, angle)
+    huge = where(x < 0.0, -x, x) > (16384.0 if dtype is dtypes.float32 else 2.0**40)
+    far_number, far_angle = _quadrant_huge(x) if dtype is dtypes.float32 else _quadrant_far(x)
+    number, angle = where(huge, far_number, number), where(huge, far_angle, angle)
     number = number + ahead
     squared = angle * angle
     odd = [Fraction((-1) ** k, math.factorial(2 * k + 1)) for k in range(1, TERMS[dtype]["sin"])]
     even = [Fraction((-1) ** k, math.factorial(2 * k)) for k in range(1, TERMS[dtype]["cos"] + 1)]
-    sine = fused(angle * squared, polynomial(squared, odd), angle)
+    sine = where(angle.eq(0.0), angle, fused(angle * squared, polynomial(squared, odd), angle))
     cosine = fused(squared, polynomial(squared, even), 1.0)
     result = where((number & 1).eq(0), sine, cosine)
     result = where((number & 2).eq(0), result, -result)
@@ -235,13 +271,14 @@ def _power(x: Node, y: Node) -> Node:
     wide = dtypes.float64
     a, b = x.cast(wide), y.cast(wide)
     size = where(a < 0.0, -a, a)
-    result = _exponential(b * _logarithm(size, base2=False), base2=False)
+    one = const(wide, 1.0)
+    result = where(size.eq(1.0), one, _exponential(b * _logarithm(size, base2=False), base2=False))
     whole = b.unary(Op.FLOOR).eq(b)
     half = b * 0.5
     odd = where(whole, const(dtypes.bool_, True), const(dtypes.bool_, False)) & (half.unary(Op.FLOOR) < half)
     signed = where(odd, -result, result)
-    result = where(a < 0.0, where(whole, signed, where(a.eq(-math.inf), result, const(wide, math.nan))), result)
-    one = const(wide, 1.0)
+    below = where(whole, signed, where(a.eq(-math.inf) | a.eq(0.0), result, const(wide, math.nan)))
+    result = where(a.bitcast(dtypes.int64) < 0, below, result)
     result = where(b.eq(0.0), one, where(a.eq(1.0), one, result))
     unordered = where(a.eq(a), b.eq(b), const(dtypes.bool_, False))
     keep = where(b.eq(0.0), one, where(a.eq(1.0), one, a + b))
@@ -251,7 +288,7 @@ def _power(x: Node, y: Node) -> Node:
 def _integer_power(x: Node, y: Node) -> Node:
     """x ** y by squaring for integers; a negative exponent gives 0, or 1 and -1 for bases of size 1."""
     result, base, rest = const(x.dtype, 1), x, y
-    for _ in range(6):
+    for _ in range(x.dtype.bits):
         result = where((rest & 1).eq(0), result, result * base)
         base, rest = base * base, rest >> 1
     return result
@@ -302,6 +339,14 @@ def _encode(x: Node, narrow: DType) -> Node:
     return (code | sign).cast(dtypes.BY_NAME[f"uint{narrow.bits}"]).bitcast(narrow)
 
 
+def _odd(x: Node) -> Node:
+    """A float64 as float32 whose last digit is odd where it is not exact, so that rounding it again rounds once."""
+    near = x.cast(dtypes.float32)
+    bits, back = near.bitcast(dtypes.uint32), near.cast(dtypes.float64)
+    beyond = where(x < 0.0, back < x, x < back).cast(dtypes.uint32)
+    return where(x.eq(back), bits, (bits - beyond) | 1).bitcast(dtypes.float32)
+
+
 def _cast(found: Node, x: Node) -> Node | None:
     source, wanted = x.dtype, found.dtype
     if source is wanted:
@@ -309,6 +354,8 @@ def _cast(found: Node, x: Node) -> Node | None:
     emulated = (dtypes.bfloat16, dtypes.float8_e4m3fn, dtypes.float8_e5m2)
     if source in emulated:
         return _decode(x, source).cast(wanted)
+    if source is dtypes.float64 and wanted.is_float and wanted.bits < 32:
+        return _odd(x).cast(wanted)
     if wanted in emulated:
         return _encode(x.cast(dtypes.float32), wanted)
     return None

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, Self
 
 import numpy as np
 
 from amdrv.errors import InvalidArgument
 from amdrv.tensor import dtypes, ir
-from amdrv.tensor.core import Core, Operand
+from amdrv.tensor.core import BadType, Core, Operand
 from amdrv.tensor.dtypes import DType
 from amdrv.tensor.ir import Node, Op, Shape
+
+HUGE = 1e9  # where adding one to a square changes nothing
 
 
 def broadcast_shape(what: str, *shapes: Shape) -> Shape:
@@ -105,30 +108,46 @@ class Elementwise(Core):
         return self._apply("divide", Op.DIV, other, reverse=True, dtype=dtypes.float32)
 
     def __floordiv__(self, other: Operand) -> Self:
-        b = self._operand(other)
-        if self._common(b, other).is_float:
-            return (self / other).floor()
+        if self._common(self._operand(other), other).is_float:
+            return self._divided(other)[0]
         return self._apply("floor_divide", Op.IDIV, other)
 
     def __rfloordiv__(self, other: Operand) -> Self:
         return self._operand(other) // self
 
     def __mod__(self, other: Operand) -> Self:
-        b = self._operand(other)
-        if self._common(b, other).is_float:
-            return self - (self / other).floor() * other
+        if self._common(self._operand(other), other).is_float:
+            return self._divided(other)[1]
         return self._apply("remainder", Op.MOD, other)
 
     def __rmod__(self, other: Operand) -> Self:
         return self._operand(other) % self
 
+    def _divided(self, other: Operand) -> tuple[Self, Self]:
+        """The quotient of floats rounded down, and the remainder, which has the divisor's sign.
+
+        The remainder is exact while the quotient has no more digits than the type (for float32: 29 bits).
+        """
+        x, y, dtype = self._floats(other)
+        x, y = x.cast(dtypes.float64), y.cast(dtypes.float64)
+        quotient = (x / y).floor()
+        rest = x - quotient * y
+        if dtype is dtypes.float64:  # the product's rounding, found with halves of its factors (Dekker)
+            (a, b), (c, d) = _halves(quotient), _halves(y)
+            rest = rest - (((a * c - quotient * y) + a * d + b * c) + b * d)
+        opposed = rest.not_equal(0) & ((rest < 0) ^ (y < 0))
+        quotient, rest = opposed.where(quotient - 1.0, quotient), opposed.where(rest + y, rest)
+        beyond = y.isinf() & x.isfinite()
+        same = x.equal(0) | ~((x < 0) ^ (y < 0))
+        quotient = beyond.where(same.where(0.0, -1.0).copysign(x / y), quotient)
+        rest = beyond.where(same.where(x, y), rest)
+        return quotient.cast(dtype), rest.equal(0).where(rest.abs().copysign(y), rest).cast(dtype)
+
     def __pow__(self, other: Operand) -> Self:
-        if isinstance(other, (int, float)) and not isinstance(other, bool) and self.dtype.is_float:
-            if other == 2:
-                return self * self
-            if other == 0.5:
-                return self.sqrt()
-            if float(other).is_integer() and 0 < abs(other) <= 8:
+        if isinstance(other, (int, float)) and self._common(self._operand(other), other) is self.dtype:
+            if other == 0.5:  # but a power of -0.0 or of minus infinity has no sign
+                return self.equal(-math.inf).where(math.inf, (self + 0.0).sqrt())
+            if float(other).is_integer() and (0 < other <= 8 or (self.dtype.is_float and -8 <= other < 0)):
                 result = self
                 for _ in range(abs(int(other)) - 1):
                     result = result * self
@@ -148,34 +167,75 @@ class Elementwise(Core):
         return self._bits("bitwise_xor", Op.XOR, other)
 
     def __lshift__(self, other: Operand) -> Self:
-        return self._bits("bitwise_left_shift", Op.SHL, other)
+        return self._shift("bitwise_left_shift", Op.SHL, other)
+
+    def __rlshift__(self, other: Operand) -> Self:
+        return self._operand(other) << self
 
     def __rshift__(self, other: Operand) -> Self:
-        return self._bits("bitwise_right_shift", Op.SHR, other)
+        return self._shift("bitwise_right_shift", Op.SHR, other)
+
+    def __rrshift__(self, other: Operand) -> Self:
+        return self._operand(other) >> self
 
     __rand__, __ror__, __rxor__ = __and__, __or__, __xor__
+
+    def _shift(self, what: str, op: Op, other: Operand) -> Self:
+        """Bits moved; by more than there are, as often as there are."""
+        found = self._bits(what, op, other)
+        if isinstance(other, int) and 0 <= other < found.dtype.bits:
+            return found
+        by, last = self._operand(other).cast(found.dtype), found.dtype.bits - 1
+        within = (by >= 0) & (by <= last)
+        most = (self.cast(found.dtype) >> last) * (op is Op.SHR and found.dtype.kind == "int")
+        return within.where(self._bits(what, op, within.where(by, 0)), most)
 
     def _bits(self, what: str, op: Op, other: Operand) -> Self:
         b = self._operand(other)
         if self.dtype.is_float or b.dtype.is_float:
-            raise InvalidArgument(f"{what}: {self.dtype} and {b.dtype} are not all integers")
+            raise BadType(f"{what}: {self.dtype} and {b.dtype} are not all integers")
         return self._apply(what, op, other)
 
     def __invert__(self) -> Self:
         if self.dtype.is_float:
-            raise InvalidArgument(f"bitwise_invert: {self.dtype} is no integer")
+            raise BadType(f"bitwise_invert: {self.dtype} is no integer")
         return self ^ (True if self.dtype is dtypes.bool_ else -1)
 
     def __neg__(self) -> Self:
         return self._unary(Op.NEG)
 
     def __pos__(self) -> Self:
-        return self
+        return self._new(self.node)  # another tensor, which arithmetic in place changes alone
 
     def abs(self) -> Self:
-        return (self < 0).where(-self, self) if self.dtype.kind in ("int", "float") else self
+        return self.signbit().where(-self, self) if self.dtype.kind in ("int", "float") else +self
 
     __abs__ = abs
+
+    def signbit(self) -> Self:
+        """Where the sign is minus; that of zero counts."""
+        x = self.cast(self.dtype.compute)
+        return (x.bitcast(f"int{x.dtype.bits}") if x.dtype.is_float else x) < 0
+
+    def copysign(self, other: Operand) -> Self:
+        """The size of this with the other's sign."""
+        x, y, _ = self._floats(other)
+        return (x.signbit() ^ y.signbit()).where(-x, x)
+
+    def nextafter(self, other: Operand) -> Self:
+        """The next number in the direction of the other."""
+        x, y, dtype = self._floats(other)
+        bits = x.bitcast(f"int{dtype.bits}")
+        moved = ((x < y) ^ x.signbit()).where(bits + 1, bits - 1)
+        moved = x.equal(0).where(1, moved).bitcast(dtype)
+        moved = x.equal(0).where(moved.copysign(y), moved)
+        return x.equal(y).where(y, (x.isnan() | y.isnan()).where(x + y, moved))
+
+    def _floats(self, other: Operand) -> tuple[Self, Self, DType]:
+        """Both as floats of one type, and the type."""
+        b = self._operand(other)
+        dtype = dtypes.promote(self._float().dtype, b._float().dtype)
+        return self.cast(dtype), b.cast(dtype), dtype
 
     def __lt__(self, other: Operand) -> Self:
         return self._apply("less", Op.LT, other)
@@ -196,8 +256,12 @@ class Elementwise(Core):
     def __eq__(self, other: object) -> Self:  # type: ignore[override]
         return self.equal(other)
 
-    def __ne__(self, other: object) -> Self:  # type: ignore[override]
+    def not_equal(self, other: Operand) -> Self:
+        """Where they differ."""
         return ~self.equal(other)
+
+    def __ne__(self, other: object) -> Self:  # type: ignore[override]
+        return self.not_equal(other)
 
     __hash__ = Core.__hash__
 
@@ -211,7 +275,7 @@ class Elementwise(Core):
 
     def clip(self, low: Operand = None, high: Operand = None) -> Self:
         """The nearest value between two limits."""
-        found = self if low is None else self.maximum(low)
+        found = +self if low is None else self.maximum(low)
         return found if high is None else found.minimum(high)
 
     def where(self, a: Operand, b: Operand) -> Self:
@@ -246,13 +310,15 @@ class Elementwise(Core):
         """log(1 + x), accurate for small x."""
         x = self._float()
         u = x + 1.0
-        # The rounding of 1 + x is made good by the quotient (Kahan).
-        return u.equal(1.0).where(x, u.equal(math.inf).where(u, u.log() * (x / (u - 1.0))))
+        # The rounding of 1 + x is made good by the quotient (Kahan). Here and below, what ``where`` does not choose is
+        # kept finite, because its gradient is multiplied with zero.
+        quotient = (x / u.equal(1.0).where(1.0, u - 1.0)).detach()
+        return u.equal(1.0).where(x, u.equal(math.inf).where(u, u.log() * quotient))
 
     def expm1(self) -> Self:
         """exp(x) - 1, accurate for small x."""
         x = self._float()
-        half = (x * 0.5).tanh()
+        half = (x.minimum(1.0) * 0.5).tanh()
         return (x.abs() < 1.0).where(half * 2.0 / (1.0 - half), x.exp() - 1.0)
 
     def sqrt(self) -> Self:
@@ -280,7 +346,7 @@ class Elementwise(Core):
         x = self._float()
         size = x.abs()
         # Half a right angle off for what is nearer to it; the reciprocal beyond one.
-        inner = (size > 1.0).where(1.0 / size, size)
+        inner = (size > 1.0).where(1.0 / size.maximum(1.0), size)
         turned = inner > math.tan(math.pi / 8)
         t = turned.where((inner - 1.0) / (inner + 1.0), inner)
         squared = t * t
@@ -289,8 +355,7 @@ class Elementwise(Core):
         for k in reversed(range(terms - 1)):
             series = series * squared + (-1) ** k / (2 * k + 1)
         angle = t * series + turned.where(x._operand(math.pi / 4, x.dtype), 0.0)
-        angle = (size > 1.0).where(math.pi / 2 - angle, angle)
-        return (x < 0).where(-angle, angle)
+        return (size > 1.0).where(math.pi / 2 - angle, angle).copysign(x)
 
     def asin(self) -> Self:
         x = self._float()
@@ -302,31 +367,46 @@ class Elementwise(Core):
 
     def atan2(self, other: Operand) -> Self:
         """The angle of the point (other, self) from the first axis."""
-        y, x = self._float(), self._operand(other)._float()
-        angle = (y / x).atan()
-        half = (y < 0).where(y._operand(-math.pi, y.dtype), math.pi)
-        angle = (x < 0).where(angle + half, angle)
-        return (y.equal(0) & x.equal(0)).where(y, angle)
+        y, x, _ = self._floats(other)
+        a, b = y.abs(), x.abs()
+        steep = a > b
+        most = steep.where(a, b)
+        least = steep.where(b, a) / most.equal(0).where(1.0, most)
+        angle = (a.isinf() & b.isinf()).where(1.0, least).atan()
+        angle = steep.where(math.pi / 2 - angle, angle)
+        return x.signbit().where(math.pi - angle, angle).copysign(y)
 
     def asinh(self) -> Self:
         x = self._float()
         size = x.abs()
-        found = (size + size * size / (1.0 + (size * size + 1.0).sqrt())).log1p()
-        return (x < 0).where(-found, found)
+        near = size.minimum(HUGE)
+        found = (near + near * near / (1.0 + (near * near + 1.0).sqrt())).log1p()
+        return (size < HUGE).where(found, size.maximum(HUGE).log() + math.log(2)).copysign(x)
 
     def acosh(self) -> Self:
         x = self._float()
-        return (x - 1.0 + ((x - 1.0) * (x + 1.0)).sqrt()).log1p()
+        near = x.minimum(HUGE) - 1.0
+        return (x > HUGE).where(x.maximum(HUGE).log() + math.log(2), (near + near.sqrt() * (near + 2.0).sqrt()).log1p())
 
     def atanh(self) -> Self:
         x = self._float()
-        return (x * 2.0 / (1.0 - x)).log1p() * 0.5
+        size = x.abs()
+        return ((size * 2.0 / (1.0 - size)).log1p() * 0.5).copysign(x)
+
+    def hypot(self, other: Operand) -> Self:
+        """sqrt(x² + y²) without overflow."""
+        x, y, _ = self._floats(other)
+        a, b = x.abs(), y.abs()
+        most = a.maximum(b)
+        ratio = a.minimum(b) / most.equal(0).where(1.0, most)
+        found = most * (ratio * ratio + 1.0).sqrt()
+        return (a.equal(math.inf) | b.equal(math.inf)).where(math.inf, found)
 
     def logaddexp(self, other: Operand) -> Self:
         """log(exp(x) + exp(y)) without overflow."""
-        x, y = self._float(), self._operand(other)._float()
+        x, y, _ = self._floats(other)
         most = x.maximum(y)
-        return most.isfinite().where(most + (-(x - y).abs()).exp().log1p(), x + y)
+        return most.isfinite().where(most + (x - y).minimum(y - x).exp().log1p(), most)
 
     def erf(self) -> Self:
         return self._float()._unary(Op.ERF)
@@ -343,14 +423,18 @@ class Elementwise(Core):
 
     def sinh(self) -> Self:
         x = self._float()
-        return (x.exp() - (-x).exp()) * 0.5
+        size = x.abs()
+        half, e = (size * 0.5).exp(), size.minimum(1.0).expm1()
+        return (size < 1.0).where((e + e / (e + 1.0)) * 0.5, half * 0.5 * half - 0.5 / half / half).copysign(x)
 
     def cosh(self) -> Self:
-        x = self._float()
-        return (x.exp() + (-x).exp()) * 0.5
+        half = (self._float().abs() * 0.5).exp()
+        return half * 0.5 * half + 0.5 / half / half
 
     def sigmoid(self) -> Self:
-        return 1.0 / (1.0 + (-self).exp())
+        e = (-self._float().abs()).exp()
+        found = 1.0 / (1.0 + e)
+        return self.signbit().where(e * found, found)
 
     def relu(self) -> Self:
         return self.maximum(0)
@@ -359,7 +443,8 @@ class Elementwise(Core):
         return (self > 0).where(self, self * slope)
 
     def elu(self, alpha: float = 1.0) -> Self:
-        return (self > 0).where(self, (self.minimum(0).exp() - 1.0) * alpha)
+        above = self > 0
+        return above.where(self, (above.where(0, self).exp() - 1.0) * alpha)
 
     def silu(self) -> Self:
         return self * self.sigmoid()
@@ -371,20 +456,20 @@ class Elementwise(Core):
         return self * 0.5 * (1.0 + (self * math.sqrt(0.5)).erf())
 
     def softplus(self) -> Self:
-        return self.maximum(0) + (-self.abs()).exp().log1p()
+        return self.maximum(0) + self.minimum(-self).exp().log1p()
 
     def floor(self) -> Self:
-        return self._unary(Op.FLOOR) if self.dtype.is_float else self
+        return self._unary(Op.FLOOR) if self.dtype.is_float else +self
 
     def ceil(self) -> Self:
-        return -((-self).floor()) if self.dtype.is_float else self
+        return -((-self).floor()) if self.dtype.is_float else +self
 
     def round(self) -> Self:
         """To the nearest integer, ties to even."""
-        return self._unary(Op.RINT) if self.dtype.is_float else self
+        return self._unary(Op.RINT) if self.dtype.is_float else +self
 
     def trunc(self) -> Self:
-        return (self < 0).where(self.ceil(), self.floor()) if self.dtype.is_float else self
+        return (self < 0).where(self.ceil(), self.floor()) if self.dtype.is_float else +self
 
     def sign(self) -> Self:
         one = self._operand(1, self.dtype)
@@ -409,6 +494,29 @@ class Elementwise(Core):
 
     def logical_or(self, other: Any) -> Self:
         return self.cast(dtypes.bool_) | self._operand(other).cast(dtypes.bool_)
+
+    def logical_xor(self, other: Any) -> Self:
+        return self.cast(dtypes.bool_) ^ self._operand(other).cast(dtypes.bool_)
+
+
+def _in_place(name: str) -> Callable[[Any, Operand], Any]:
+    def method(self: Any, other: Operand) -> Any:
+        return self._become(getattr(self, name)(other))
+
+    method.__doc__ = f"x becomes ``x.{name}(other)``. Raises InvalidArgument when that has another shape or type."
+    return method
+
+
+_WORDS = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor", "lshift", "rshift")
+for _name in _WORDS:
+    setattr(Elementwise, f"__i{_name}__", _in_place(f"__{_name}__"))
+
+
+def _halves(x: Any) -> tuple[Any, Any]:
+    """A float64 as a sum of two with half as many digits, whose products are exact."""
+    high = x * 134217729.0
+    high = high - (high - x)
+    return high, x - high
 
 
 def _scalar_type(value: Operand) -> DType | None:

@@ -26,6 +26,7 @@ class Dialect:
 
     pointer: str = "ptr"  # to buffers
     index_bits: int = 32  # at least; 64 where a buffer needs it
+    masks: bool = True  # loads for some lanes of a vector are worth having
     stream_bytes: int = 1 << 62  # results larger than this are not worth keeping in a cache; needs !0 = !{i32 1}
 
 
@@ -189,7 +190,7 @@ class Emitter:
         found = self._accesses.get(node)
         if found is None:
             gate = node.src[2] if node.op is Op.LOAD else symbolic.TRUE
-            found = self._accesses[node] = Access.of(node.src[1], gate, self.lanes(node))
+            found = self._accesses[node] = Access.of(node.src[1], gate, self.lanes(node), self._dialect.masks)
         return found
 
     def operand(self, node: Node, lanes: int, scope: Scope) -> str:
@@ -213,11 +214,15 @@ class Emitter:
     def address(self, node: Node, position: str, scope: Scope, step: int = 0) -> str:
         """The address of an element of the buffer that a LOAD or STORE is about."""
         base, element = self.params[node.src[0]], self.memory_type(node.src[0].dtype)
-        step_by = f"getelementptr inbounds {element}, {self._dialect.pointer}"
+        step_by = f"getelementptr inbounds {element}, {self.pointer(node)}"
         at = self.into(scope, f"{step_by} {base}, {self.index_type} {position}")
         if step:
             at = self.into(scope, f"{step_by} {at}, i64 {step}")
         return at
+
+    def pointer(self, node: Node) -> str:
+        """The type of addresses of what a LOAD or STORE is about."""
+        return self._dialect.pointer
 
     def memory_type(self, dtype: DType) -> str:
         """The type of an element in memory."""
@@ -292,7 +297,7 @@ class Emitter:
             opened.append((self.open(loop), names, totals))
             totals = names
         scope = self._scopes[-1]
-        totals = [self._combine(node, total, scope) for node, total in zip(group, totals, strict=True)]
+        totals = self.trip(group, totals, scope)
         for loop_opened, names, first in reversed(opened):
             carried = [
                 Carried(name, self.vector(node.dtype, self._width(node)), start, total)
@@ -307,6 +312,10 @@ class Emitter:
             if Axis.ITEM in kinds:
                 total = self.across_items(node, total)
             self._scope_of(node.ranges).values[node] = total
+
+    def trip(self, group: Sequence[Node], totals: Sequence[str], scope: Scope) -> list[str]:
+        """What one trip of their loops makes of the totals of reductions."""
+        return [self._combine(node, total, scope) for node, total in zip(group, totals, strict=True)]
 
     def _width(self, node: Node) -> int:
         """Lanes of a reduction's running total: those of its value, or those it will combine in the end."""
@@ -369,32 +378,40 @@ class Emitter:
         if dtype is dtypes.bool_:
             wide = f"<{lanes} x i8>" if lanes > 1 else "i8"
             value = self.into(scope, f"zext {self.vector(dtype, lanes)} {value} to {wide}")
-        pointer, align = self._dialect.pointer, node.src[0].dtype.size_bytes
         at = self.value(access.position)
         if len(node.src) > 3 and node.src[3] is not symbolic.TRUE:
-            self._store_gated(node, f"{memory} {value}", at, align)
-        elif access.step == 1 or lanes == 1:
-            kind_name = memory if lanes == 1 else f"<{lanes} x {memory}>"
-            hint = ""
+            self._store_gated(node, value, at)
+        elif lanes == 1:
+            self.put(node, value, self.address(node, at, scope))
+        elif access.step == 1:
+            hint, align = "", access.align(node, lanes)
             size_bytes = lanes * node.src[0].dtype.size_bytes
-            if node.src[0].arg[1] * node.src[0].dtype.size_bytes >= self._dialect.stream_bytes and lanes > 1:
+            if node.src[0].arg[1] * node.src[0].dtype.size_bytes >= self._dialect.stream_bytes and node.arg is None:
                 terms, constant = symbolic.affine(access.position)
                 if all(number % lanes == 0 for number in (constant, *(factor for _, factor in terms))):
                     align, hint = size_bytes, ", !nontemporal !0"
-            self.line(f"store {kind_name} {value}, {pointer} {self.address(node, at, scope)}, align {align}{hint}")
+            self.put(node, value, self.address(node, at, scope), lanes, f"align {align}{hint}")
         else:
             for lane in range(lanes):
                 part = self.into(scope, f"extractelement <{lanes} x {memory}> {value}, i64 {lane}")
-                place = self._lane_address(node, access, at, lane, lanes, scope)
-                self.line(f"store {memory} {part}, {pointer} {place}, align {align}")
+                self.put(node, part, self._lane_address(node, access, at, lane, lanes, scope))
 
-    def _store_gated(self, node: Node, typed_value: str, at: str, align: int) -> None:
+    def put(self, node: Node, value: str, place: str, lanes: int = 1, how: str = "") -> None:
+        """Write a value to an address, or what it is with the one there when the store combines."""
+        memory = self.memory_type(node.src[0].dtype)
+        vector, pointer = memory if lanes == 1 else f"<{lanes} x {memory}>", self.pointer(node)
+        how = how or f"align {node.src[0].dtype.size_bytes}"
+        if node.arg is not None:
+            before = self.into(self.scope, f"load {vector}, {pointer} {place}, {how}")
+            value = self.into(self.scope, self.alu(node.arg, node.dtype, lanes, [before, value]))
+        self.line(f"store {vector} {value}, {pointer} {place}, {how}")
+
+    def _store_gated(self, node: Node, value: str, at: str) -> None:
         """Write where the gate is true; scalars only."""
         name = self.fresh("gate")
         self.line(f"br i1 {self.value(node.src[3])}, label %{name}, label %{name}.end")
         self.block(name)
-        place = self.address(node, at, self.scope)
-        self.line(f"store {typed_value}, {self._dialect.pointer} {place}, align {align}")
+        self.put(node, value, self.address(node, at, self.scope))
         self.line(f"br label %{name}.end")
         self.block(f"{name}.end")
 
@@ -410,26 +427,22 @@ class Emitter:
         memory, pointer = self.memory_type(node.dtype), self._dialect.pointer
         align = node.dtype.size_bytes
         at = self.value(access.position)
-        gated = access.gate is not symbolic.TRUE
-        if lanes == 1:
-            found = self._load_scalar(node, access, at, scope)
+        if lanes == 1 or (access.step == 1 and not access.masked):
+            found = self._load_whole(node, access, at, lanes, scope)
         elif access.step == 1:
             vector = f"<{lanes} x {memory}>"
-            if gated:
-                mask = self.operand(access.gate, lanes, scope)
-                name = f"llvm.masked.load.v{lanes}{_short(memory)}.p{1 if 'addrspace(1)' in pointer else 0}"
-                base = self.params[node.src[0]]
-                # The address may lie outside where no lane is wanted.
-                place = self.into(scope, f"getelementptr {memory}, {pointer} {base}, {self.index_type} {at}")
-                arguments = [
-                    (pointer, place),
-                    ("i32", str(align)),
-                    (f"<{lanes} x i1>", mask),
-                    (vector, "zeroinitializer"),
-                ]
-                found = self.into(scope, self.call(name, vector, arguments))
-            else:
-                found = self.into(scope, f"load {vector}, {pointer} {self.address(node, at, scope)}, align {align}")
+            mask = self.operand(access.gate, lanes, scope)
+            name = f"llvm.masked.load.v{lanes}{_short(memory)}.p{1 if 'addrspace(1)' in pointer else 0}"
+            base = self.params[node.src[0]]
+            # The address may lie outside where no lane is wanted.
+            place = self.into(scope, f"getelementptr {memory}, {pointer} {base}, {self.index_type} {at}")
+            arguments = [
+                (pointer, place),
+                ("i32", str(align)),
+                (f"<{lanes} x i1>", mask),
+                (vector, "zeroinitializer"),
+            ]
+            found = self.into(scope, self.call(name, vector, arguments))
         else:
             found = self._gather(node, access, at, lanes, scope)
         if node.dtype is dtypes.bool_:
@@ -437,36 +450,42 @@ class Emitter:
             found = self.into(scope, f"icmp ne {wide} {found}, {'zeroinitializer' if lanes > 1 else '0'}")
         return found
 
-    def _load_scalar(self, node: Node, access: Access, at: str, scope: Scope) -> str:
-        memory, pointer, align = self.memory_type(node.dtype), self._dialect.pointer, node.dtype.size_bytes
+    def _load_whole(self, node: Node, access: Access, at: str, lanes: int, scope: Scope) -> str:
+        """Neighbours in memory that are all wanted or none of them."""
+        memory, pointer = self.memory_type(node.dtype), self.pointer(node)
+        vector = memory if lanes == 1 else f"<{lanes} x {memory}>"
+        how = f"align {access.align(node, lanes)}"
         if access.gate is symbolic.TRUE:
-            return self.into(scope, f"load {memory}, {pointer} {self.address(node, at, scope)}, align {align}")
+            return self.into(scope, f"load {vector}, {pointer} {self.address(node, at, scope)}, {how}")
         gate = self.value(access.gate)
         safe = self.into(scope, f"select i1 {gate}, {self.index_type} {at}, {self.index_type} 0")
-        found = self.into(scope, f"load {memory}, {pointer} {self.address(node, safe, scope)}, align {align}")
-        zero = self.zero(node.dtype)
-        return self.into(scope, f"select i1 {gate}, {memory} {found}, {memory} {zero}")
+        found = self.into(scope, f"load {vector}, {pointer} {self.address(node, safe, scope)}, {how}")
+        zero = self.zero(node.dtype) if lanes == 1 else "zeroinitializer"
+        return self.into(scope, f"select i1 {gate}, {vector} {found}, {vector} {zero}")
 
     def zero(self, dtype: DType) -> str:
         """Zero as memory has it."""
         return "0" if self.memory_type(dtype).startswith("i") else self.literal(dtype, 0.0)
 
     def _gather(self, node: Node, access: Access, at: str, lanes: int, scope: Scope) -> str:
-        memory, pointer, align = self.memory_type(node.dtype), self._dialect.pointer, node.dtype.size_bytes
+        memory, pointer, align = self.memory_type(node.dtype), self.pointer(node), node.dtype.size_bytes
         vector, positions = f"<{lanes} x {memory}>", f"<{lanes} x {self.index_type}>"
         gated = access.gate is not symbolic.TRUE
-        gate = ""
-        if gated:
-            gate = self.operand(access.gate, lanes, scope)
+        gate, mask = "", f"<{lanes} x i1>" if access.masked else "i1"
+        if gated and access.step is None:
+            gate, mask = self.operand(access.gate, lanes, scope), f"<{lanes} x i1>"
             at = self.operand(access.position, lanes, scope)
-            at = self.into(scope, f"select <{lanes} x i1> {gate}, {positions} {at}, {positions} zeroinitializer")
+            at = self.into(scope, f"select {mask} {gate}, {positions} {at}, {positions} zeroinitializer")
+        elif gated:
+            gate, index = self.value(access.gate), self.index_type
+            at = self.into(scope, f"select i1 {gate}, {index} {at}, {index} 0")
         found = "poison"
         for lane in range(lanes):
             place = self._lane_address(node, access, at, lane, lanes, scope)
             part = self.into(scope, f"load {memory}, {pointer} {place}, align {align}")
             found = self.into(scope, f"insertelement {vector} {found}, {memory} {part}, i64 {lane}")
         if gated:
-            found = self.into(scope, f"select <{lanes} x i1> {gate}, {vector} {found}, {vector} zeroinitializer")
+            found = self.into(scope, f"select {mask} {gate}, {vector} {found}, {vector} zeroinitializer")
         return found
 
 
@@ -501,16 +520,25 @@ class Access:
     position: Node
     gate: Node
     step: int | None
+    masked: bool  # whether lanes differ in their gate
 
     @staticmethod
-    def of(position: Node, gate: Node, lanes: int) -> Access:
+    def of(position: Node, gate: Node, lanes: int, masks: bool) -> Access:
         lane = next((found for found in position.ranges | gate.ranges if found.arg[2] is Axis.LANE), None)
         if lane is None or lanes == 1:
-            return Access(position, gate, 0)
-        step = symbolic.factor_of(position, lane)
-        if step is None or (gate is not symbolic.TRUE and step != 1):
-            return Access(position, gate, None)
-        return Access(symbolic.substitute(position, {lane: symbolic.ZERO}), gate, step)
+            return Access(position, gate, 0, False)
+        step, masked = symbolic.factor_of(position, lane), lane in gate.ranges
+        # Where a gate is false element 0 is read instead, and those after it.
+        if step is None or (masked and (step != 1 or not masks)) or (gate is not symbolic.TRUE and step < 0):
+            return Access(position, gate, None, masked)
+        return Access(symbolic.substitute(position, {lane: symbolic.ZERO}), gate, step, masked)
+
+    def align(self, node: Node, lanes: int) -> int:
+        """Bytes that divide the address. Only of a workgroup's memory is more known than the element."""
+        if node.src[0].op is not Op.SHARED:
+            return node.src[0].dtype.size_bytes
+        terms, constant = symbolic.affine(self.position)
+        return math.gcd(lanes, constant, *(factor for _, factor in terms)) * node.src[0].dtype.size_bytes
 
 
 def _short(llvm_type: str) -> str:
@@ -522,29 +550,30 @@ def _needs_wide_index(body: Node) -> bool:
     for node in toposort([body]):
         if node.dtype is dtypes.index:
             low, high = symbolic.bounds(node)
-            # A number looked up in memory is clamped before it is used as a position.
-            if node.op is not Op.CAST and not _only_clamped(node) and (low < -limit or high > limit):
+            if low < -limit or high > limit:
                 return True
         elif node.op is Op.PARAM and node.arg[1] > limit:
             return True
     return False
 
 
-def _only_clamped(node: Node) -> bool:
-    return node.op in (Op.MAX, Op.MIN) and node.src[0].op in (Op.CAST, Op.MAX)
-
-
 def write_nest(emitter: Emitter, nest: Nest, begin: str = "0", end: str = "") -> None:
     """Write loops and stores; ``begin`` and ``end`` are of the outermost loop."""
     opened = []
     emitter.expect(nest.stores)
-    for depth, loop in enumerate(nest.loops):
+    for depth, loop in enumerate((*nest.loops, None)):
+        for _, first in (item for item in nest.before if item[0] == depth):
+            _write_body(emitter, first.stores, [emitter.open(part) for part in first.loops])
         emitter.reduces()
-        opened.append(emitter.open(loop, begin, end) if not depth else emitter.open(loop))
-    emitter.reduces()
-    for store in nest.stores:
+        if loop is not None:
+            opened.append(emitter.open(loop, begin, end) if not depth else emitter.open(loop))
+    _write_body(emitter, nest.stores, opened)
+
+
+def _write_body(emitter: Emitter, stores: Sequence[Node], opened: Sequence[OpenLoop]) -> None:
+    for store in stores:
         emitter.value(store.src[2])
-    for store in nest.stores:
+    for store in stores:
         emitter.store(store)
     for item in reversed(opened):
         emitter.close(item)

@@ -16,11 +16,13 @@ from typing import Any
 
 from amdrv.errors import InvalidArgument
 from amdrv.tensor import dtypes, simplify, spec
+from amdrv.tensor import search as searching
 from amdrv.tensor.ir import Node, Op, toposort
 from amdrv.tensor.lower import Kernel
 from amdrv.tensor.memory_plan import Interval, place
 from amdrv.tensor.schedule import kernels, size_bytes
-from amdrv.tensor.storage import Backend, Memory, Program, Storage, buffer_node
+from amdrv.tensor.sharding import assembled, divide, single
+from amdrv.tensor.storage import Backend, Group, Memory, Parts, Program, Storage, buffer_node
 
 PLANS_MAX = 1024
 PROGRAMS_MAX = 4096  # of a device
@@ -36,14 +38,14 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class PlannedStep:
-    """A program on buffers, or a copy between devices (``program`` is None, sources are result and source)."""
+    """A program on buffers, or a copy between devices: no program; the places are the result and what it is made of."""
 
     backend: Backend
     program: Program | None
     kernel: Kernel | None
     places: tuple[Place, ...]
     backends: tuple[Backend, ...]
-    copied_bytes: int = 0
+    nodes: tuple[Node, ...]  # the arrays in the places
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,27 +77,33 @@ class Run:
     plan: Plan
     arguments: tuple[Storage, ...]
     results: tuple[Storage, ...]
+    made_of: Mapping[Node, Node]  # nodes of the plan's graph → the nodes that were asked for
+    spans: tuple[tuple[float, float], ...] = ()  # when each step began and ended, in seconds, when that was watched
 
 
 @dataclass(slots=True)
 class Log:
-    """What happened while it was recorded."""
+    """What happened while it was recorded. Watching waits for each step to end, so that its time is known."""
 
     runs: list[Run] = field(default_factory=list)
     before_assign: Callable[[Any], object] = id
+    watch: bool = False
 
 
 _log: ContextVar[Log | None] = ContextVar("log", default=None)
 
 
 @contextmanager
-def recorded() -> Iterator[Log]:
-    """Record the plans that run in this thread."""
-    token = _log.set(log := Log())
+def recorded(watch: bool = False) -> Iterator[Log]:
+    """Record the plans that run in this thread; or watch them, which changes nothing of what a program may do."""
+    outer = _log.get()
+    token = _log.set(log := Log(watch=watch))
     try:
         yield log
     finally:
         _log.reset(token)
+        if outer is not None:
+            outer.runs += log.runs
 
 
 def assigning(tensor: object) -> None:
@@ -106,20 +114,25 @@ def assigning(tensor: object) -> None:
 
 def looking(what: str) -> None:
     """Values are about to be read. Raises InvalidArgument while work is recorded: they would be used for ever."""
-    if _log.get() is not None:
+    if (log := _log.get()) is not None and not log.watch:
         raise InvalidArgument(f"{what} inside a function that is recorded: return the tensor and look at it outside")
 
 
-def realise(nodes: Sequence[Node], backend: Backend) -> list[Node]:
-    """BUFFER nodes with the values of nodes of the tensor graph. ``backend`` is for what has no device of its own."""
+def realise(nodes: Sequence[Node], backend: Backend, search: bool = False) -> list[Node]:
+    """BUFFER nodes with the values of nodes of the tensor graph. ``backend`` is for what has no device of its own.
+
+    ``search``: kernels are arranged as is fastest of the ways that were tried, not as a model has it.
+    """
     found = {node: in_memory(node) for node in dict.fromkeys(nodes)}
     wanted = [node for node, buffer in found.items() if buffer is None]
     if wanted:
-        graph, arguments = canonical(wanted)
-        found_plan = plan(graph, backend)
-        made = run(found_plan, arguments)
-        if (log := _log.get()) is not None:
-            log.runs.append(Run(found_plan, arguments, tuple(buffer.arg[0] for buffer in made)))
+        layouts = divide(wanted, backend)
+        if layouts == wanted:
+            made = _computed(wanted, backend, search)
+        else:
+            first = backend.devices[0] if isinstance(backend, Group) else backend
+            buffers = iter(realise(single(layouts), first, search))
+            made = [assembled(layout, node.shape, buffers) for node, layout in zip(wanted, layouts, strict=True)]
         placed = _placed(wanted)
         found.update(zip(wanted, made, strict=True))
         for node, computed in zip(wanted, made, strict=True):
@@ -128,11 +141,26 @@ def realise(nodes: Sequence[Node], backend: Backend) -> list[Node]:
     return [buffer for node in nodes if (buffer := found[node]) is not None]
 
 
+def _computed(wanted: Sequence[Node], backend: Backend, search: bool) -> list[Node]:
+    made_of: dict[Node, Node] = {}
+    graph, arguments = canonical(wanted, made_of)
+    found = plan(graph, backend, search)
+    log = _log.get()
+    spans: list[tuple[float, float]] | None = [] if log is not None and log.watch else None
+    made = run(found, arguments, spans)
+    if log is not None:
+        results = tuple(buffer.arg[0] for buffer in made)
+        log.runs.append(Run(found, arguments, results, made_of, tuple(spans or ())))
+    return made
+
+
 def _placed(roots: Sequence[Node]) -> set[Node]:
     """The nodes that are on a device because of what they read. Others are the same node on every device."""
     found: set[Node] = set()
     for node in toposort(roots, lambda node: node.buffer is not None):
-        if node.op in (Op.BUFFER, Op.COPY) or any(part.buffer is not None or part in found for part in node.src):
+        if node.op in (Op.BUFFER, Op.COPY, Op.SHARD) or any(
+            part.buffer is not None or part in found for part in node.src
+        ):
             found.add(node)
     return found
 
@@ -143,11 +171,14 @@ def in_memory(node: Node) -> Node | None:
     while base.op in (Op.RESHAPE, Op.DETACH) and base.buffer is None:
         base = base.src[0]
     found = base if base.op is Op.BUFFER else base.buffer
-    return found if found is None or found.arg[1] == node.shape else buffer_node(found.arg[0], found.dtype, node.shape)
+    if found is None or found.arg[1] == node.shape:
+        return found
+    divided = isinstance(parts := found.arg[0].memory, Parts) and parts.axis is not None
+    return None if divided else buffer_node(found.arg[0], found.dtype, node.shape)
 
 
-def canonical(roots: Sequence[Node]) -> tuple[Node, tuple[Storage, ...]]:
-    """The graph with numbered slots in place of storages, and the storages."""
+def canonical(roots: Sequence[Node], made_of: dict[Node, Node] | None = None) -> tuple[Node, tuple[Storage, ...]]:
+    """The graph with numbered slots in place of storages, and the storages. ``made_of``: its nodes → those given."""
     slots: dict[Storage, int] = {}
     made: dict[Node, Node] = {}
     for node in toposort(roots, lambda node: node.buffer is not None):
@@ -164,6 +195,8 @@ def canonical(roots: Sequence[Node]) -> tuple[Node, tuple[Storage, ...]]:
                 made[source] = Node(Op.BUFFER, source.dtype, (), ((number, storage.backend), shape))
             sources.append(made[source])
         made[node] = Node(node.op, node.dtype, tuple(sources), node.arg)
+    if made_of is not None:
+        made_of.update((new, old) for old, new in made.items())
     return Node(Op.SINK, dtypes.bool_, tuple(made[root] for root in roots)), tuple(slots)
 
 
@@ -175,7 +208,7 @@ def devices_of(order: Sequence[Node], default: Backend) -> dict[Node, Backend]:
             found[node] = node.arg[0][1]
             continue
         if node.op is Op.COPY:
-            found[node] = node.arg
+            found[node] = node.arg[0]
             continue
         there = {device for source in node.src if (device := found[source]) is not None}
         if len(there) > 1 and node.op is not Op.SINK:
@@ -187,12 +220,13 @@ def devices_of(order: Sequence[Node], default: Backend) -> dict[Node, Backend]:
 
 
 @functools.lru_cache(PLANS_MAX)
-def plan(graph: Node, backend: Backend) -> Plan:
-    """Schedule and compile a graph with numbered slots."""
+def plan(graph: Node, backend: Backend, search: bool = False) -> Plan:
+    """Schedule and compile a graph with numbered slots; ``search`` as for ``realise``."""
     timings = Timings()
     started = time.perf_counter()
     asked, graph = graph, simplify.simplify(graph)
-    outputs = graph.src
+    # What turns out to be an argument as it is is copied: every result has memory of its own.
+    outputs = tuple(Node(Op.CONTIGUOUS, node.dtype, (node,)) if node.op is Op.BUFFER else node for node in graph.src)
     timings.add("simplify", started)
     started = time.perf_counter()
     steps = kernels(outputs)
@@ -204,17 +238,18 @@ def plan(graph: Node, backend: Backend) -> Plan:
     programs: dict[tuple[Backend, Node], Program] = {}
     for device in dict.fromkeys(where.values()):
         mine = [step for step in steps if isinstance(step, Kernel) and where[step.results[0]] is device]
-        programs.update(((device, body), program) for body, program in compiled(mine, device).items())
+        made = searching.fastest(mine, device) if search else compiled(mine, device)
+        programs.update(((device, body), program) for body, program in made.items())
     timings.add("compile", started)
     planned = []
     for step in steps:
-        nodes = (step, step.src[0]) if isinstance(step, Node) else step.buffers
+        nodes = (step, *step.src) if isinstance(step, Node) else step.buffers
         spots, backends = tuple(places[node] for node in nodes), tuple(where[node] for node in nodes)
         if isinstance(step, Node):
-            planned.append(PlannedStep(where[step], None, None, spots, backends, size_bytes(step)))
+            planned.append(PlannedStep(where[step], None, None, spots, backends, nodes))
         else:
             device = where[step.results[0]]
-            planned.append(PlannedStep(device, programs[device, step.body], step, spots, backends))
+            planned.append(PlannedStep(device, programs[device, step.body], step, spots, backends, nodes))
     return Plan(
         asked,
         tuple(planned),
@@ -264,8 +299,8 @@ def _places(
     return places, sizes
 
 
-def run(found: Plan, arguments: Sequence[Storage]) -> list[Node]:
-    """Compute a plan's results from arrays in memory."""
+def run(found: Plan, arguments: Sequence[Storage], spans: list[tuple[float, float]] | None = None) -> list[Node]:
+    """Compute a plan's results from arrays in memory. ``spans`` gets when each step began and ended."""
     results: list[Storage] = []
     for (device, _), size in zip(found.results, found.result_bytes, strict=True):
         results.append(Storage(device, device.allocate(size) if size else None, found))
@@ -273,39 +308,28 @@ def run(found: Plan, arguments: Sequence[Storage]) -> list[Node]:
         device: device.allocate(size) for device, size in found.temporary_bytes.items() if size
     }
     for step in found.steps:
+        places = [
+            (blocks[device], spot.number)
+            if spot.kind == "temporary"
+            else ((arguments if spot.kind == "argument" else results)[spot.number].memory, 0)
+            for spot, device in zip(step.places, step.backends, strict=True)
+        ]
+        started = time.perf_counter()
         if step.program is None:
-            _copy(step, arguments, results, blocks)
+            copy(step, places)
         else:
-            step.program.run([_address(spot, step.backend, arguments, results, blocks) for spot in step.places])
+            step.program.run([memory.address + offset if memory is not None else 0 for memory, offset in places])
+        if spans is not None:
+            step.backend.synchronize()
+            spans.append((started, time.perf_counter()))
     nodes = [node for _, node in found.results]
     return [buffer_node(storage, node.dtype, node.shape) for storage, node in zip(results, nodes, strict=True)]
 
 
-def _address(
-    spot: Place,
-    device: Backend,
-    arguments: Sequence[Storage],
-    results: Sequence[Storage],
-    blocks: Mapping[Backend, Memory],
-) -> int:
-    if spot.kind == "argument":
-        return arguments[spot.number].address
-    return results[spot.number].address if spot.kind == "result" else blocks[device].address + spot.number
-
-
-def _copy(
-    step: PlannedStep, arguments: Sequence[Storage], results: Sequence[Storage], blocks: Mapping[Backend, Memory]
-) -> None:
-    """Copy an array through this process."""
-    to, source = step.places
-
-    def memory(spot: Place, device: Backend) -> tuple[Memory, int]:
-        if spot.kind == "temporary":
-            return blocks[device], spot.number
-        found = (arguments if spot.kind == "argument" else results)[spot.number].memory
-        if found is None:
-            raise InvalidArgument("an array without elements has nothing to copy")
-        return found, 0
-
-    (target, target_offset), (origin, origin_offset) = memory(to, step.backends[0]), memory(source, step.backends[1])
-    target.write(origin.read(step.copied_bytes, origin_offset), target_offset)
+def copy(step: PlannedStep, places: Sequence[tuple[Memory | None, int]]) -> None:
+    """Copy arrays through this process: one after the other to the first place."""
+    (target, at), *sources = places
+    for (source, offset), size in zip(sources, map(size_bytes, step.nodes[1:]), strict=True):
+        if target is not None and source is not None:
+            target.write(source.read(size, offset), at)
+        at += size

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
-from amdrv.tensor import engine, ir, simplify
+from amdrv.tensor import engine, ir, sharding, simplify
 from amdrv.tensor.ir import Node, Op, toposort
 from amdrv.tensor.lower import Kernel
-from amdrv.tensor.rewrite import Step
+from amdrv.tensor.rewrite import Step, again, rewritten
+from amdrv.tensor.schedule import size_bytes
 from amdrv.tensor.storage import Backend
 
 
@@ -20,7 +22,7 @@ def explain(node: Node, backend: Backend, code: bool) -> str:
     if isinstance(origin, engine.Plan):
         plan = origin
     else:
-        graph, arguments = engine.canonical([node])
+        graph, arguments = engine.canonical(sharding.single(sharding.divide([node], backend)))
         started = time.perf_counter()
         plan = engine.plan(graph, backend)
         planned = time.perf_counter()
@@ -34,14 +36,18 @@ def explain(node: Node, backend: Backend, code: bool) -> str:
 
 
 def _stages(plan: engine.Plan, simplified: Node, trace: Sequence[Step], code: bool) -> list[str]:
+    names = {node: f"%{number} {node.op}" for number, node in enumerate(toposort(plan.graph.src))}
     lines = [_title("tensor graph"), ir.text(plan.graph.src), _title(f"rules ({len(trace)})")]
     lines += [f"{step.rule}: {step.before} → {step.after}" for step in trace]
     lines += [_title("simplified graph"), ir.text(simplified.src)]
+    done = rewritten(plan.graph, again(trace))
+    became = {node: done[node] for node in names}
     for number, step in enumerate(plan.steps):
         if step.kernel is None or step.program is None:
-            lines += [_title(f"step {number}: copy to {step.backend.name}, {step.copied_bytes} bytes")]
+            lines += [_title(f"step {number}: copy to {step.backend.name}, {size_bytes(step.nodes[0])} bytes")]
             continue
         lines += [_title(f"step {number}: kernel on {step.backend.name}, computes {origins(step.kernel)}")]
+        lines += ["from the tensor graph: " + ", ".join(names[node] for node in sources(step.kernel, became))]
         lines += [f"slot {slot}: {place.kind} {place.number}" for slot, place in enumerate(step.places)]
         lines += [ir.text([step.kernel.body])]
         lines += [_title(f"step {number}: LLVM IR"), step.program.ir] if code else []
@@ -52,13 +58,22 @@ def _stages(plan: engine.Plan, simplified: Node, trace: Sequence[Step], code: bo
 
 
 def origins(kernel: Kernel) -> str:
-    """The operations of the tensor graph that a kernel computes."""
-    inside: dict[Op, int] = {}
+    """The operations of the simplified graph that a kernel computes."""
+    counts = Counter(node.op for node in computed(kernel))
+    return ", ".join(f"{count} {op}" if count > 1 else str(op) for op, count in counts.items())
+
+
+def computed(kernel: Kernel) -> list[Node]:
+    """The nodes of the simplified graph that a kernel computes."""
     others = set(kernel.buffers) - set(kernel.results)
-    for node in toposort(kernel.results, lambda node: node in others):
-        if node.op not in (Op.CONST, Op.BUFFER):
-            inside[node.op] = inside.get(node.op, 0) + 1
-    return ", ".join(f"{count} {op}" if count > 1 else str(op) for op, count in inside.items())
+    inside = toposort(kernel.results, lambda node: node in others)
+    return [node for node in inside if node.op not in (Op.CONST, Op.BUFFER)]
+
+
+def sources(kernel: Kernel, became: Mapping[Node, Node]) -> list[Node]:
+    """The nodes of the tensor graph that a kernel comes from. ``became``: what simplifying made of every node."""
+    inside = set(computed(kernel))
+    return [node for node, after in became.items() if after in inside]
 
 
 def _title(text: str) -> str:

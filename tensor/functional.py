@@ -17,6 +17,10 @@ def pair(value: int | Sequence[int], count: int = 2) -> tuple[int, ...]:
     return (value,) * count if isinstance(value, int) else tuple(value)
 
 
+# A convolution with fewer outputs a group uses each window too seldom to be worth a copy; a larger copy is too much.
+COLUMNS_FROM, COLUMNS_MAX = 8, 1 << 26
+
+
 class Functional(Indexing):
     """Operations on whole arrays. Each is a view, a product and a sum, which the scheduler makes one kernel of."""
 
@@ -113,11 +117,19 @@ class Functional(Indexing):
         size = w.shape[2:]
         found = self._padded(padding, count)._windows(size, pair(stride, count), pair(dilation, count))
         batch, out = self.shape[0], found.shape[2 : 2 + count]
-        x = found.reshape((batch, groups, 1, channels, *out, *size))
-        order = (0, 1, 2, *range(4, 4 + count), 3, *range(4 + count, 4 + 2 * count))
-        kernel = w.reshape((1, groups, outputs // groups, *(1,) * count, channels, *size))
-        summed = tuple(range(3 + count, 4 + 2 * count))
-        result = (x.permute(order) * kernel).sum(summed, dtype=dtypes.promote(self.dtype, w.dtype))
+        wanted = dtypes.promote(self.dtype, w.dtype)
+        if self.device == "CPU" and outputs >= COLUMNS_FROM * groups and found.size <= COLUMNS_MAX:
+            # The host multiplies matrices far faster than it walks windows: those are laid out as columns once.
+            order = (0, 1, *range(2 + count, 2 + 2 * count), *range(2, 2 + count))
+            laid = found.permute(order) if math.prod(size) == 1 else found.permute(order).contiguous()
+            columns = laid.reshape((batch, groups, channels * math.prod(size), math.prod(out)))
+            result = w.reshape((groups, outputs // groups, -1)).matmul(columns, wanted)
+        else:
+            x = found.reshape((batch, groups, 1, channels, *out, *size))
+            order = (0, 1, 2, *range(4, 4 + count), 3, *range(4 + count, 4 + 2 * count))
+            kernel = w.reshape((1, groups, outputs // groups, *(1,) * count, channels, *size))
+            summed = tuple(range(3 + count, 4 + 2 * count))
+            result = (x.permute(order) * kernel).sum(summed, dtype=wanted)
         result = result.reshape((batch, outputs, *out))
         return result if bias is None else result + self._operand(bias).reshape((1, outputs, *(1,) * count))
 

@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from amdrv.errors import Unsupported
 from amdrv.tensor.ir import Node, Op, const, toposort, where
 from amdrv.tensor.patterns import Rule, RuleSet, node, var
+from amdrv.tensor.sharding import home, moved
+from amdrv.tensor.storage import Group
 
 Gradients = tuple[Node | None, ...]
 
@@ -21,7 +23,10 @@ def _zero(like: Node) -> Node:
 
 
 def _pow(g: Node, found: Node, x: Node, y: Node) -> Gradients:
-    below = Node(Op.POW, x.dtype, (x, y - 1.0))
+    # An operation on constants alone would have no shape.
+    below = Node(Op.POW, x.dtype, (x, const(y.dtype, y.arg - 1.0) if y.op is Op.CONST else y - 1.0))
+    if x.op is Op.CONST:
+        return None, g * found * math.log(x.arg if x.arg > 0 else 1.0)
     logs = where(x > 0.0, x, const(x.dtype, 1.0)).unary(Op.LOG)
     return g * y * below, None if y.op is Op.CONST else g * found * logs
 
@@ -87,21 +92,30 @@ def _window(g: Node, found: Node, x: Node) -> Gradients:
 def _take(g: Node, found: Node) -> Gradients:
     """Every element of the source collects what was taken of it."""
     source, *indices = found.src
-    rank, looked = len(indices[0].shape), len(indices)
-    shape = (*source.shape[:looked], *g.shape)
-    at = Node(Op.EXPAND, g.dtype, (_front(g, looked),), shape)
-    for axis, index in enumerate(indices):
-        wide = _front(index, looked)
-        wide = Node(Op.RESHAPE, index.dtype, (wide,), (*wide.shape, *(1,) * (len(shape) - looked - rank)))
-        wide = Node(Op.EXPAND, index.dtype, (wide,), shape)
-        own = Node(Op.IOTA, index.dtype, (), (shape, axis))
-        at = where(wide.eq(own), at, _zero(at))
-    summed = _sum(at, tuple(range(looked, looked + rank)))
-    return (Node(Op.RESHAPE, g.dtype, (summed,), source.shape), *(None for _ in indices))
+    return _collected(g, source, indices), *(None for _ in indices)
 
 
-def _front(node: Node, axes: int) -> Node:
-    return Node(Op.RESHAPE, node.dtype, (node,), (1,) * axes + node.shape)
+def _collected(values: Node, like: Node, indices: Iterable[Node]) -> Node:
+    """Sums of the values that belong to each element of an array."""
+    wide = values.dtype.compute
+    base = Node(Op.EXPAND, wide, (const(wide, 0.0),), like.shape)
+    return Node(Op.SCATTER, wide, (base, values.cast(wide), *indices), Op.ADD).cast(values.dtype)
+
+
+def _scatter(g: Node, found: Node) -> Gradients:
+    base, values, *indices = found.src
+    none = (None for _ in indices)
+
+    def look(node: Node) -> Node:
+        return Node(Op.TAKE, node.dtype, (node, *indices))
+
+    if found.arg is Op.ADD:
+        return g, look(g), *none
+    if found.arg is Op.MUL:
+        return g * found / base, look(g * found) / values, *none
+    hit, hits = base.eq(found).cast(g.dtype), values.eq(look(found)).cast(g.dtype)
+    share = g / (hit + _collected(hits, base, indices))
+    return hit * share, hits * look(share), *none
 
 
 def _reduce(g: Node, found: Node, x: Node) -> Gradients:
@@ -109,10 +123,16 @@ def _reduce(g: Node, found: Node, x: Node) -> Gradients:
     wide = Node(Op.EXPAND, g.dtype, (g,), x.shape)
     if op is Op.ADD:
         return (wide,)
-    result = Node(Op.EXPAND, x.dtype, (found,), x.shape)
     if op is Op.MUL:
-        return (wide * result / x,)
-    hit = x.eq(result).cast(x.dtype)
+        # The product of the others, also where some are zero.
+        zero = x.eq(0.0)
+        rest = where(zero, const(x.dtype, 1.0), x)
+        product, zeros = (
+            Node(Op.EXPAND, x.dtype, (Node(Op.REDUCE, x.dtype, (part,), (op, found.arg[1])),), x.shape)
+            for part, op in ((rest, Op.MUL), (zero.cast(x.dtype), Op.ADD))
+        )
+        return (where(zeros.eq(zero.cast(x.dtype)), wide * product / rest, _zero(x)),)
+    hit = x.eq(Node(Op.EXPAND, x.dtype, (found,), x.shape)).cast(x.dtype)
     shares = Node(Op.EXPAND, x.dtype, (_sum(hit, found.arg[1]),), x.shape)
     return (hit * wide / shares,)
 
@@ -151,28 +171,16 @@ RULES = RuleSet(
         Rule("slice", node(Op.SLICE, x, name="found"), _slice),
         Rule("window", node(Op.WINDOW, x, name="found"), _window),
         Rule("take", node(Op.TAKE), _take),
+        Rule("scatter", node(Op.SCATTER), _scatter),
         Rule("reduce", node(Op.REDUCE, x, name="found"), _reduce),
         Rule("contiguous", node(Op.CONTIGUOUS, x), lambda g: (g,)),
-        Rule("copy", node(Op.COPY, x, name="found"), lambda g, found: (_copy_back(g, found),)),
+        Rule("copy", node(Op.COPY, x), lambda g, x: (moved(g, home(x)),)),
+        Rule("shard", node(Op.SHARD, x), lambda g, x: (g if isinstance(to := home(x), Group) else moved(g, to),)),
     ]
 )
 NO_GRADIENT = frozenset(
     {Op.DETACH, Op.LT, Op.EQ, Op.IOTA, Op.BITCAST, Op.AND, Op.OR, Op.XOR, Op.SHL, Op.SHR, Op.IDIV, Op.MOD}
 )
-
-
-def _copy_back(g: Node, found: Node) -> Node:
-    """The gradient of a copy, on the device that it was copied from."""
-    (source,) = found.src
-    for part in toposort([source], lambda part: part.op is Op.COPY):
-        if part.op is Op.BUFFER:
-            return Node(Op.COPY, g.dtype, (g,), part.arg[0].backend)
-        for inner in part.src:
-            if inner.op is Op.COPY:
-                return Node(Op.COPY, g.dtype, (g,), inner.arg)
-    if source.op is not Op.COPY:
-        raise Unsupported("the gradient of a copy of something that is on no device")
-    return Node(Op.COPY, g.dtype, (g,), source.arg)
 
 
 def gradients(result: Node, first: Node, targets: Iterable[Node]) -> dict[Node, Node]:

@@ -10,7 +10,7 @@ import functools
 import os
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,17 +22,20 @@ from llvmlite.binding import orcjit
 from numpy.typing import NDArray
 
 from amdrv.errors import OutOfMemory, Unsupported
-from amdrv.tensor import optimise
+from amdrv.runtime.host_graph import HostCall, HostGraph, Team
+from amdrv.tensor.arrange_host import Machine, for_host
 from amdrv.tensor.decompose import decompose
 from amdrv.tensor.emit import Dialect, Emitter, write_nest
 from amdrv.tensor.ir import Axis, Node, Op, toposort
 from amdrv.tensor.lower import Kernel
 from amdrv.tensor.object_cache import ObjectCache
-from amdrv.tensor.optimise import Machine, Nest
-from amdrv.tensor.storage import Program
+from amdrv.tensor.optimise import Nest
+from amdrv.tensor.storage import Program, Tape
 
 ALIGN_BYTES = 128
+PHYSICAL_BYTES = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 POOL_BYTES_MAX = 1 << 29
+MODULE_CHARS = 1 << 16  # of IR: setting LLVM up takes less than compiling it
 THREAD_WORK_MIN = 1 << 16  # operations below which starting threads costs more than it saves
 DIALECT = Dialect(pointer="ptr", index_bits=64, stream_bytes=1 << 24)
 
@@ -54,6 +57,7 @@ class Pool:
     def __init__(self) -> None:
         self._free: dict[int, list[Block]] = {}
         self._kept_bytes = 0
+        self._most_bytes = POOL_BYTES_MAX  # kept here: at exit, modules are emptied before the last blocks come back
 
     # Lists and numbers are changed in steps that the interpreter does not divide; a block is never in two hands, and
     # the count of bytes only decides how many are kept.
@@ -64,9 +68,11 @@ class Pool:
             found = self._free[size_bytes].pop()
         except (KeyError, IndexError):
             try:
+                if size_bytes > PHYSICAL_BYTES:  # the system may promise it, and end the process when it is touched
+                    raise MemoryError
                 raw = np.empty(size_bytes + ALIGN_BYTES, np.uint8)
             except (MemoryError, ValueError):
-                raise OutOfMemory(f"{size_bytes} bytes of host memory for a tensor") from None
+                raise OutOfMemory(f"{size_bytes} bytes for a tensor; this machine has {PHYSICAL_BYTES}") from None
             start = -raw.ctypes.data % ALIGN_BYTES
             return Block(raw[start : start + size_bytes], raw.ctypes.data + start)
         self._kept_bytes -= size_bytes
@@ -75,7 +81,7 @@ class Pool:
     def give(self, block: Block) -> None:
         """Keep a block for later, or leave it to the system when there are many."""
         size_bytes = block.view.size
-        if self._kept_bytes + size_bytes <= POOL_BYTES_MAX:
+        if self._kept_bytes + size_bytes <= self._most_bytes:
             self._kept_bytes += size_bytes
             self._free.setdefault(size_bytes, []).append(block)
 
@@ -121,9 +127,9 @@ class Written:
         return module_text([self])
 
 
-def write_ir(kernel: Kernel, machine: Machine, prefix: str = "kernel") -> Written:
-    """LLVM IR of a kernel; the functions' names begin with ``prefix``."""
-    nests = tuple(optimise.for_host(decompose(kernel.body).src, machine))
+def write_ir(kernel: Kernel, machine: Machine, prefix: str = "kernel", rank: int = 0) -> Written:
+    """LLVM IR of a kernel; the functions' names begin with ``prefix``. ``rank``: see ``optimise.ranked``."""
+    nests = tuple(for_host(decompose(kernel.body).src, machine, rank))
     names = tuple(f"{prefix}_nest{number}" for number in range(len(nests)))
     declared = dict[str, None]()
     functions = []
@@ -142,10 +148,15 @@ def module_text(kernels: Sequence[Written]) -> str:
 
 
 def _function(name: str, nest: Nest, buffers: int) -> tuple[str, dict[str, None]]:
-    emitter = Emitter(Node(Op.SINK, nest.stores[0].dtype, nest.stores), DIALECT)
-    for node in toposort(nest.stores):
+    stores = (*nest.stores, *(store for _, first in nest.before for store in first.stores))
+    emitter = Emitter(Node(Op.SINK, stores[0].dtype, stores), DIALECT)
+    for node in toposort(stores):
         if node.op is Op.PARAM:
             emitter.params[node] = f"%p{node.arg[0]}"
+        elif node.op is Op.SHARED:
+            emitter.params[node] = f"%panel{node.arg[0]}"
+            kind = emitter.memory_type(node.dtype)
+            emitter.line(f"%panel{node.arg[0]} = alloca [{node.arg[1]} x {kind}], align {ALIGN_BYTES}")
         elif node.op is Op.RANGE and node.arg[2] is Axis.LANE:
             lanes = node.arg[1]
             emitter.bind(node, f"<{', '.join(f'{emitter.index_type} {k}' for k in range(lanes))}>")
@@ -203,6 +214,14 @@ class Part:
     trips: int  # of the outermost loop
     work: int  # operations of one trip, about
 
+    @property
+    def address(self) -> int:
+        return ctypes.cast(self.function, ctypes.c_void_p).value or 0
+
+    def share(self, threads: int) -> int:
+        """Among how many threads dividing its trips pays."""
+        return min(threads, self.trips, self.trips * self.work // THREAD_WORK_MIN)
+
 
 class HostProgram:
     """A kernel in this process."""
@@ -211,16 +230,21 @@ class HostProgram:
         self, written: Written, parts: Sequence[Part], tracker: object, pool: ThreadPoolExecutor, threads: int
     ) -> None:
         self._written = written
-        self._parts, self._tracker = parts, tracker  # the code goes when the tracker is forgotten
+        self.parts, self._tracker = parts, tracker  # the code goes when the tracker is forgotten
         self._pool, self._threads = pool, threads
 
     @property
     def ir(self) -> str:
         return self._written.ir
 
+    @property
+    def arranged(self) -> list[Node]:
+        """Its stores, as its loops were arranged."""
+        return [store for nest in self._written.nests for store in nest.stores]
+
     def run(self, addresses: Sequence[int]) -> None:
-        for part in self._parts:
-            share = min(self._threads, part.trips, part.trips * part.work // THREAD_WORK_MIN)
+        for part in self.parts:
+            share = part.share(self._threads)
             if share < 2:
                 part.function(*addresses, 0, part.trips)
                 continue
@@ -245,8 +269,9 @@ class HostBackend:
         self.machine = self._started()
         self.threads = threads or len(os.sched_getaffinity(0))
         self._pool = ThreadPoolExecutor(max(1, self.threads), "amdrv-tensor")
+        self._team = Team(self._pool, threading.Lock())
         versions = (llvmlite.__version__, binding.llvm_version_info, binding.get_host_cpu_name())
-        self._cache = ObjectCache((*versions, binding.get_host_cpu_features().flatten()), cache)
+        self.cache = ObjectCache((*versions, binding.get_host_cpu_features().flatten()), cache)
         self._jit = orcjit.create_lljit_compiler(target_machine(), suppress_errors=True)
         self._lock = threading.Lock()
         self._memory = Pool()
@@ -258,22 +283,49 @@ class HostBackend:
         target_machine()
         return machine()
 
+    def __repr__(self) -> str:
+        return self.name
+
     def allocate(self, size_bytes: int) -> HostMemory:
         """Memory with undefined contents."""
         return HostMemory(self._memory, size_bytes)
 
-    def compile(self, kernels: Sequence[Kernel]) -> list[Program]:
-        """Machine code for kernels, in one object."""
-        written = [write_ir(kernel, self.machine, f"kernel{number}") for number, kernel in enumerate(kernels)]
+    def compile(self, kernels: Sequence[Kernel], rank: int = 0) -> list[Program]:
+        """Machine code for kernels, in few objects: LLVM compiles one while the next is written."""
+        written: list[Written] = []
+        objects: list[Future[bytes]] = []
+        waiting, size_chars = 0, 0
+        for number, kernel in enumerate(kernels, 1):
+            written.append(write_ir(kernel, self.machine, f"kernel{number}", rank))
+            size_chars += sum(map(len, written[-1].functions))
+            if size_chars >= MODULE_CHARS or number == len(kernels):
+                text = module_text(written[waiting:])
+                objects.append(self._pool.submit(self.cache.compiled, text, compile_object))
+                waiting, size_chars = number, 0
+        tracker = self._linked([item.result() for item in objects], [name for part in written for name in part.names])
+        return [self._program(kernel, found, tracker) for kernel, found in zip(kernels, written, strict=True)]
+
+    def link(self, ir: str, names: Sequence[str]) -> Any:
+        """The addresses of functions by their names, as long as the result is kept."""
+        return self._linked([self.cache.compiled(ir, compile_object)], names)
+
+    def _linked(self, objects: Sequence[bytes], names: Sequence[str]) -> Any:
         builder = orcjit.JITLibraryBuilder()
-        builder.add_object_img(self._cache.compiled(module_text(written), compile_object))
-        for kernel in written:
-            for name in kernel.names:
-                builder.export_symbol(name)
+        for item in objects:
+            builder.add_object_img(item)
+        for name in names:
+            builder.export_symbol(name)
         with self._lock:
             self._loaded += 1
-            tracker = builder.link(self._jit, f"kernels{self._loaded}")
-        return [self._program(kernel, found, tracker) for kernel, found in zip(kernels, written, strict=True)]
+            return builder.link(self._jit, f"kernels{self._loaded}")
+
+    def tape(self, calls: Sequence[tuple[Program, Sequence[int]]]) -> Tape:
+        """Programs to repeat, in one native call."""
+        parts = ((part, slots) for program, slots in calls for part in program.parts)  # type: ignore[attr-defined]
+        listed = [
+            HostCall(part.address, tuple(slots), part.trips, max(1, part.share(self.threads))) for part, slots in parts
+        ]
+        return HostGraph(listed, self.link, self._team)
 
     def _program(self, kernel: Kernel, written: Written, tracker: Any) -> HostProgram:
         arguments = [ctypes.c_void_p] * len(kernel.buffers) + [ctypes.c_int64] * 2

@@ -2,17 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
 
 from amdrv.errors import InvalidArgument
-from amdrv.tensor import dtypes, engine
-from amdrv.tensor.core import Core, check_axes
+from amdrv.tensor import dtypes
+from amdrv.tensor.core import BadIndex, BadType, Core, Operand, check_axes
 from amdrv.tensor.elementwise import broadcast_shape, expanded
-from amdrv.tensor.ir import Node, Op
+from amdrv.tensor.ir import Node, Op, Shape
 from amdrv.tensor.reduce import Reduce
+
+_COMBINED = {"add": Op.ADD, "mul": Op.MUL, "max": Op.MAX, "min": Op.MIN}
+
+
+def _halving(start: Any, most: Any, steps: int, holds: Callable[[Any], Any]) -> Any:
+    """The greatest count up to ``most`` that holds, where all smaller ones do and ``start`` is known to."""
+    step = 1 << steps.bit_length() - 1
+    while step:
+        more = start + step
+        start = ((more <= most) & holds(more)).where(more, start)
+        start = start.contiguous() if step > 1 and step.bit_length() % 8 == 1 else start  # no formula gets long
+        step //= 2
+    return start
+
+
+def _merged(rank: Any, order: Any, own: Any, size: Any) -> Any:
+    """Positions in order, from positions that are in order in parts of a size; ``own`` are 0, 1, … along the axis.
+
+    The size, a power of two, is a tensor: so the kernel is the same for all sizes, and compiled once.
+    """
+    n = rank.shape[-1]
+    start = own & -(size + size)
+    place, first = own - start, (n - start).minimum(size)
+    second = (n - start - first).minimum(size)
+
+    def look(x: Any, at: Any) -> Any:
+        return x.gather(-1, at.cast(f"u{at.dtype}"))  # what is not there is not asked for either
+
+    def before(a: Any, b: Any) -> Any:
+        """Whether an element of the first part comes before one of the second."""
+        return look(rank, look(order, start + a)) <= look(rank, look(order, start + first + b))
+
+    least, most = (place - second).maximum(0).expand(rank.shape), place.minimum(first)
+    count = _halving(least, most, n - 1, lambda count: before(count - 1, place - count))
+    left = (count < first) & ((place - count >= second) | before(count, place - count))
+    return look(order, start + left.where(count, first + place - count))
 
 
 class Indexing(Reduce):
@@ -26,10 +63,12 @@ class Indexing(Reduce):
         Raises InvalidArgument (an IndexError has no place in a lazy result) for too many indices or ones out of range
         that are known; positions in integer tensors are limited to the axis when they are looked up.
         """
+        if isinstance(key, bool) or (isinstance(key, Core) and key.dtype is dtypes.bool_ and not key.shape):
+            return self.unsqueeze(0)[: int(bool(key))]
         items = self._split_masks(key if isinstance(key, tuple) else (key,))
         used = sum(item is not None and item is not Ellipsis for item in items)
         if used > self.ndim or sum(item is Ellipsis for item in items) > 1:
-            raise InvalidArgument(f"index {key!r}: {used} indices for the {self.ndim} axes of {self.shape}")
+            raise BadIndex(f"index {key!r}: {used} indices for the {self.ndim} axes of {self.shape}")
         if Ellipsis not in [item for item in items if not isinstance(item, Core)]:
             items.append(Ellipsis)
         at = next(k for k, item in enumerate(items) if item is Ellipsis)
@@ -60,7 +99,7 @@ class Indexing(Reduce):
         except AttributeError:
             raise InvalidArgument(f"{item!r} is no index of a tensor") from None
         if not -n <= index < n:
-            raise InvalidArgument(f"index {index} is out of range for an axis of {n} in {self.shape}")
+            raise BadIndex(f"index {index} is out of range for an axis of {n} in {self.shape}")
         return slice(index % n, index % n + 1)
 
     def _split_masks(self, key: tuple[Any, ...]) -> list[Any]:
@@ -72,7 +111,7 @@ class Indexing(Reduce):
                 found = np.nonzero(item.numpy())
                 items += [type(self)(part.astype(np.int64), device=self.backend) for part in found]
             elif isinstance(item, Core) and not item.dtype.is_int:
-                raise InvalidArgument(f"an index of type {item.dtype}; it must be integer or bool")
+                raise BadType(f"an index of type {item.dtype}; it must be integer or bool")
             else:
                 items.append(item)
         return items
@@ -81,12 +120,7 @@ class Indexing(Reduce):
         axes = list(arrays)
         rest = [axis for axis in range(self.ndim) if axis not in arrays]
         shape = broadcast_shape("index", *(array.shape for array in arrays.values()))
-        indices = []
-        for axis, array in arrays.items():
-            found = self._operand(array)
-            if found.dtype.kind == "int":
-                found = (found < 0).where(found + self.shape[axis], found)
-            indices.append(expanded(found.node, shape))
+        indices = self._positions(arrays, shape)
         moved = self.permute((*axes, *rest))
         if 0 in shape or 0 not in (self.shape[axis] for axis in axes):
             taken = self._new(Node(Op.TAKE, self.dtype, (moved.node, *indices)))
@@ -99,6 +133,16 @@ class Indexing(Reduce):
         order = [*range(rank, rank + first), *range(rank), *range(rank + first, taken.ndim)]
         return taken.permute(order)
 
+    def _positions(self, arrays: Mapping[int, Core], shape: Shape) -> list[Node]:
+        """Indices of axes in one shape; negative ones count from the end."""
+        indices = []
+        for axis, array in arrays.items():
+            found = self._operand(array)
+            if found.dtype.kind == "int" and found.node.op is not Op.IOTA:
+                found = (found < 0).where(found + self.shape[axis], found)
+            indices.append(expanded(found.node, shape))
+        return indices
+
     def take(self, indices: Core, axis: int = 0) -> Self:
         """The elements at positions along an axis."""
         (at,) = check_axes((axis,), self.ndim, "take")
@@ -106,52 +150,92 @@ class Indexing(Reduce):
 
     def gather(self, axis: int, index: Core) -> Self:
         """For each element of ``index``: the element there along an axis, and at the same position along the others."""
-        (at,) = check_axes((axis,), self.ndim, "gather")
+        return self[self._along("gather", axis, index)]
+
+    def _along(self, what: str, axis: int, index: Core) -> tuple[Any, ...]:
+        """Indices of all axes: the given ones along one axis, each element's own position along the others."""
+        (at,) = check_axes((axis,), self.ndim, what)
         if index.ndim != self.ndim:
-            raise InvalidArgument(f"gather: an index of shape {index.shape} for {self.shape}")
-        keys: list[Any] = []
-        for other, n in enumerate(index.shape):
-            place = self._position(n).reshape((n, *(1,) * (self.ndim - other - 1)))
-            keys.append(index if other == at else place)
-        return self[tuple(keys)]
+            raise InvalidArgument(f"{what}: an index of shape {index.shape} for {self.shape}")
+        places = [self._position(n).reshape((n, *(1,) * (self.ndim - a - 1))) for a, n in enumerate(index.shape)]
+        return (*places[:at], index, *places[at + 1 :])
 
     def one_hot(self, classes: int) -> Self:
         """1 at the position along a new last axis that each integer names, else 0."""
         return (self.unsqueeze(-1) == self._position(classes).cast(self.dtype)).cast(dtypes.int64)
 
-    def scatter_add(self, axis: int, index: Core, values: Core) -> Self:
-        """The tensor with values added at positions along an axis; the other axes have the same position in all."""
-        (at,) = check_axes((axis,), self.ndim, "scatter_add")
-        n = self.shape[at]
-        # Every element asks which of the values are meant for it.
-        place = self._position(n).reshape((n, *(1,) * (self.ndim - at)))
-        order = [*(other for other in range(self.ndim) if other != at), at]
-        wanted, given = (self._operand(part).permute(order).unsqueeze(at) for part in (index, values))
-        hit = wanted.cast(place.dtype) == place
-        return self + hit.where(given.cast(self.dtype), self._operand(0, self.dtype)).sum(-1, dtype=self.dtype)
+    def scatter(self, axis: int, index: Core, values: Operand, reduce: str = "set") -> Self:
+        """The tensor with values put at positions along an axis; the other axes have the same position in all.
+
+        ``reduce``: what becomes of several values for one element, and of the one that was there. "set": the last
+        value stays; "add", "mul", "max", "min": all are combined.
+        """
+        return self._put(self._along("scatter", axis, index), values, reduce)
+
+    def scatter_add(self, axis: int, index: Core, values: Operand) -> Self:
+        """The tensor with values added at positions along an axis; see ``scatter``."""
+        return self.scatter(axis, index, values, "add")
+
+    def _put(self, keys: Sequence[Any], values: Operand, reduce: str) -> Self:
+        """Values put where indices of the first axes say; they are repeated to the shape that looking up there has."""
+        if reduce not in (*_COMBINED, "set"):
+            raise InvalidArgument(f"scatter: {reduce!r} is none of set, {', '.join(_COMBINED)}")
+        shape = broadcast_shape("scatter", *(key.shape for key in keys))
+        wide = self.dtype if self.dtype.bits >= 32 else self.dtype.compute if self.dtype.is_float else dtypes.int32
+        indices = self._positions(dict(enumerate(keys)), shape)
+        given = self._operand(values, self.dtype).cast(self.dtype).expand((*shape, *self.shape[len(keys) :]))
+        if reduce != "set":
+            nodes = (self.node.cast(wide), given.node.cast(wide), *indices)
+            return self._new(Node(Op.SCATTER, wide, nodes, _COMBINED[reduce]), given).cast(self.dtype)
+        if 0 in given.shape:
+            return self
+        # The last value for an element is the one with the greatest number.
+        count = math.prod(shape)
+        nobody = self._operand(-1, dtypes.int32).expand(self.shape[: len(keys)])
+        last = nobody._put(keys, self._position(count).cast(dtypes.int32).reshape(shape), "max")
+        picked = given.reshape((count, *self.shape[len(keys) :]))[last]
+        return (last >= 0).reshape((*last.shape, *(1,) * (self.ndim - last.ndim))).where(picked, self)
 
     def argsort(self, axis: int = -1, descending: bool = False) -> Self:
-        """The positions of the elements in order along an axis; equal ones stay as they are, NaN comes last."""
-        rank = self._rank(axis, descending)
-        (at,) = check_axes((axis,), self.ndim, "argsort")
-        n = self.shape[at]
-        back = rank.transpose(at, -1).unsqueeze(-1) == self._position(n)  # (…, element, place)
-        found = back.where(self._position(n).reshape(n, 1), 0).sum(-2, dtype=dtypes.int64)
-        return found.transpose(at, -1)
+        """The positions of the elements in order along an axis; equal ones stay as they are, NaN counts as greatest.
 
-    def _rank(self, axis: int, descending: bool) -> Self:
-        """How many elements along an axis come before each."""
+        Sorted parts are merged in pairs. Every place of the result finds out by halving how many elements in front of
+        it come from the first part of its pair: about log²(n) steps an element.
+        """
         (at,) = check_axes((axis,), self.ndim, "sort")
-        n = self.shape[at]
-        moved = self.transpose(at, -1).contiguous()
-        one, other = moved.unsqueeze(-1), moved.unsqueeze(-2)
-        before = other > one if descending else other < one
-        same = other.equal(one)
-        if self.dtype.is_float:
-            before = before | (one.isnan() & ~other.isnan())
-            same = same | (one.isnan() & other.isnan())
-        earlier = self._position(n) < self._position(n).reshape(n, 1)
-        return (before | (same & earlier)).sum(-1, dtype=dtypes.int64).transpose(at, -1)
+        n, rank = self.shape[at], self._in_order(descending).transpose(at, -1).contiguous()
+        own = self._position(n)
+        order, size = own.expand(rank.shape).contiguous(), self._operand(1, own.dtype).contiguous()
+        for _ in range(max(n - 1, 0).bit_length()):
+            order, size = _merged(rank, order, own, size).contiguous(), (size + size).contiguous()
+        return order.cast(dtypes.int64).transpose(at, -1)
+
+    def _in_order(self, descending: bool = False) -> Self:
+        """Integers in the order that sorting wants; NaN is greatest."""
+        if not self.dtype.is_float:
+            plain = self.cast(dtypes.uint8) if self.dtype is dtypes.bool_ else self
+            return ~plain if descending else plain
+        x = self.cast(self.dtype.compute) + 0.0  # -0.0 is 0.0
+        bits = x.bitcast(f"int{x.dtype.bits}")
+        greatest = bits.dtype.limits[1]
+        found = x.isnan().where(self._operand(greatest, bits.dtype), (bits < 0).where(bits ^ greatest, bits))
+        return ~found if descending else found
+
+    def searchsorted(self, values: Core, side: str = "left", sorter: Core | None = None) -> Self:
+        """Where values belong in this sorted tensor of one axis: before equal elements, or behind them ("right")."""
+        if self.ndim != 1 or side not in ("left", "right"):
+            raise InvalidArgument(f"searchsorted: side {side!r}, in a tensor of shape {self.shape}")
+        given = self._operand(values)
+        common = dtypes.promote(self.dtype, given.dtype)
+        line = (self if sorter is None else self[sorter]).cast(common)._in_order().contiguous()
+        wanted, n = given.cast(common)._in_order(), self.shape[0]
+        none = self._operand(0, dtypes.int64).expand(wanted.shape)
+
+        def before(count: Self) -> Self:
+            found = line[(count - 1).cast(dtypes.uint64)]
+            return found < wanted if side == "left" else found <= wanted
+
+        return _halving(none, none + n, n, before) if n else none
 
     def sort(self, axis: int = -1, descending: bool = False) -> Self:
         """The elements in order along an axis."""
@@ -169,28 +253,29 @@ class Indexing(Reduce):
 
     def nonzero(self) -> tuple[Self, ...]:
         """The positions of elements that are not zero, one tensor for each axis; computed at once."""
+        if not self.ndim:
+            raise InvalidArgument("nonzero of a tensor without axes")
         return tuple(type(self)(part, device=self.backend) for part in np.nonzero(self.numpy()))
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        """Put values in a part that slices and integers select, or where a mask of this shape is true."""
-        if isinstance(key, Core) and key.dtype is dtypes.bool_ and key.shape == self.shape:
-            self._become(self._operand(key).where(self._operand(value).cast(self.dtype), self))
+        """Put values where slices, integers, integer tensors or masks select; the last one for an element stays."""
+        source = self._operand(value, self.dtype).cast(self.dtype)
+        if isinstance(key, Core) and key.dtype is dtypes.bool_ and key.shape == self.shape and not source.shape:
+            self._become(self._operand(key).where(source, self))
             return
-        cuts = self._cuts(key if isinstance(key, tuple) else (key,))
+        items = key if isinstance(key, tuple) else (key,)
+        if any(isinstance(item, (bool, Core, list, np.ndarray)) for item in items):
+            place = self._position(self.size).reshape(self.shape)[key]
+            self._become(self.flatten()._put([place], source.expand(place.shape), "set").reshape(self.shape))
+            return
+        cuts = self._cuts(items)
         part = tuple(len(range(*cut.indices(n))) for cut, n in zip(cuts, self.shape, strict=True))
-        shown = self[key].shape
-        source = self._operand(value).cast(self.dtype).expand(shown).reshape(part)
+        source = source.expand(self[key].shape).reshape(part)
         inside = self._operand(True, dtypes.bool_).expand(part)
         self._become(self._placed(inside, cuts).where(self._placed(source, cuts), self))
 
-    def _become(self, other: Core) -> None:
-        engine.assigning(self)
-        self.node, self._leaves = other.node, other._leaves
-
     def _cuts(self, key: Sequence[Any]) -> list[slice]:
         items = [item for item in key if item is not None]
-        if any(isinstance(item, (Core, list, np.ndarray)) for item in items):
-            raise InvalidArgument("assigning by integer arrays: use scatter_add, or where with a mask")
         if Ellipsis in items:
             at = items.index(Ellipsis)
             items[at : at + 1] = [slice(None)] * (self.ndim - len(items) + 1)

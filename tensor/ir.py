@@ -33,6 +33,7 @@ class Op(StrEnum):
     IOTA = "iota"  # tensor graph. arg: (shape, axis): the position along the axis
     RANGE = "range"  # kernel. arg: (number, size, Axis)
     PARAM = "param"  # kernel. arg: (slot, number of elements): the buffer in that slot
+    SHARED = "shared"  # kernel. arg: (number, number of elements): memory of a workgroup, or of a thread inside loops
     # elementwise, both stages
     ADD = "add"
     SUB = "sub"
@@ -72,15 +73,17 @@ class Op(StrEnum):
     SLICE = "slice"  # arg: (start, step, length) per axis
     WINDOW = "window"  # arg: (axis, size, stride, dilation); a new last axis
     TAKE = "take"  # source and one index array for each of its leading axes
+    SCATTER = "scatter"  # (base, values, indices as of TAKE): values combined with elements by arg, a reduction
     # the rest of the tensor graph
     REDUCE = "reduce"  # tensor graph: arg (op, axes), axes become 1. Kernel: sources (value, *ranges), arg op
     DETACH = "detach"  # the same values, through which no gradient goes
     CONTIGUOUS = "contiguous"  # a buffer of its own
-    COPY = "copy"  # arg: device name
+    COPY = "copy"  # the sources one after the other. arg: (device, number); with another number it is another copy
+    SHARD = "shard"  # arg: (group, axis): in parts along the axis, or copies for axis None
     SINK = "sink"  # several results
     # the rest of a kernel
     LOAD = "load"  # (param, position, gate); zero where the gate is false
-    STORE = "store"  # (param, position, value)
+    STORE = "store"  # (param, position, value). arg: None, or the reduction that combines it with what is there
     MULADD = "muladd"  # one rounding
     MATRIX = "matrix"  # a step of a matrix product, on matrix cores; also what a reduction combines such steps with
     PART = "part"  # arg: which element of a vector, or of the results that a matrix product has in each lane

@@ -58,6 +58,17 @@ class Lowering:
             stores.append(Node(Op.STORE, result.dtype, (self._param(result), where, value.cast(result.dtype))))
         return Kernel(Node(Op.SINK, dtypes.bool_, tuple(stores)), tuple(self._buffers), self._results)
 
+    def updates(self) -> Kernel:
+        """The kernel that puts the values of a SCATTER where ``kernel`` wrote its base."""
+        (node,) = self._results
+        _, values, *indices = node.src
+        param, at = self._param(node), loop_position(values.shape)
+        self._next_range = len(at)
+        place = (*self._looked_up(indices, at, node.shape, symbolic.TRUE), *at[len(indices[0].shape) :])
+        value = self.value(values, at, symbolic.TRUE)
+        store = Node(Op.STORE, node.dtype, (param, shapes.flat(place, node.shape), value), node.arg)
+        return Kernel(Node(Op.SINK, dtypes.bool_, (store,)), tuple(self._buffers), self._results)
+
     def _param(self, node: Node) -> Node:
         found = self._buffers.get(node)
         if found is None:
@@ -72,13 +83,19 @@ class Lowering:
         key = (node, at, gate)
         found = self._memo.get(key)
         if found is None:
-            if node.op is Op.BUFFER or (node in self._realised and not (node in self._results and at == self._at)):
-                loaded = Node(Op.LOAD, node.dtype, (self._param(node), shapes.flat(at, node.shape), gate))
-                found = loaded.cast(node.dtype.compute)
+            if self._stored(node) and not (node in self._results and at == self._at):
+                found = self._load(node, shapes.flat(at, node.shape), gate)
             else:
                 found = self._compute(node, at, gate)
             self._memo[key] = found
         return found
+
+    def _stored(self, node: Node) -> bool:
+        return node.op is Op.BUFFER or (node in self._realised and node.op not in (Op.CONST, Op.IOTA))
+
+    def _load(self, node: Node, place: Node, gate: Node) -> Node:
+        """An element of a buffer at a flat position."""
+        return Node(Op.LOAD, node.dtype, (self._param(node), place, gate)).cast(node.dtype.compute)
 
     def _compute(self, node: Node, at: Position, gate: Node) -> Node:
         if node.op in ELEMENTWISE:
@@ -87,8 +104,12 @@ class Lowering:
             return self._pad(node, at, gate)
         if node.op in VIEWS:
             while node.op in VIEWS:  # chains of views may be long
+                source = node.src[0]
+                if node.op is Op.RESHAPE and self._stored(source) and source not in self._results:
+                    # In memory both shapes are the same: nothing is divided only to be put together again.
+                    return self._load(source, shapes.flat(at, node.shape), gate)
                 at, _ = shapes.move(node, at)
-                node = node.src[0]
+                node = source
                 if node in self._realised:
                     break
             return self.value(node, at, gate)
@@ -132,12 +153,23 @@ class Lowering:
 
     def _take(self, node: Node, at: Position, gate: Node) -> Node:
         source, *indices = node.src
-        rank = len(indices[0].shape)
+        chosen = self._looked_up(indices, at, source.shape, gate)
+        return self.value(source, (*chosen, *at[len(indices[0].shape) :]), gate)
+
+    def _looked_up(self, indices: list[Node], at: Position, shape: Shape, gate: Node) -> Position:
+        """The position along the leading axes of a shape that indices name, limited to it."""
         chosen = []
-        for index, n in zip(indices, source.shape, strict=False):
-            found = self.value(index, at[:rank], gate)
-            chosen.append(symbolic.clamp(Node(Op.CAST, dtypes.index, (found,)), 0, n - 1))
-        return self.value(source, (*chosen, *at[rank:]), gate)
+        for index, n in zip(indices, shape, strict=False):
+            found = self.value(index, at[: len(index.shape)], gate)
+            if found.op is Op.CAST and found.src[0].dtype is dtypes.index:  # an IOTA: still a known position
+                chosen.append(symbolic.clamp(found.src[0], 0, n - 1))
+                continue
+            if found.dtype.kind == "int":
+                found = ir.binary(Op.MAX, found, 0)
+            if n - 1 < found.dtype.limits[1]:  # in its own type, which may be wider than positions are
+                found = ir.binary(Op.MIN, found, n - 1)
+            chosen.append(Node(Op.CAST, dtypes.index, (found,)))
+        return tuple(chosen)
 
     def _through(self, node: Node, at: Position, gate: Node) -> Node:
         return self.value(node.src[0], at, gate)
@@ -148,6 +180,7 @@ _OTHERS: Mapping[Op, Callable[[Lowering, Node, Position, Node], Node]] = {
     Op.IOTA: Lowering._iota,
     Op.REDUCE: Lowering._reduce,
     Op.TAKE: Lowering._take,
+    Op.SCATTER: Lowering._through,  # its base; see ``updates``
     Op.CONTIGUOUS: Lowering._through,
     Op.DETACH: Lowering._through,
 }

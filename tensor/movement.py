@@ -202,7 +202,7 @@ class Movement(Elementwise):
         (at,) = check_axes((axis,), self.ndim, "roll")
         n = self.shape[at]
         if not n or shift % n == 0:
-            return self
+            return +self
         first, second = self.split([n - shift % n, shift % n], at)
         return second.cat(first, axis=at)
 
@@ -215,5 +215,8 @@ class Movement(Elementwise):
         return self._triangle(diagonal).where(self._operand(0, self.dtype), self)
 
     def _triangle(self, diagonal: int) -> Self:
+        if self.ndim < 2:
+            raise InvalidArgument(f"a triangle of {self.shape}, which has no two axes")
         rows, columns = self.shape[-2:]
-        return (self._position(columns) - self._position(rows).reshape(rows, 1)) < diagonal
+        away = self._position(columns) - self._position(rows).reshape(rows, 1)
+        return away < max(-rows, min(diagonal, columns + 1))

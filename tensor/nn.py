@@ -149,6 +149,18 @@ def load_state_dict(model: object, values: Mapping[str, Tensor]) -> None:
         tensor.assign(values[name].to(tensor.backend).cast(tensor.dtype))
 
 
+def distribute(model: object, devices: Sequence[object], axis: int | None = None) -> None:
+    """Move a model to several devices: a copy of each tensor for every one, or, along an axis that divides, parts.
+
+    Parts are gathered where they are used, and gradients and what optimisers keep are in parts like them, so that no
+    device needs to have all of the model. Make the optimiser afterwards.
+    """
+    for tensor in dict.fromkeys(state_dict(model).values()):
+        fits = axis is not None and tensor.ndim > axis and tensor.shape[axis] % len(devices) == 0
+        there = tensor.detach().shard(devices, axis if fits else None).realize()
+        tensor.node, tensor.backend = there.node, there.backend
+
+
 # -- optimisers --------------------------------------------------------------------------------------------------------
 
 

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from typing import Self
 
 from amdrv.errors import InvalidArgument
-from amdrv.tensor import dtypes
+from amdrv.tensor import dtypes, ir
 from amdrv.tensor.core import check_axes
 from amdrv.tensor.dtypes import DType
 from amdrv.tensor.ir import Node, Op
 from amdrv.tensor.movement import Movement
 
 Axes = int | Sequence[int] | None
+SCAN_BLOCK = 16
 
 
 class Reduce(Movement):
@@ -40,8 +41,8 @@ class Reduce(Movement):
     def sum(self, axis: Axes = None, keepdim: bool = False, dtype: object = None) -> Self:
         return self._reduce(Op.ADD, axis, keepdim, dtypes.of(dtype) if dtype else self._sum_type(), "sum")
 
-    def prod(self, axis: Axes = None, keepdim: bool = False) -> Self:
-        return self._reduce(Op.MUL, axis, keepdim, self._sum_type(), "prod")
+    def prod(self, axis: Axes = None, keepdim: bool = False, dtype: object = None) -> Self:
+        return self._reduce(Op.MUL, axis, keepdim, dtypes.of(dtype) if dtype else self._sum_type(), "prod")
 
     def max(self, axis: Axes = None, keepdim: bool = False) -> Self:
         """The greatest element; NaN where there is one. Raises InvalidArgument when there are no elements."""
@@ -67,15 +68,13 @@ class Reduce(Movement):
         return math.prod(self.shape[a] for a in check_axes(axis, self.ndim, "count"))
 
     def mean(self, axis: Axes = None, keepdim: bool = False) -> Self:
-        x = self._float()
-        count = self._count(axis)
-        return x.sum(axis, keepdim) * (1 / count if count else math.nan)
+        return self._float().sum(axis, keepdim) / float(self._count(axis))
 
     def var(self, axis: Axes = None, keepdim: bool = False, correction: float = 0) -> Self:
         """The mean squared distance from the mean; ``correction`` is taken off the count."""
         x = self._float()
         away = x - x.mean(axis, keepdim=True)
-        return (away * away).sum(axis, keepdim) * (1 / max(self._count(axis) - correction, 1e-300))
+        return (away * away).sum(axis, keepdim) / max(self._count(axis) - correction, 0.0)
 
     def std(self, axis: Axes = None, keepdim: bool = False, correction: float = 0) -> Self:
         return self.var(axis, keepdim, correction).sqrt()
@@ -83,7 +82,7 @@ class Reduce(Movement):
     def argmax(self, axis: int | None = None, keepdim: bool = False) -> Self:
         """The position of the greatest element, the first of equal ones; NaN counts as greatest."""
         if axis is None:
-            return self.flatten().argmax(0)
+            return self.flatten().argmax(0).reshape((1,) * self.ndim * keepdim)
         self._check_any("argmax", axis)
         (at,) = check_axes((axis,), self.ndim, "argmax")
         n = self.shape[at]
@@ -98,33 +97,58 @@ class Reduce(Movement):
             return (~self).argmax(axis, keepdim)
         return (-self if self.dtype.is_float else ~self).argmax(axis, keepdim)
 
-    def cumsum(self, axis: int = 0) -> Self:
+    def cumsum(self, axis: int = 0, dtype: object = None) -> Self:
         """Sums of the elements so far along an axis."""
-        (at,) = check_axes((axis,), self.ndim, "cumsum")
-        n = self.shape[at]
-        if n < 1:
-            return self
-        wide = self._sum_type()
-        source = self if wide is None else self.cast(wide)
-        widths = [(0, 0)] * self.ndim
-        widths[at] = (n - 1, 0)
-        return source.pad(widths).window(at, n).sum(-1, dtype=source.dtype)
+        wide = dtypes.of(dtype) if dtype else self._sum_type() or self.dtype
+        return self.cast(wide)._scan(Op.ADD, axis, "cumsum")
+
+    def cumprod(self, axis: int = 0, dtype: object = None) -> Self:
+        """Products of the elements so far along an axis."""
+        wide = dtypes.of(dtype) if dtype else self._sum_type() or self.dtype
+        return self.cast(wide)._scan(Op.MUL, axis, "cumprod")
+
+    def _scan(self, op: Op, axis: int, what: str) -> Self:
+        """Combinations of the elements so far: within blocks, then with all the blocks before, found in the same way.
+
+        An element takes a number of steps that does not depend on how many there are; rounding grows as slowly as the
+        number of levels does.
+        """
+        (at,) = check_axes((axis,), self.ndim, what)
+        n, neutral = self.shape[at], ir.identity(op, self.dtype)
+        if n > 2 * SCAN_BLOCK:
+            blocks = -(-n // SCAN_BLOCK)
+            parts = self._padded_along(at, 0, blocks * SCAN_BLOCK - n, neutral).reshape(
+                (*self.shape[:at], blocks, SCAN_BLOCK, *self.shape[at + 1 :])
+            )
+            totals = parts._reduce(op, at + 1, True)._scan(op, at, what)
+            before = totals._padded_along(at, 1, -1, neutral)
+            inner = parts._scan(op, at + 1, what)
+            found = inner + before if op is Op.ADD else inner * before
+            return found.flatten(at, at + 1).slice(*[slice(None)] * at, slice(0, n))
+        if n < 2:
+            return +self
+        return self._padded_along(at, n - 1, 0, neutral).window(at, n)._reduce(op, -1, False)
+
+    def _padded_along(self, axis: int, before: int, after: int, value: float) -> Self:
+        """Padding of one axis."""
+        return self.pad([(before, after) if a == axis else (0, 0) for a in range(self.ndim)], value)
 
     def logsumexp(self, axis: Axes = None, keepdim: bool = False) -> Self:
         """log(sum(exp(x))) without overflow."""
-        most = self.max(axis, keepdim=True).detach()
+        most = self._reduce(Op.MAX, axis, True).detach()
+        most = most.isfinite().where(most, 0)
         found = (self - most).exp().sum(axis, keepdim=True).log() + most
         axes = check_axes(axis, self.ndim, "logsumexp")
         return found if keepdim else found.reshape(tuple(n for a, n in enumerate(self.shape) if a not in axes))
 
     def softmax(self, axis: int = -1) -> Self:
         """exp(x) in proportion to its sum along an axis."""
-        e = (self._float() - self.max(axis, keepdim=True).detach()).exp()
+        e = (self._float() - self._reduce(Op.MAX, axis, True).detach()).exp()
         return e / e.sum(axis, keepdim=True)
 
     def log_softmax(self, axis: int = -1) -> Self:
         """The logarithm of ``softmax``."""
-        away = self._float() - self.max(axis, keepdim=True).detach()
+        away = self._float() - self._reduce(Op.MAX, axis, True).detach()
         return away - away.exp().sum(axis, keepdim=True).log()
 
     def layernorm(self, axis: Axes = -1, eps: float = 1e-5) -> Self:

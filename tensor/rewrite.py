@@ -6,12 +6,12 @@ came out is remembered for every other place where the node is used.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from amdrv.errors import InvalidArgument
 from amdrv.tensor.ir import Node
-from amdrv.tensor.patterns import RuleSet
+from amdrv.tensor.patterns import Rule, RuleSet, var
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,13 @@ def rewrite(root: Node, rules: RuleSet, trace: list[Step] | None = None, rebuild
 
     Raises InvalidArgument when rules undo each other.
     """
+    return rewritten(root, rules, trace, rebuild)[root]
+
+
+def rewritten(
+    root: Node, rules: RuleSet, trace: list[Step] | None = None, rebuild: Rebuild = Node.replace
+) -> dict[Node, Node]:
+    """What every node that the root needs becomes; see ``rewrite``."""
     done: dict[Node, Node] = {}
     became: dict[Node, Node] = {}  # what a rule made of a node and must be rewritten itself
     stack = [root]
@@ -52,7 +59,13 @@ def rewrite(root: Node, rules: RuleSet, trace: list[Step] | None = None, rebuild
             else:
                 became[node] = after
                 stack.append(after)
-    return done[root]
+    return done
+
+
+def again(steps: Iterable[Step]) -> RuleSet:
+    """A rule that does what a trace says was done: all of it gives the end, the first steps a point on the way."""
+    became = {step.before: step.after for step in steps}
+    return RuleSet([Rule("again", var("x"), lambda x: became.get(x))])
 
 
 def _apply_first(node: Node, rules: RuleSet, trace: list[Step] | None) -> Node | None:

@@ -41,16 +41,20 @@ LEAVES = frozenset({Op.CONST, Op.BUFFER, Op.IOTA})
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """Where a kernel uses a node: ``scope`` are the ranges around it, the kernel's own first."""
+    """Where a kernel uses a node: ``scope`` are the ranges around it, the kernel's own first.
+
+    ``gated``: ranges that decide whether there is an element, where it is used behind padding.
+    """
 
     root: Node
     at: Position
     scope: tuple[Node, ...]
+    gated: frozenset[Node] = frozenset()
 
     @property
     def mentioned(self) -> frozenset[Node]:
-        """The ranges that the position depends on."""
-        return frozenset[Node]().union(*(part.ranges for part in self.at))
+        """The ranges that the element depends on."""
+        return self.gated.union(*(part.ranges for part in self.at))
 
     def repeats(self, node: Node) -> bool:
         """Whether elements are computed several times: ranges that matter lie inside ones that do not."""
@@ -62,7 +66,7 @@ class Use:
         kept = [part for part in outer if part.arg[2] is Axis.LOOP]
         last = kept[-1] if kept else None
         if last is not None and last not in mentioned and mentioned.issuperset(kept[:-1]) and last.arg[1] <= TILE_MAX:
-            trips //= last.arg[1]  # a tile is as wide as this loop: what does not depend on it is computed once
+            trips //= max(1, last.arg[1])  # a tile is as wide as this loop: what does not depend on it is computed once
         return trips > math.prod(node.shape)
 
 
@@ -97,11 +101,11 @@ def decide(outputs: Sequence[Node]) -> Decisions:
     cost, cut = costs(order)
     wanted = {node for node in outputs if node.op is not Op.BUFFER} | cut
     wanted |= {source for node in order if node.op is Op.COPY for source in node.src}
-    wanted |= {node for node in order if node.op in (Op.COPY, Op.CONTIGUOUS)}
+    wanted |= {node for node in order if node.op in (Op.COPY, Op.CONTIGUOUS, Op.SCATTER)}
     found = Decisions()
     uses: dict[Node, dict[Use, None]] = {}
     for node in reversed(order):
-        if node.op in LEAVES:
+        if node.op is Op.BUFFER or (node.op in LEAVES and node not in wanted):
             continue
         mine = list(uses.pop(node, ()))
         if node in wanted or _wants_buffer(node, mine, cost[node], found):
@@ -119,14 +123,13 @@ def decide(outputs: Sequence[Node]) -> Decisions:
 
 
 def _wants_buffer(node: Node, uses: list[Use], cost: int, found: Decisions) -> bool:
-    places = {(use.root, use.at) for use in uses}
     if node.op is Op.REDUCE:
-        return len(places) != 1 or not _fits_inside(node, uses[0], found)
+        return len({(use.root, use.at, use.gated) for use in uses}) != 1 or not _fits_inside(node, uses[0], found)
     if node.op not in ELEMENTWISE or cost < CHEAP:
         return False
     if len({use.root for use in uses}) > 1 and cost >= 2 * CHEAP:
         return True
-    return len(places) > PLACES_MAX or any(use.repeats(node) for use in uses)
+    return len({(use.root, use.at) for use in uses}) > PLACES_MAX or any(use.repeats(node) for use in uses)
 
 
 def _fits_inside(node: Node, use: Use, found: Decisions) -> bool:
@@ -152,7 +155,8 @@ def _passed_on(node: Node, use: Use) -> list[tuple[Node, Use]]:
     if node.op in ELEMENTWISE or node.op is Op.CONTIGUOUS:
         return [(source, use) for source in node.src]
     if node.op in MOVEMENT:
-        return [(node.src[0], Use(use.root, shapes.move(node, use.at)[0], use.scope))]
+        moved, inside = shapes.move(node, use.at)
+        return [(node.src[0], Use(use.root, moved, use.scope, use.gated | inside.ranges))]
     if node.op is Op.REDUCE:
         # The reduction runs where the ranges that it depends on are open, outside the others.
         at, scope = list(use.at), [part for part in use.scope if part in use.mentioned]
@@ -161,14 +165,20 @@ def _passed_on(node: Node, use: Use) -> list[tuple[Node, Use]]:
             if n > 1:
                 at[axis] = Node(Op.RANGE, dtypes.index, (), (node.serial * 16 + axis + 64, n, Axis.REDUCE))
                 scope.append(at[axis])
-        return [(node.src[0], Use(use.root, tuple(at), tuple(scope)))]
+        return [(node.src[0], Use(use.root, tuple(at), tuple(scope), use.gated))]
+    if node.op is Op.SCATTER:
+        base, values, *indices = node.src
+        at = list(loop_position(values.shape, first=len(node.shape)))  # a kernel of its own
+        there = Use(use.root, tuple(at), tuple(part for part in at if part.op is Op.RANGE))
+        looked = Use(use.root, tuple(at[: len(indices[0].shape)]), there.scope)
+        return [(base, use), (values, there), *((index, looked) for index in indices)]
     if node.op is Op.TAKE:
         source, *indices = node.src
         rank = len(indices[0].shape)
         # What is taken is not known here; it depends on where it is looked up.
         chosen = [Node(Op.CAST, dtypes.index, (index, *use.at[:rank])) for index in indices]
-        inner = [(index, Use(use.root, use.at[:rank], use.scope)) for index in indices]
-        return [(source, Use(use.root, (*chosen, *use.at[rank:]), use.scope)), *inner]
+        inner = [(index, Use(use.root, use.at[:rank], use.scope, use.gated)) for index in indices]
+        return [(source, Use(use.root, (*chosen, *use.at[rank:]), use.scope, use.gated)), *inner]
     return [(source, use) for source in node.src]
 
 
@@ -183,30 +193,31 @@ def kernels(outputs: Sequence[Node]) -> list[Step]:
     decisions = decide(outputs)
     order = [node for node in toposort(outputs) if node in decisions.realised]
     groups = _merge(order, decisions)
-    made: dict[Node, Step] = {}
+    made: dict[Node, tuple[Step, ...]] = {}
     for group in groups:
         if 0 in group[0].shape:
             continue
-        step: Step = group[0] if group[0].op is Op.COPY else Lowering(group, decisions.realised).kernel()
-        made.update(dict.fromkeys(group, step))
+        steps: tuple[Step, ...] = group if group[0].op is Op.COPY else (Lowering(group, decisions.realised).kernel(),)
+        if group[0].op is Op.SCATTER and 0 not in group[0].src[1].shape:
+            steps = (*steps, Lowering(group, decisions.realised).updates())
+        made.update(dict.fromkeys(group, steps))
     return _ordered(made, order)
 
 
-def _ordered(made: dict[Node, Step], order: list[Node]) -> list[Step]:
+def _ordered(made: dict[Node, tuple[Step, ...]], order: list[Node]) -> list[Step]:
     done: dict[int, Step] = {}
 
     def visit(step: Step) -> None:
         if id(step) in done:
             return
-        sources = step.src if isinstance(step, Node) else step.buffers[len(step.results) :]
-        for source in sources:
-            if source in made:
-                visit(made[source])
+        for source in step.src if isinstance(step, Node) else step.buffers[len(step.results) :]:
+            for needed in made.get(source, ()):
+                visit(needed)
         done[id(step)] = step
 
     for node in order:
-        if node in made:
-            visit(made[node])
+        for step in made.get(node, ()):
+            visit(step)
     return list(done.values())
 
 
@@ -228,7 +239,7 @@ def _merge(order: list[Node], decisions: Decisions) -> list[tuple[Node, ...]]:
 
 def _mergeable(node: Node, source: Node, needs: dict[Node, dict[Node, bool]], decisions: Decisions) -> bool:
     kinds = (node.op, source.op)
-    if Op.COPY in kinds or Op.CONTIGUOUS in kinds or Op.TAKE in kinds or 0 in node.shape:
+    if not {Op.COPY, Op.CONTIGUOUS, Op.TAKE, Op.SCATTER}.isdisjoint(kinds) or 0 in node.shape:
         return False
     nested = all(a <= b or b <= a for a in decisions.inner[node] for b in decisions.inner[source])
     used = needs[node].get(source, True) and needs[source].get(node, True)

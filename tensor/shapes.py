@@ -31,6 +31,11 @@ def _reduce_shape(node: Node) -> Shape:
     return tuple(1 if axis in axes else n for axis, n in enumerate(node.src[0].shape))
 
 
+def _copy_shape(node: Node) -> Shape:
+    first = node.src[0].shape
+    return first if len(node.src) == 1 else (sum(source.shape[0] for source in node.src), *first[1:])
+
+
 def _elementwise_shape(node: Node) -> Shape:
     return next((source.shape for source in node.src if source.op is not Op.CONST), ())
 
@@ -47,9 +52,8 @@ _SHAPES: Mapping[Op, Callable[[Node], Shape]] = {
     Op.WINDOW: _window_shape,
     Op.TAKE: lambda node: node.src[1].shape + node.src[0].shape[len(node.src) - 1 :],
     Op.REDUCE: _reduce_shape,
-    Op.DETACH: lambda node: node.src[0].shape,
-    Op.CONTIGUOUS: lambda node: node.src[0].shape,
-    Op.COPY: lambda node: node.src[0].shape,
+    **dict.fromkeys((Op.SCATTER, Op.DETACH, Op.CONTIGUOUS, Op.SHARD), lambda node: node.src[0].shape),
+    Op.COPY: _copy_shape,
     Op.SINK: lambda node: (),
 }
 
@@ -76,7 +80,9 @@ def flat(position: Position, shape: Shape) -> Node:
 
 
 def unflat(place: Node, shape: Shape) -> Position:
-    """The position of the element at a place in a buffer."""
+    """The position of the element at a place in a buffer; where there are no elements nothing looks at it."""
+    if 0 in shape:
+        return (symbolic.ZERO,) * len(shape)
     return tuple(
         symbolic.ZERO if n == 1 else symbolic.modulo(symbolic.divide(place, step), n)
         for n, step in zip(shape, strides(shape), strict=True)

@@ -6,7 +6,7 @@ from amdrv.errors import Unsupported
 from amdrv.tensor import dtypes
 from amdrv.tensor.ir import BINARY, COMPARE, ELEMENTWISE, MOVEMENT, REDUCTIONS, UNARY, Axis, Node, Op, toposort
 
-GRAPH_ONLY = {Op.BUFFER, Op.IOTA, Op.TAKE, Op.CONTIGUOUS, Op.COPY, Op.DETACH} | MOVEMENT
+GRAPH_ONLY = {Op.BUFFER, Op.IOTA, Op.TAKE, Op.SCATTER, Op.CONTIGUOUS, Op.COPY, Op.SHARD, Op.DETACH} | MOVEMENT
 KERNEL_ONLY = {Op.RANGE, Op.PARAM, Op.LOAD, Op.STORE, Op.MULADD}
 
 
@@ -59,6 +59,10 @@ def check_graph(root: Node) -> None:
                 len(before) == len(node.arg) and all(a in (1, b) for a, b in zip(before, node.arg, strict=True))
             )
             wrong = "" if fits else "axes of length one to repeat"
+        elif node.op is Op.SCATTER:
+            base, values, first = node.src[:3]
+            fits = values.shape == first.shape + base.shape[len(node.src) - 2 :] and node.dtype.bits >= 32
+            wrong = "" if fits and node.arg in REDUCTIONS else "values of the indices' shape, 32 or 64 bits wide"
         if wrong:
             raise Unsupported(f"tensor graph: {node} wants {wrong}; it has {list(node.src)}")
 

@@ -57,8 +57,12 @@ def _mod_bounds(node: Node) -> Bounds:
 
 def _cast_bounds(node: Node) -> Bounds:
     if node.src[0].dtype.is_int:
-        low, high = node.src[0].dtype.limits
-        return max(int(low), -(1 << 63)), min(int(high), (1 << 63) - 1)
+        low, high = map(int, node.src[0].dtype.limits)
+        limit = node.src[0]
+        while limit.op in (Op.MAX, Op.MIN) and limit.src[1].op is Op.CONST:  # what was looked up is limited to its axis
+            low, high = (max(low, limit.src[1].arg), high) if limit.op is Op.MAX else (low, min(high, limit.src[1].arg))
+            limit = limit.src[0]
+        return max(low, -(1 << 63)), min(high, (1 << 63) - 1)
     return bounds(node.src[0]) if node.src[0].dtype is dtypes.index else (-(1 << 63), (1 << 63) - 1)
 
 

@@ -18,6 +18,7 @@ from amdrv.tensor.functional import Functional
 from amdrv.tensor.gradient import gradients
 from amdrv.tensor.ir import Node, Op
 from amdrv.tensor.movement import integers
+from amdrv.tensor.sharding import like
 
 
 class Tensor(Functional):
@@ -36,9 +37,11 @@ class Tensor(Functional):
 
     @classmethod
     def full(cls, shape: int | Sequence[int], value: Scalar, dtype: object = None, device: object = None) -> Self:
-        """One value everywhere."""
+        """One value everywhere. Raises InvalidArgument for negative lengths."""
         wanted = dtypes.of(dtype) if dtype is not None else dtypes.of_scalar(value)
         dims = (shape,) if isinstance(shape, int) else tuple(shape)
+        if any(n < 0 for n in dims):
+            raise InvalidArgument(f"a tensor of shape {dims}")
         return cls._of(Node(Op.EXPAND, wanted, (ir.const(wanted, value),), dims), device)
 
     @classmethod
@@ -59,26 +62,43 @@ class Tensor(Functional):
         whole = all(isinstance(value, int) for value in (begin, end, step))
         wanted = dtypes.of(dtype) if dtype is not None else dtypes.int64 if whole else dtypes.float32
         place = cls._of(Node(Op.IOTA, dtypes.int64, (), ((count,), 0)), device)
-        return (place.cast(wanted if not wanted.is_int else dtypes.int64) * step + begin).cast(wanted)
+        return (place.cast(dtypes.int64 if whole else dtypes.float64) * step + begin).cast(wanted)
 
     @classmethod
     def linspace(
-        cls, start: float, stop: float, count: int, dtype: object = dtypes.float32, device: object = None
+        cls,
+        start: float,
+        stop: float,
+        count: int,
+        dtype: object = dtypes.float32,
+        device: object = None,
+        endpoint: bool = True,
     ) -> Self:
-        """Evenly spaced values from start to stop."""
-        place = cls._of(Node(Op.IOTA, dtypes.int64, (), ((count,), 0)), device).cast(dtype)
-        return place * ((stop - start) / max(1, count - 1)) + start
+        """Evenly spaced values from start to stop, which is the last one if ``endpoint`` is true, else follows it."""
+        place = cls._of(Node(Op.IOTA, dtypes.int64, (), ((count,), 0)), device)
+        last = count - 1 if endpoint else count
+        found = place.cast(dtypes.float64) * ((stop - start) / max(1, last)) + start
+        return (place.equal(last) & (last > 0)).where(float(stop), found).cast(dtype)
 
     @classmethod
-    def eye(cls, rows: int, columns: int | None = None, dtype: object = dtypes.float32, device: object = None) -> Self:
-        """Ones on the diagonal."""
+    def eye(
+        cls,
+        rows: int,
+        columns: int | None = None,
+        dtype: object = dtypes.float32,
+        device: object = None,
+        diagonal: int = 0,
+    ) -> Self:
+        """Ones on a diagonal."""
         wide = rows if columns is None else columns
         across = cls._of(Node(Op.IOTA, dtypes.int32, (), ((rows, wide), 1)), device)
         down = cls._of(Node(Op.IOTA, dtypes.int32, (), ((rows, wide), 0)), device)
-        return (across == down).cast(dtype)
+        return (across - down).equal(max(-rows, min(diagonal, wide))).cast(dtype)
 
-    def full_like(self, value: Scalar, dtype: object = None) -> Self:
-        return self.full(self.shape, value, dtype or self.dtype, self.backend)
+    def full_like(self, value: Scalar, dtype: object = None, device: object = None) -> Self:
+        made = self.full(self.shape, value, dtype or self.dtype, device or self.backend)
+        made.node = made.node if device is not None else like(made.node, self.node)
+        return made
 
     def zeros_like(self, dtype: object = None) -> Self:
         return self.full_like(0, dtype)
@@ -156,7 +176,7 @@ class Tensor(Functional):
         found = gradients(self.node, first.node, {node for _, node in leaves})
         for leaf, node in leaves:
             if node in found:
-                part = leaf._new(found[node])
+                part = leaf._new(like(found[node], node))
                 part._leaves = frozenset()
                 leaf.grad = part if leaf.grad is None else leaf.grad + part
         return self
@@ -169,8 +189,10 @@ class Tensor(Functional):
 
         return explain(self.node, self.backend, code)
 
-    def __array_namespace__(self, api_version: str | None = None) -> Any:
-        """The functions of the array API on tensors."""
+    def __array_namespace__(self, /, *, api_version: str | None = None) -> Any:
+        """The functions of the array API on tensors. Raises InvalidArgument for a version after theirs."""
         from amdrv.tensor import array_api
 
+        if api_version is not None and api_version not in array_api.VERSIONS:
+            raise InvalidArgument(f"array API {api_version}: tensors have {', '.join(array_api.VERSIONS)}")
         return array_api

@@ -12,19 +12,27 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 from numpy.typing import NDArray
 
+from amdrv.bench import matrix_loop, triton_matmul
 from amdrv.bench.measure import RUNS, Row, check
-from amdrv.tensor import Tensor, engine, jit, nn
+from amdrv.errors import InvalidArgument, Unsupported
+from amdrv.tensor import Tensor, devices, engine, jit, nn
+from amdrv.tensor.gpu import GpuBackend
 from amdrv.tensor.host import HostBackend
+from amdrv.tensor.storage import Backend
 
 Floats = NDArray[np.float32]
 
 MATMUL, CHAIN = "f32 matmul on the host against NumPy", "fused elementwise chain against a copy"
 COLD, CACHED, BLOCK = "one kernel, cold", "one kernel, cached", "transformer block forward and backward, cold"
 REPLAY = "replay of a recorded training step, for each kernel"
+REPLAY_GPU = "replay of a recorded training step on AMD, host's share for each kernel"
+WMMA = "fp16 matmul on gfx1100, modelled cycles"
+NODES = "ONNX node tests that pass on the host"
 KERNELS = {"softmax kernels": 1.0, "layernorm kernels": 1.0, "attention kernels": 2.0}
 GOALS: Mapping[str, Mapping[str, float]] = {
     MATMUL: {"ratio": 0.8},
@@ -33,11 +41,10 @@ GOALS: Mapping[str, Mapping[str, float]] = {
     CACHED: {"seconds": 0.001},
     BLOCK: {"seconds": 0.7},
     REPLAY: {"seconds": 1e-6},
+    REPLAY_GPU: {"seconds": 1e-6},
     **{name: {"kernels": most} for name, most in KERNELS.items()},
-}
-NOT_YET = {
-    "fp16 matmul on gfx1100, modelled cycles per FLOP": "cycles of matrix code are not modelled yet",
-    "ONNX node tests": "the ONNX importer is not built yet",
+    WMMA: {"against_triton": 1.1},
+    NODES: {"share": 0.95},
 }
 
 
@@ -46,12 +53,15 @@ class Sizes:
     """How much work the rows do; there are goals for the default only."""
 
     matmul: int = 1024
+    matmul_half: int = 1024
     chain: int = 1 << 24
     width: int = 256
+    layers: int = 32
     runs: int = RUNS
+    onnx_modules: tuple[str, ...] | None = None  # of node tests; all unless given
 
 
-QUICK = Sizes(matmul=64, chain=1 << 12, width=32, runs=2)
+QUICK = Sizes(matmul=64, chain=1 << 12, width=32, layers=1, runs=2, onnx_modules=("add", "loop"))
 
 
 def rows(sizes: Sizes | None = None) -> Iterator[Row]:
@@ -65,9 +75,10 @@ def rows(sizes: Sizes | None = None) -> Iterator[Row]:
         yield from _one_kernel(host, sizes, goals)
         yield _block(host, sizes, goals.get(BLOCK, {}))
         yield _replay(host, sizes, goals.get(REPLAY, {}))
+        yield _replay_gpu(sizes, goals.get(REPLAY_GPU, {}))
         yield from _kernels(host, goals)
-    for name, reason in NOT_YET.items():
-        yield Row(name, {}, skipped=reason)
+        yield _wmma(host, sizes, goals.get(WMMA, {}))
+    yield _onnx_nodes(sizes, goals.get(NODES, {}))
 
 
 def _random(*shape: int) -> Floats:
@@ -182,28 +193,65 @@ def _block(host: HostBackend, sizes: Sizes, goal: Mapping[str, float]) -> Row:
     return Row(f"{BLOCK}, width {sizes.width}", goal, seconds, 1, figures=figures)
 
 
-def _replay(host: HostBackend, sizes: Sizes, goal: Mapping[str, float]) -> Row:
-    """A step so small that what is measured is the host's part: an upper bound, because the kernels run as well."""
+def _recorded_step(device: Backend, sizes: Sizes) -> tuple[Callable[[], Tensor], int]:
+    """A step of Adam on layers so small that the kernels take next to nothing, recorded; and how many kernels it is."""
     seeds = nn.Seeds()
-    first, second = nn.Linear(4, 4, seeds, device=host), nn.Linear(4, 4, seeds, device=host)
-    optimiser = nn.SGD(nn.parameters([first, second]))
+    layers = [nn.Linear(4, 4, seeds, device=device) for _ in range(sizes.layers)]
+    optimiser = nn.Adam(nn.parameters(layers))
 
     def step(x: Tensor) -> Tensor:
         optimiser.zero_grad()
-        loss = second(first(x).relu()).square().mean()
+        for layer in layers:
+            x = layer(x).relu()
+        loss = x.square().mean()
         loss.backward()
         optimiser.step(loss)
         return loss
 
-    x = Tensor(_random(4, 4), device=host)
+    x = Tensor(_random(4, 4), device=device)
     with engine.recorded() as log:
         step(x)
-    kernels = sum(len(made.plan.steps) for made in log.runs)
     replayed = jit(step)
-    for _ in range(2):
+    for _ in range(3):
         replayed(x)
-    times = _times(lambda: replayed(x), 20 * sizes.runs)
+    return lambda: replayed(x), sum(len(made.plan.steps) for made in log.runs)
+
+
+def _replay(host: HostBackend, sizes: Sizes, goal: Mapping[str, float]) -> Row:
+    """Everything from call to return: an upper bound of the host's share, because the kernels run as well."""
+    step, kernels = _recorded_step(host, sizes)
+    times = _times(step, 20 * sizes.runs)
     return Row(REPLAY, goal, statistics.median(times) / kernels, 20 * sizes.runs, figures={"kernels": float(kernels)})
+
+
+def _replay_gpu(sizes: Sizes, goal: Mapping[str, float]) -> Row:
+    """The calling thread's processor time for a step behind another, as in a loop, less the transport's doorbell.
+
+    A real card's doorbell is one store. An emulated card looks at its queues there, in this thread.
+    """
+    backend = devices.backend("AMD")
+    if not isinstance(backend, GpuBackend):
+        raise InvalidArgument("AMD is no GPU")
+    function = backend.device.gpu.function
+    step, kernels = _recorded_step(backend, sizes)
+    write64, inside = function.write64, 0.0
+
+    def timed(bar: int, offset: int, value: int) -> None:
+        nonlocal inside
+        started = time.thread_time()
+        write64(bar, offset, value)
+        inside += time.thread_time() - started
+
+    times = []
+    with mock.patch.object(function, "write64", timed):
+        for _ in range(4 * sizes.runs):
+            backend.synchronize()
+            step()
+            inside, started = 0.0, time.thread_time()
+            step()
+            times.append(time.thread_time() - started - inside)
+    figures = {"kernels": float(kernels)}
+    return Row(REPLAY_GPU, goal, statistics.median(times) / kernels, 4 * sizes.runs, figures=figures)
 
 
 def _kernels(host: HostBackend, goals: Mapping[str, Mapping[str, float]]) -> Iterator[Row]:
@@ -214,3 +262,35 @@ def _kernels(host: HostBackend, goals: Mapping[str, Mapping[str, float]]) -> Ite
         graph, _ = engine.canonical([tensor.node])
         figures = {"kernels": float(len(engine.plan(graph, host).steps))}
         yield Row(name, goals.get(name, {}), None, 1, figures=figures)
+
+
+def _wmma(host: HostBackend, sizes: Sizes, goal: Mapping[str, float]) -> Row:
+    """Cycles of the inner loop for each thousand floating-point operations of a wave, by LLVM's model; see there."""
+    name, arch = f"{WMMA} {sizes.matmul_half}^3", matrix_loop.ARCH
+    if reason := matrix_loop.missing():
+        return Row(name, goal, skipped=reason)
+
+    def cycles(code: bytes) -> float:
+        loop = matrix_loop.loop_of(code, arch)
+        return 1000 * loop.cycles(arch) / loop.flops
+
+    same = cycles(matrix_loop.compile_ours(sizes.matmul_half, host, (matrix_loop.SAME_TILE,)))
+    figures = {"cycles_per_kflop": cycles(matrix_loop.compile_ours(sizes.matmul_half, host)), "same_tile": same}
+    if reason := triton_matmul.missing():
+        return Row(name, goal, skipped=reason, figures=figures)
+    theirs = cycles(triton_matmul.compile_matmul(arch).code)
+    figures |= {"triton": theirs, "against_triton": same / theirs}
+    return Row(name, goal, None, 1, figures=figures)
+
+
+def _onnx_nodes(sizes: Sizes, goal: Mapping[str, float]) -> Row:
+    """ONNX's own tests of operators. Those that cannot pass, ``node_exclusions.txt`` says why, count as failed."""
+    try:
+        from amdrv.tensor.onnx import conformance
+    except Unsupported as error:
+        return Row(NODES, goal, skipped=str(error))
+    cases = conformance.cases(sizes.onnx_modules)
+    started = time.perf_counter()
+    passing = conformance.passing(cases)
+    figures = {"passing": float(passing), "total": float(len(cases)), "share": passing / len(cases)}
+    return Row(NODES, goal, time.perf_counter() - started, 1, figures=figures)

@@ -29,6 +29,7 @@ COMMANDS: dict[str, Place] = {
     "trace": Place("trace", "Show every access of a boot, by register name."),
     "emulate": Place("emulate", "Serve an emulated card to other processes and to virtual machines."),
     "disasm": Place("disasm", "Disassemble a code object or LLVM IR."),
+    "viz": Place("viz", "Write an HTML page about the kernels of a program's tensors."),
 }
 
 

@@ -25,6 +25,7 @@ UNITS = {
     "speedup": (1.0, "x"),
     "ratio": (1.0, "of the reference's speed"),
     "kernels": (1.0, "kernels"),
+    "share": (100.0, "% of the tests"),
 }
 
 

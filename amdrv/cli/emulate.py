@@ -34,12 +34,20 @@ class Stop(BaseException):
               help="Video memory; the chip's own unless given.")  # fmt: skip
 @click.option("--bar0", "bar0_mib", type=click.IntRange(min=32), metavar="MIB",
               help="How much of it BAR0 shows: all unless given. A power of two.")  # fmt: skip
-@click.option("--relaxed", is_flag=True, help="Coherent caches: faster, and forgiving of missing flushes.")
+@click.option("--relaxed/--strict", "relaxed", default=None,
+              help="Coherent caches, faster and forgiving of missing flushes; or forgiving of nothing, however much "
+              "memory is in use.  [default: strict, for stores through BAR0 up to 32 MiB in use]")  # fmt: skip
 @click.option("--fault", "faults", multiple=True, metavar="FAULT",
               help="What goes wrong: smu:unresponsive, lost@120; a wrong name lists all there are.")  # fmt: skip
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the places that faults leave open.")
 def command(
-    arch: str, path: Path, vram_mib: int | None, bar0_mib: int | None, relaxed: bool, faults: tuple[str, ...], seed: int
+    arch: str,
+    path: Path,
+    vram_mib: int | None,
+    bar0_mib: int | None,
+    relaxed: bool | None,
+    faults: tuple[str, ...],
+    seed: int,
 ) -> None:
     """Serve an emulated card until SIGTERM, over the vfio-user protocol.
 
@@ -51,7 +59,7 @@ def command(
     log.configure(os.environ if os.environ.get("AMDRV_LOG") else {"AMDRV_LOG": "emulator.server=info"})
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     try:
-        card = _card(arch, path, vram_mib, bar0_mib)
+        card = _card(arch, path, vram_mib, bar0_mib, strict=relaxed is False)
         if relaxed:
             card.relaxed = True
         card.faults.seed(seed)
@@ -61,9 +69,9 @@ def command(
         click.echo("ended by SIGTERM", err=True)
 
 
-def _card(arch: str, path: Path, vram_mib: int | None, bar0_mib: int | None) -> Card:
+def _card(arch: str, path: Path, vram_mib: int | None, bar0_mib: int | None, *, strict: bool) -> Card:
     from amdrv.emulator.chips import CHIPS
-    from amdrv.emulator.shell import Card
+    from amdrv.emulator.shell import COMPARED_BYTES, Card
 
     if arch not in CHIPS:
         raise NotFound(f"{arch} is not emulated; there are {', '.join(sorted(CHIPS))}")
@@ -75,6 +83,7 @@ def _card(arch: str, path: Path, vram_mib: int | None, bar0_mib: int | None) -> 
         vram_bytes=None if vram_mib is None else vram_mib * MIB,
         bar0_bytes=None if bar0_mib is None else bar0_mib * MIB,
         shared_vram=True,
+        compared_bytes=None if strict else COMPARED_BYTES,
     )
 
 
@@ -88,6 +97,8 @@ def _serve(card: Card, path: Path) -> None:
         server.serve_forever()
     finally:
         server.close()
+        for struck in card.faults.log:
+            server_log.info("fault %s struck", struck)
         for name, accesses in card.unmodelled():
             server_log.info("nobody models %s: %d accesses", name, accesses)
 

@@ -7,6 +7,7 @@ structures; nutanix/libvfio-user include/vfio-user.h for DMA_UNMAP flags. All fi
 from __future__ import annotations
 
 import enum
+import os
 import struct
 
 MAJOR, MINOR = 0, 0
@@ -45,6 +46,7 @@ class Command(enum.IntEnum):
 VERSION = struct.Struct("<HH")  # major, minor; then JSON with a NUL behind it
 DMA_MAP = struct.Struct("<IIQQQ")  # argsz, flags, file offset, address, size
 DMA_READABLE, DMA_WRITABLE = 0x1, 0x2
+DMA_MAPPED, DMA_FILE = 0x4, 0x8  # libvfio-user: map the descriptor, or read and write through it; both want one
 DMA_UNMAP = struct.Struct("<IIQQ")  # argsz, flags, address, size
 UNMAP_ALL = 0x2
 DEVICE_INFO = struct.Struct("<IIII")  # argsz, flags, regions, interrupt types
@@ -64,8 +66,17 @@ DATA_NONE, DATA_BOOL, DATA_EVENTFD = 0x1, 0x2, 0x4
 ACTION_MASK, ACTION_UNMASK, ACTION_TRIGGER = 0x8, 0x10, 0x20
 DATA_TYPES, ACTIONS = 0x7, 0x38
 REGION_ACCESS = struct.Struct("<QII")  # offset, region, count; then data
+DMA_ACCESS = struct.Struct("<QQ")  # bus address, count; then data
+DMA_WRITTEN = struct.Struct("<QI")  # of the reply to DMA_WRITE; some send the count as 64 bits
 WRITE_MULTI = struct.Struct("<Q")  # writes; then per write:
 WRITE_MULTI_ENTRY = struct.Struct("<QII8s")  # offset, region, count, data
+
+def reason(number: int) -> str:
+    """What the errno of an error reply says; a peer may send any number."""
+    if not number:
+        return "no reason given"
+    return os.strerror(number) if number < 1 << 31 else f"error {number}"
+
 
 # -- a PCI device -----------------------------------------------------------------------------------------------------
 

@@ -16,13 +16,14 @@ GIB = 1 << 30
 
 GC_BASES = (0x1260, 0xA000, 0x1C000, 0x2402C00)  # inferred; SDMA 6 shares them
 MP_BASES = (0x16000, 0xDC0000, 0xE00000, 0xE40000, 0x243FC00)  # inferred
-UMC_BASES = (  # inferred: Navi21's, one row a memory controller
-    (0x14000, 0x2425800),
-    (0x54000, 0x2425C00),
-    (0x94000, 0x2426000),
-    (0xD4000, 0x2426400),
-    (0x114000, 0x2426800),
-    (0x154000, 0x2426C00),
+# Inferred: Navi48's, one row a memory controller. Drivers use the third (umc_8_10_0_offset.h), so there must be one.
+UMC_BASES = (
+    (0x14000, 0x2D6000, 0x2425800),
+    (0x54000, 0x316000, 0x2425C00),
+    (0x94000, 0x356000, 0x2426000),
+    (0xD4000, 0x396000, 0x2426400),
+    (0x114000, 0x3D6000, 0x2426800),
+    (0x154000, 0x680000, 0x2426C00),
 )
 
 IP_INSTANCES = (

@@ -92,8 +92,8 @@ TIMINGS = Timings(
     smu_message=18e-6,
     smu_table=1.02e-3,
     smu_reset_delay=1e-3,
-    # Linux 6.12 smu_v14_0_2_mode1_reset waits a second and then expects the boot ROM to be done as well.
-    mode1=0.800,
+    # Linux 6.12 smu_v14_0_2_mode1_reset waits a second, AM half a second, for this and the boot ROM.
+    mode1=0.400,
 )
 
 # Everything that the message headers name, without what needs a battery, a display or a second board.

@@ -50,7 +50,8 @@ class FloatMode:
     """The floating-point half of the MODE register; f16 shares the double-precision fields.
 
     The defaults are what a compute kernel descriptor asks for: round to nearest even, all denormals kept,
-    DX10_CLAMP and IEEE set.
+    DX10_CLAMP and IEEE set. ``saturate16`` (FP16_OVFL): an f16 result of finite operands that overflows is the greatest
+    number instead, in every rounding mode, and so is a reciprocal of zero; infinities of operands stay.
     """
 
     round32: Rounding = Rounding.NEAREST_EVEN
@@ -61,10 +62,11 @@ class FloatMode:
     flush_outputs64: bool = False
     dx10_clamp: bool = True
     ieee: bool = True
+    saturate16: bool = False
 
     @classmethod
     def from_bits(cls, mode: int) -> FloatMode:
-        """The mode that MODE register bits ask for: FP_ROUND 3:0, FP_DENORM 7:4, DX10_CLAMP 8, IEEE 9."""
+        """The mode that MODE register bits ask for: FP_ROUND 3:0, FP_DENORM 7:4, DX10_CLAMP 8, IEEE 9, FP16_OVFL 23."""
         return cls(
             round32=Rounding(mode & 3),
             round64=Rounding(mode >> 2 & 3),
@@ -74,6 +76,7 @@ class FloatMode:
             flush_outputs64=not mode & 0x80,
             dx10_clamp=bool(mode & 0x100),
             ieee=bool(mode & 0x200),
+            saturate16=bool(mode & 1 << 23),
         )
 
 
@@ -159,11 +162,14 @@ class Algebra(Protocol[V]):
 
     @abstractmethod
     def scaled_fma(self, x: V, y: V, z: V, exponent: V) -> V:
-        """``(x * y + z) * 2**exponent`` (i32) with one rounding."""
+        """``(x * y + z) * 2**exponent`` (i32) with one rounding; denormal operands are kept in every mode."""
 
     @abstractmethod
     def min_num(self, x: V, y: V) -> V:
-        """The smaller operand: -0 is below +0, a NaN loses to a number; in IEEE mode a signalling NaN wins, quieted."""
+        """The smaller operand: -0 is below +0, a NaN loses to a number; in IEEE mode a signalling NaN wins, quieted.
+
+        Operands are flushed as the mode says, the result is not (rocjitsu, shared/minmax.h).
+        """
 
     @abstractmethod
     def max_num(self, x: V, y: V) -> V:
@@ -197,9 +203,8 @@ class Algebra(Protocol[V]):
     def to_int(self, x: V, kind: str) -> V:
         """A float truncated toward zero and saturated to ``kind``; NaN gives 0."""
 
-    # Approximated functions. In f32, exp2, log2, rcp, rsq and sqrt flush denormals in and out, in every mode; the rest
-    # keeps to the mode. (CDNA3 ISA manual, notes of V_EXP_F32 and the others; AMD's pseudo code of RDNA3 leaves
-    # denormals open, and LLVM scales operands round these instructions on all generations.)
+    # Approximated functions, rounded to nearest in every mode. In f32, exp2, log2, rcp, rsq and sqrt flush denormals in
+    # and out, in every mode; the rest keeps to the mode. (Measured on gfx1201: rocjitsu, transcendental_pipeline.h.)
 
     @abstractmethod
     def exp2(self, x: V) -> V: ...

@@ -27,7 +27,7 @@ from amdrv.emulator.isa.operands import (
     vector_keys,
 )
 from amdrv.emulator.isa.semantics.definition import Definition
-from amdrv.emulator.isa.semantics.modifiers import bind
+from amdrv.emulator.isa.semantics.modifiers import bind, own_mode
 from amdrv.emulator.isa.wave import (
     EXEC32,
     EXEC64,
@@ -314,7 +314,12 @@ def build_compute(
     evaluate = _bound(definition, instruction)
     sources = [build_source(operand, instruction, place) for operand in instruction.src]
     sources += [build_read(name, instruction, place) for name in definition.reads]
-    return _call(evaluate, algebra, sources)
+    return _call(evaluate, _in_own_mode(definition, algebra), sources)
+
+
+def _in_own_mode(definition: Definition, algebra: NumpyAlgebra) -> NumpyAlgebra:
+    mode = own_mode(definition, algebra.mode)
+    return algebra if mode is algebra.mode else NumpyAlgebra(mode)
 
 
 def _call(evaluate: Evaluate, algebra: NumpyAlgebra, sources: list[Fetch]) -> Callable[[Group], Any]:
@@ -368,7 +373,7 @@ def _prepare_dpp(
     stores: list[MaskedStore],
 ) -> Op:
     exchange: LaneExchange = exchange_of(instruction.dpp, place.lanes)  # type: ignore[arg-type]
-    evaluate = _bound(definition, instruction)
+    evaluate, algebra = _bound(definition, instruction), _in_own_mode(definition, algebra)
     first, *rest = instruction.src
     # What a lane reads, a zero of bound_ctrl included, goes through the modifiers.
     moved = build_source(replace(first, neg=False, abs=False), instruction, place)

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from amdrv.emulator.isa.algebra import FloatMode
+
 Array = NDArray[Any]
 Indices = NDArray[np.int64]
 ROUNDS = 24  # more lanes than this at one address: go over the addresses instead of the lanes
@@ -24,7 +26,8 @@ class AtomicOp:
     """``apply(memory, data, compare)`` is the new value; all are arrays of dtype ``kind`` ("u", "i" or "f") and width.
 
     ``scan`` is the associative function whose running application over an address's lanes gives the same (None when
-    there is no such function); ``sources`` counts the data operands, the second being the comparand.
+    there is no such function); ``sources`` counts the data operands, the second being the comparand. ``plain`` is what
+    does the same for operands so large that no denormal can come of them.
     """
 
     kind: str
@@ -32,6 +35,7 @@ class AtomicOp:
     scan: np.ufunc | None = None
     negate: bool = False  # data enters the scan negated
     sources: int = 1
+    plain: AtomicOp | None = None
 
 
 def _where(condition: Array, x: Array, y: Array) -> Array:
@@ -71,6 +75,34 @@ def _extremum(better: Callable[[Array, Array], Array], memory: Array, data: Arra
         bits = np.ascontiguousarray(value).view(word)
         result = _where(np.isnan(value) & (bits & quiet == 0), (bits | quiet).view(memory.dtype), result)
     return result
+
+
+def _flush(x: Array) -> Array:
+    return np.where(np.abs(x) < np.finfo(x.dtype).smallest_normal, np.copysign(x.dtype.type(0), x), x)
+
+
+def _flushing(op: AtomicOp, inputs: bool, outputs: bool) -> AtomicOp:
+    """A float operation that takes denormals for zeroes, or does not give any."""
+
+    def apply(memory: Array, data: Array, other: Array) -> Array:
+        if inputs:
+            memory, data, other = _flush(memory), _flush(data), _flush(other)
+        result = op.apply(memory, data, other)
+        return _flush(result) if outputs else result
+
+    return AtomicOp(op.kind, apply, sources=op.sources, plain=op if op.scan is not None else None)
+
+
+def _comparing_flushed(op: AtomicOp) -> AtomicOp:
+    """An extremum that compares without denormals, and keeps the bits of what it picks."""
+
+    def apply(memory: Array, data: Array, other: Array) -> Array:
+        old, new = _flush(memory), _flush(data)
+        result = op.apply(old, new, other)
+        bits, old_bits, new_bits = (np.ascontiguousarray(x).view(f"u{x.itemsize}") for x in (result, old, new))
+        return _where(bits == old_bits, memory, _where(bits == new_bits, data, result))
+
+    return AtomicOp(op.kind, apply, sources=op.sources)
 
 
 def _add_pairs(kind: str) -> Callable[[Array, Array, Array], Array]:
@@ -121,6 +153,29 @@ ATOMICS: dict[str, AtomicOp] = {
     "add_f": AtomicOp("f", lambda m, d, c: m + d, np.add),  # np.add.accumulate adds strictly in order
 }
 
+# Variants that flush inputs ("i") or outputs ("o").
+ATOMICS |= {f"{name}.i": _comparing_flushed(ATOMICS[name]) for name in ("min_f", "max_f")}
+ATOMICS |= {f"{name}.i": _flushing(ATOMICS[name], True, False) for name in ("cmpswap_f", "min_num_f", "max_num_f")}
+ATOMICS |= {f"add_f.{flags}": _flushing(ATOMICS["add_f"], "i" in flags, "o" in flags) for flags in ("i", "o", "io")}
+NAMES = {id(op): name for name, op in ATOMICS.items()}
+
+
+def in_mode(op: AtomicOp, size_bytes: int, local: bool, mode: FloatMode, generation: str) -> AtomicOp:
+    """The variant of a float operation that the mode asks for.
+
+    LDS follows the mode, but a 64-bit sum does not. In memory a 32-bit sum of gfx11 flushes its inputs in every mode
+    and 64-bit operations but comparisons keep denormals (ROCm rocjitsu, amdisa profile: scalar_atomic_denorm_modes).
+    FLAT counts as memory wherever it reaches.
+    """
+    name, wide = NAMES[id(op)], size_bytes == 8
+    flushes = (mode.flush_inputs64, mode.flush_outputs64) if wide else (mode.flush_inputs32, mode.flush_outputs32)
+    if name == "add_f":
+        inputs, outputs = flushes if local else (generation == "gfx11", False)
+        flags = "" if wide else "i" * inputs + "o" * outputs
+    else:
+        flags = "i" * (flushes[0] and (local or not wide or name == "cmpswap_f"))
+    return ATOMICS.get(f"{name}.{flags}", op) if flags else op
+
 
 def dtype_of(op: AtomicOp, size_bytes: int) -> np.dtype[Any]:
     """The element type in which ``op`` of this width works."""
@@ -132,6 +187,8 @@ def perform(op: AtomicOp, memory: Array, index: Indices, data: Array, compare: A
 
     Returns the value that each i found, or None unless ``want_old``.
     """
+    if op.plain is not None and _stays_normal(memory[index], data):
+        op = op.plain
     if len(index) == 1:
         old = memory[index]
         memory[index] = op.apply(old, data, compare)
@@ -158,6 +215,13 @@ def perform(op: AtomicOp, memory: Array, index: Indices, data: Array, compare: A
     old = np.empty_like(found)
     old[order] = found
     return old
+
+
+def _stays_normal(memory: Array, data: Array) -> bool:
+    """Whether no sum of these can be denormal: a difference is no smaller than the last place of its terms."""
+    info = np.finfo(data.dtype)
+    least = info.smallest_normal / info.eps
+    return all(bool(((np.abs(x) >= least) | (x == 0)).all()) for x in (memory, data))
 
 
 def _rounds(

@@ -1,6 +1,9 @@
 """MUBUF and MTBUF: memory through a buffer descriptor, with its stride, swizzle and bounds.
 
-Descriptor and addressing: RDNA3 ISA manual, "Buffer resource descriptor" and "Buffer addressing".
+Descriptor and addressing: RDNA3 ISA manual, "Buffer resource descriptor" and "Buffer addressing". What the manual
+leaves open was checked on gfx1100 and gfx1201 (ROCm rocjitsu, shared/addr_calc_buffer.h): an instruction's index stands
+in place of the thread's number, without either there is no swizzle, offsets add up in 32 bits, and an element that is
+checked against its structure is never in one without a stride.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from amdrv.emulator.isa.memory_ops import (
     STORES,
     Form,
     atomic_form,
+    atomic_in_place,
     extend,
     fetch_element,
     merge_half,
@@ -28,6 +32,7 @@ from amdrv.emulator.isa.spaces import GLOBAL, Addresses, Bits, Lanes
 from amdrv.emulator.isa.wave import U32, Array, Group, view_key
 
 _INDEX_STRIDES = np.array([8, 16, 32, 64], np.uint64)
+_ELEMENT_BYTES = np.array([0, 4, 4, 16], np.uint64)  # by SWIZZLE_ENABLE
 _COMPONENTS = {"x": 1, "xy": 2, "xyz": 3, "xyzw": 4}
 ONE_F32, ONE_F16 = 0x3F800000, 0x3C00
 IDENTITY_SELECT = 0xFAC  # X, Y, Z, W in the dst_sel fields
@@ -69,13 +74,14 @@ class BufferAddress:
         words = [group.views[key][:, 0].take(wave) for key in self._words]
         wide = [word.astype(np.uint64) for word in words]
         swizzle = words[1] >> np.uint32(30)
+        add_thread = (words[3] >> np.uint32(23) & np.uint32(1)) != 0
         return Descriptor(
             base=wide[0] | (wide[1] & np.uint64(0xFFFF)) << np.uint64(32),
             stride=wide[1] >> np.uint64(16) & np.uint64(0x3FFF),
-            element_bytes=np.where(swizzle == 0, 0, 2 << swizzle).astype(np.uint64),
+            element_bytes=_ELEMENT_BYTES.take(np.where(add_thread | (self._index_key is not None), swizzle, 0)),
             records=wide[2],
             index_stride=_INDEX_STRIDES.take(words[3] >> np.uint32(21) & np.uint32(3)),
-            add_thread=(words[3] >> np.uint32(23) & np.uint32(1)) != 0,
+            add_thread=add_thread,
             bounds=words[3] >> np.uint32(28) & np.uint32(3),
             format=words[3] >> np.uint32(12) & np.uint32(0x3F),
             select=words[3] & np.uint32(0xFFF),
@@ -91,11 +97,13 @@ class BufferAddress:
             return picked
 
         zero = np.zeros(len(lanes), np.uint64)
-        index = flat(group.views[self._index_key]) if self._index_key is not None else zero
         thread = (lanes % group.state.lanes).astype(np.uint64)
-        index = index + np.where(descriptor.add_thread, thread, zero)
+        if self._index_key is not None:
+            index = flat(group.views[self._index_key])
+        else:
+            index = np.where(descriptor.add_thread, thread, zero)
         offset = flat(group.views[self._offset_key]) if self._offset_key is not None else zero
-        offset = offset + np.uint64(self._offset)
+        offset = offset + np.uint64(self._offset) & np.uint64(0xFFFF_FFFF)
         scalar = flat(self._soffset(group)) if self._soffset is not None else zero
         within = self._within(descriptor, index, offset)
         steps = range(-(-size_bytes // 4))
@@ -126,7 +134,7 @@ def _in_bounds(
     """
     end = offset + np.uint64(at + size_bytes)
     in_index = index < descriptor.records
-    structured = in_index & ((end <= descriptor.stride) | (descriptor.stride == 0))
+    structured = in_index & (end <= descriptor.stride)
     raw = end + scalar <= descriptor.records
     swizzled = (descriptor.element_bytes != 0) & (descriptor.stride != 0)
     result: NDArray[np.bool_] = np.choose(
@@ -160,15 +168,16 @@ def _scatter(
     data: list[Bits],
     size_bytes: int,
 ) -> None:
-    """Store what is in bounds."""
+    """Store what is in bounds, one lane after the other."""
     if all(fit.all() for fit in fits):
         GLOBAL.store(group, lanes, address, data, size_bytes)
         return
-    for step, (fit, value) in enumerate(zip(fits, data, strict=True)):
-        inside = np.flatnonzero(fit)
-        if len(inside):
-            at = address[inside] + np.uint64(4 * step)
-            GLOBAL.store(group, lanes[inside], at, [value[inside]], min(size_bytes, 4))
+    inside = np.stack(fits, axis=1)
+    if inside.any():
+        steps = np.arange(0, 4 * len(fits), 4, dtype=np.uint64)
+        owners = np.broadcast_to(lanes[:, None], inside.shape)[inside]
+        at = (address[:, None] + steps)[inside]
+        GLOBAL.store(group, owners, at, [np.stack(data, axis=1)[inside]], min(size_bytes, 4))
 
 
 def prepare_buffer(instruction: Instruction, place: Place) -> Op | None:
@@ -231,7 +240,7 @@ def _prepare_atomic(
     found = atomic_form(name)
     if found is None:
         return None
-    op, size_bytes = found
+    op, size_bytes = atomic_in_place(found, place)
     dtype = dtype_of(op, size_bytes)
     count = size_bytes // 4
     rows = vector_keys(source, place)

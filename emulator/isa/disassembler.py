@@ -102,6 +102,8 @@ class Printer:
             operand = replace(operand, bits=32, type="b32")  # LLVM takes such a literal for a whole dword
             if instruction.encoding == "SOPC" and not could_be_inline(literal, "b32", 32):
                 literal &= 0xFFFF
+        elif instruction.encoding == "SOPC" and operand.type == "f16" and operand.kind is Kind.CONSTANT:
+            operand = replace(operand, type="b16")  # and shows bits in place of an inline float
         splat = instruction.mnemonic == "v_pk_fmac_f16"
         if self._wave_bits == 64 and operand.name in self._generation.halved_in_wave64(instruction.mnemonic):
             operand = replace(operand, bits=operand.bits // 2)  # a matrix over 64 lanes, not 32
@@ -173,7 +175,9 @@ class Printer:
             parts[-1] = shown
         elif offset or shows_zero:
             tail = f" offset:{shown}"
-        return self._join(instruction.mnemonic, parts, tail + cache_policy(instruction))
+        hides_policy = "atc_probe" in instruction.mnemonic and "scope" in instruction.fields
+        policy = "" if hides_policy else cache_policy(instruction)
+        return self._join(instruction.mnemonic, parts, tail + policy)
 
     def _ds(self, instruction: Instruction, op: OpSpec) -> str:
         fields = instruction.fields

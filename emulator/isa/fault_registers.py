@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from amdrv.emulator.isa.dispatch import WaveRegisters
+from amdrv.emulator.isa.generation import GFX11, Generation
 from amdrv.emulator.isa.instruction import Instruction, Kind, Operand
 
 SCALARS, VGPRS, LANES = 128, 256, 64
@@ -17,24 +18,39 @@ EXEC_LO, EXEC_HI = 126, 127
 WORD = 0xFFFF_FFFF
 
 
-def reconstruct(instruction: Instruction, lane: int | None, va: int | None) -> WaveRegisters:
-    """The registers with which ``lane`` (None: none in particular) reached the address ``va`` (None: not known)."""
+def reconstruct(
+    instruction: Instruction, lane: int | None, va: int | None, generation: Generation = GFX11
+) -> WaveRegisters:
+    """The registers with which ``lane`` (None: none in particular) reached the address ``va`` (None: not known).
+
+    Of an access to LDS or private memory ``va`` is the offset in it, whatever stands above its 32 bits.
+    """
     registers = WaveRegisters(np.zeros(SCALARS, np.uint32), np.zeros((VGPRS, LANES), np.uint32))
     lane = lane or 0
     registers.scalars[EXEC_HI if lane >= 32 else EXEC_LO] = 1 << lane % 32
     if va is None:
         return registers
-    offset = instruction.fields.get("offset", 0)
-    if instruction.encoding == "SMEM":
-        _put_scalar(registers, _operand(instruction, "sbase"), va - _signed(offset, 21))
-    elif instruction.encoding in ("FLAT", "GLOBAL"):
-        base = va - (offset & 0xFFF if instruction.encoding == "FLAT" else _signed(offset, 13))
-        address, scalar = _operand(instruction, "addr"), _operand(instruction, "saddr")
-        if scalar is not None and scalar.kind != Kind.NONE:
-            _put_scalar(registers, scalar, base)
-        elif address is not None:
-            registers.vectors[address.index, lane] = base & WORD
-            registers.vectors[(address.index + 1) % VGPRS, lane] = base >> 32 & WORD
+    encoding, fields = instruction.encoding, instruction.fields
+    if encoding == "DS":
+        offset = fields["offset0"] | fields["offset1"] << 8
+    else:
+        offset = generation.offset(instruction) if "offset" in fields else 0
+        offset &= -1 if encoding in generation.signed_offset_bits or encoding != "FLAT" else 0xFFF
+    base = va - offset
+    vector, scalar = _operand(instruction, "addr"), _operand(instruction, "saddr")
+    if encoding == "SMEM":
+        _put_scalar(registers, _operand(instruction, "sbase"), base)
+    elif encoding in ("MUBUF", "MTBUF"):
+        _put_scalar(registers, _operand(instruction, "srsrc"), base)
+    elif encoding in ("DS", "SCRATCH") and vector is not None:
+        registers.vectors[vector.index, lane] = base & WORD
+    elif scalar is not None and encoding == "SCRATCH":
+        registers.scalars[scalar.index] = base & WORD
+    elif scalar is not None:
+        _put_scalar(registers, scalar, base)
+    elif vector is not None:
+        registers.vectors[vector.index, lane] = base & WORD
+        registers.vectors[(vector.index + 1) % VGPRS, lane] = base >> 32 & WORD
     return registers
 
 
@@ -45,8 +61,4 @@ def _put_scalar(registers: WaveRegisters, operand: Operand | None, value: int) -
 
 
 def _operand(instruction: Instruction, name: str) -> Operand | None:
-    return next((operand for operand in instruction.src if operand.name == name), None)
-
-
-def _signed(value: int, bits: int) -> int:
-    return value - (1 << bits) if value >> bits - 1 & 1 else value
+    return next((item for item in instruction.src if item.name == name and item.kind != Kind.NONE), None)

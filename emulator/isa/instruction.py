@@ -31,6 +31,8 @@ class SpecialReg(enum.IntEnum):
     M0 = 125
     EXEC_LO = 126
     EXEC_HI = 127
+    FLAT_SCRATCH_BASE_LO = 230  # LLVM reads both on all processors, later ones than these have them
+    FLAT_SCRATCH_BASE_HI = 231
     SHARED_BASE = 235
     SHARED_LIMIT = 236
     PRIVATE_BASE = 237

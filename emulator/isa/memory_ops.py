@@ -12,7 +12,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from amdrv.emulator.isa.atomics import ATOMICS, AtomicOp, dtype_of
+from amdrv.emulator.isa.algebra import FloatMode
+from amdrv.emulator.isa.atomics import ATOMICS, AtomicOp, dtype_of, in_mode
 from amdrv.emulator.isa.instruction import Instruction, Kind, Operand
 from amdrv.emulator.isa.operands import Op, Place, fetch, find, nothing, vector_keys
 from amdrv.emulator.isa.spaces import FLAT, GLOBAL, LDS, SCRATCH, Bits, LaneFault, Lanes, Space
@@ -85,6 +86,12 @@ def atomic_form(name: str) -> tuple[AtomicOp, int] | None:
         if op is not None and (op.kind == "f") == (kind[0] == "f"):
             return op, size_bytes
     return None
+
+
+def atomic_in_place(form: tuple[AtomicOp, int], place: Place, local: bool = False) -> tuple[AtomicOp, int]:
+    """An operation as the mode of its place has it."""
+    op, size_bytes = form
+    return in_mode(op, size_bytes, local, FloatMode.from_bits(place.mode), place.generation.name), size_bytes
 
 
 def write_loaded(group: Group, keys: list[int], lanes: Lanes, data: list[Bits]) -> None:
@@ -245,7 +252,7 @@ def prepare_flat(instruction: Instruction, place: Place) -> Op | None:
     form = atomic_form(name) if verb == "atomic" else None
     if form is None or data is None:
         return None
-    return build_flat_atomic(form, space, address, (data, target), place)
+    return build_flat_atomic(atomic_in_place(form, place), space, address, (data, target), place)
 
 
 def build_transposing_load(space: Space, address: Address, target: Operand, place: Place) -> Op:
@@ -347,7 +354,7 @@ def prepare_ds(instruction: Instruction, place: Place) -> Op | None:
     form = atomic_form(name.replace("_rtn", ""))
     if form is None or data is None:
         return None
-    op, size_bytes = form
+    op, size_bytes = atomic_in_place(form, place, local=True)
     second = find(instruction.src, "data1")
     rows = (vector_keys(data, place), vector_keys(second if second is not None else data, place))
     return build_atomic(op, size_bytes, LDS, address, rows, vector_keys(target, place) if target is not None else None)

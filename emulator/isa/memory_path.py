@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,19 @@ class AddressFault(Exception):
     def __init__(self, position: int, va: int, access: Access, reason: str) -> None:
         super().__init__(f"{access.name.lower()} of {va:#x}: {reason}")
         self.position, self.va, self.access, self.reason = position, va, access, reason
+
+
+def octets_of(data: list[Bits]) -> list[NDArray[np.uint8]]:
+    """The bytes of each element's dwords, lowest first: an array for each byte of the element."""
+    return [(value >> np.uint32(shift)).astype(np.uint8) for value in data for shift in (0, 8, 16, 24)]
+
+
+def put_in_order(memory: NDArray[Any], indices: list[Indices], parts: Sequence[NDArray[Any]]) -> None:
+    """Store elements whose parts go to ``indices`` of their own, one whole element after the other."""
+    if len(indices) == 1:
+        memory[indices[0]] = parts[0]
+    else:
+        memory[np.stack(indices, axis=1).reshape(-1)] = np.stack(parts, axis=1).reshape(-1)
 
 
 class MemoryPath:
@@ -108,9 +122,10 @@ class MemoryPath:
         return [dwords.take(index) for index in indices]
 
     def store(self, va: Addresses, data: list[Bits], size_bytes: int) -> None:
-        """Write ``size_bytes`` (1, 2, or a multiple of 4) from dwords; of equal addresses the last one stays.
+        """Write ``size_bytes`` (1, 2, or a multiple of 4) from dwords, one address after the other.
 
-        Every address is translated before the first byte changes.
+        Where elements overlap, be it in part, the later one stays. Every address is translated before the first byte
+        changes.
         """
         if size_bytes < 4:
             self._store_part(va, data[0], size_bytes)
@@ -119,8 +134,7 @@ class MemoryPath:
         if indices is None:
             self._store_unaligned(va, data)
             return
-        for index, value in zip(indices, data, strict=True):
-            self.words[4][index] = value
+        put_in_order(self.words[4], indices, data)
 
     def _dword_indices(self, va: Addresses, size_bytes: int, access: Access) -> list[Indices] | None:
         """Indices into the dword arena of each dword of the access, or None when an address is not dword aligned."""
@@ -156,14 +170,11 @@ class MemoryPath:
 
     def _store_part(self, va: Addresses, value: Bits, size_bytes: int) -> None:
         if size_bytes == 2 and int(np.bitwise_or.reduce(va)) & 1:
-            for byte, index in enumerate(self._byte_indices(va, 2, Access.WRITE)):
-                self.words[1][index] = (value >> np.uint32(8 * byte)).astype(np.uint8)
+            put_in_order(self.words[1], self._byte_indices(va, 2, Access.WRITE), octets_of([value])[:2])
             return
         index = self.resolve(va, Access.WRITE) >> (size_bytes - 1)
         self.words[size_bytes][index] = value.astype(np.uint8 if size_bytes == 1 else np.uint16)
 
     def _store_unaligned(self, va: Addresses, data: list[Bits]) -> None:
         targets = [self._byte_indices(va + np.uint64(4 * dword), 4, Access.WRITE) for dword in range(len(data))]
-        for indices, value in zip(targets, data, strict=True):
-            for byte, index in enumerate(indices):
-                self.words[1][index] = (value >> np.uint32(8 * byte)).astype(np.uint8)
+        put_in_order(self.words[1], [index for indices in targets for index in indices], octets_of(data))

@@ -113,6 +113,7 @@ class NumpyAlgebra(Algebra[Array]):
             _F64: rule64,
         }
         self._plain = {dtype: rule.plain for dtype, rule in self._rules.items()}
+        self._plain[_F16] &= not mode.saturate16
 
     # Bits.
 
@@ -206,7 +207,7 @@ class NumpyAlgebra(Algebra[Array]):
         rounding = self._rules[x.dtype].rounding
         if rounding is Rounding.NEAREST_EVEN:
             wide = _F32 if x.dtype == _F16 else x.dtype
-            return self._output((x.astype(wide) + y.astype(wide)).astype(x.dtype))
+            return self._output((x.astype(wide) + y.astype(wide)).astype(x.dtype), x, y)
         if x.dtype == _F64:
             total, error = two_sum(x, y)
             overflown = np.isinf(total) & np.isfinite(x) & np.isfinite(y)
@@ -214,9 +215,11 @@ class NumpyAlgebra(Algebra[Array]):
         else:
             total = sum_to_odd(x.astype(_F64), y.astype(_F64))
             result = narrow(total, x.dtype, rounding)
-        return self._output(signed_zero_sum(result, total, x, y, rounding))
+        return self._output(signed_zero_sum(result, total, x, y, rounding), x, y)
 
     def sub(self, x: Array, y: Array) -> Array:
+        if self._plain[x.dtype] and x.dtype != _F16:
+            return x - y
         return self.add(x, np.negative(y))
 
     def mul(self, x: Array, y: Array) -> Array:
@@ -226,14 +229,14 @@ class NumpyAlgebra(Algebra[Array]):
         rounding = self._rules[x.dtype].rounding
         if rounding is Rounding.NEAREST_EVEN:
             wide = _F32 if x.dtype == _F16 else x.dtype
-            return self._output((x.astype(wide) * y.astype(wide)).astype(x.dtype))
+            return self._output((x.astype(wide) * y.astype(wide)).astype(x.dtype), x, y)
         if x.dtype == _F64:
             return self._output(fma64(x, y, np.copysign(0.0, x * y), rounding))
-        return self._output(narrow(x.astype(_F64) * y.astype(_F64), x.dtype, rounding))
+        return self._output(narrow(x.astype(_F64) * y.astype(_F64), x.dtype, rounding), x, y)
 
     def fma(self, x: Array, y: Array, z: Array) -> Array:
-        rule = self._rules[x.dtype]
-        if not rule.plain:
+        rule, plain = self._rules[x.dtype], self._plain[x.dtype]
+        if not plain:
             x, y, z = self._inputs(x, y, z)
         if x.dtype == _F64:
             return self._output(fma64(x, y, z, rule.rounding))
@@ -246,19 +249,18 @@ class NumpyAlgebra(Algebra[Array]):
             bits = total.view(np.uint64)
             small = ((bits & _MAGNITUDE) - _ONE) < limit  # zero wraps round and is not
             if not (((bits & dropped) == tie) | small).any():
-                return nearest if rule.plain else self._output(nearest)
+                return nearest if plain else self._output(nearest, x, y, z)
         result = narrow(sum_to_odd(product, addend), x.dtype, rule.rounding)
-        return self._output(signed_zero_sum(result, total, product, addend, rule.rounding))
+        return self._output(signed_zero_sum(result, total, product, addend, rule.rounding), x, y, z)
 
     def scaled_fma(self, x: Array, y: Array, z: Array, exponent: Array) -> Array:
-        x, y, z = self._inputs(x, y, z)
         rounding = self._rules[x.dtype].rounding
         if x.dtype == _F64:
             return self._output(fma64(x, y, z, rounding, exponent))
         product, addend = x.astype(_F64) * y.astype(_F64), z.astype(_F64)
         total = sum_to_odd(product, addend)
         result = narrow(np.ldexp(total, exponent), x.dtype, rounding)
-        return self._output(signed_zero_sum(result, total, product, addend, rounding))
+        return self._output(signed_zero_sum(result, total, product, addend, rounding), x, y, z)
 
     def min_num(self, x: Array, y: Array) -> Array:
         return self._extremum(np.fmin, np.bitwise_or, x, y)
@@ -280,7 +282,7 @@ class NumpyAlgebra(Algebra[Array]):
             if self.mode.ieee:
                 result = np.where(is_signalling(y), quieted(y), result)
                 result = np.where(is_signalling(x), quieted(x), result)
-        return self._output(result)
+        return result
 
     def ldexp(self, x: Array, exponent: Array) -> Array:
         (x,) = self._inputs(x)
@@ -290,7 +292,7 @@ class NumpyAlgebra(Algebra[Array]):
             result = np.ldexp(x, exponent)
             return self._output(direct(result, x - np.ldexp(result, -exponent), rounding))
         scaled = np.ldexp(x.astype(_F64), np.clip(exponent, -400, 400))
-        return self._output(narrow(scaled, x.dtype, rounding))
+        return self._output(narrow(scaled, x.dtype, rounding), x)
 
     def trunc(self, x: Array) -> Array:
         return self._integral(np.trunc, x)
@@ -322,7 +324,7 @@ class NumpyAlgebra(Algebra[Array]):
                 signalling = is_signalling(wide)  # NumPy may widen f16 by integer operations
                 return np.where(signalling, quieted(wide), wide) if signalling.any() else wide
         result = narrow(x.astype(_F64), dtype, rule.rounding if rounding is None else rounding)
-        return self._output(result)
+        return self._output(result, x)
 
     def to_int(self, x: Array, kind: str) -> Array:
         limits = np.iinfo(DTYPES[kind])
@@ -359,7 +361,7 @@ class NumpyAlgebra(Algebra[Array]):
         invalid = np.isnan(result) & ~np.isnan(x)
         if invalid.any():
             result = np.where(invalid, _default_nan(x.dtype), result)
-        return flush(result) if flushing else self._output(result)
+        return flush(result) if flushing else self._output(result, x)
 
     # Stacks: the registers are the first axis.
 
@@ -379,7 +381,13 @@ class NumpyAlgebra(Algebra[Array]):
             return tuple(flush(value) for value in values)
         return values
 
-    def _output(self, x: Array) -> Array:
+    def _output(self, x: Array, *operands: Array) -> Array:
+        """A result as the mode has it; ``operands`` are those of an operation that may overflow."""
+        if self.mode.saturate16 and x.dtype == _F16 and operands:
+            finite = np.isfinite(operands[0])
+            for operand in operands[1:]:
+                finite = finite & np.isfinite(operand)
+            x = np.where(np.isinf(x) & finite, np.copysign(np.finfo(_F16).max, x), x)
         return flush(x) if self._rules[x.dtype].flush_outputs else x
 
 

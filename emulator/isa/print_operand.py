@@ -14,6 +14,8 @@ _NAMES = {
     SpecialReg.M0: "m0",
     SpecialReg.EXEC_LO: "exec_lo",
     SpecialReg.EXEC_HI: "exec_hi",
+    SpecialReg.FLAT_SCRATCH_BASE_LO: "src_flat_scratch_base_lo",
+    SpecialReg.FLAT_SCRATCH_BASE_HI: "src_flat_scratch_base_hi",
     SpecialReg.SHARED_BASE: "src_shared_base",
     SpecialReg.SHARED_LIMIT: "src_shared_limit",
     SpecialReg.PRIVATE_BASE: "src_private_base",

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from amdrv.emulator.isa.atomics import AtomicOp, dtype_of, perform
 from amdrv.emulator.isa.dispatch import Access
-from amdrv.emulator.isa.memory_path import AddressFault
+from amdrv.emulator.isa.memory_path import AddressFault, octets_of, put_in_order
 from amdrv.emulator.isa.wave import Array, Group
 
 Bits = NDArray[np.uint32]
@@ -147,11 +147,9 @@ class LdsSpace:
             lds.words[size_bytes][index >> _SHIFT[size_bytes]] = data[0].astype(word)
         elif size_bytes >= 4 and not misaligned & 3:
             first = index >> 2
-            for dword, value in enumerate(data):
-                lds.words[4][first + dword] = value
+            put_in_order(lds.words[4], [first + dword for dword in range(len(data))], data)
         else:
-            for byte in range(size_bytes):
-                lds.words[1][index + byte] = (data[byte >> 2] >> np.uint32(8 * (byte & 3))).astype(np.uint8)
+            put_in_order(lds.words[1], [index + byte for byte in range(size_bytes)], octets_of(data)[:size_bytes])
         if astray:
             lds.clear_stray()
 

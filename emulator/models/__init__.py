@@ -33,6 +33,7 @@ from amdrv.emulator.models.smu_13_0_0 import Smu
 from amdrv.emulator.models.smu_14_0_2 import Smu14
 from amdrv.emulator.models.smuio_13_0 import Smuio
 from amdrv.emulator.models.thm_13_0 import Thm
+from amdrv.emulator.models.umc_8_10 import Umc
 
 if TYPE_CHECKING:
     from amdrv.emulator.shell import Card
@@ -48,6 +49,7 @@ MODELS: dict[tuple[str, tuple[int, int, int]], tuple[type[Model], ...]] = {
     ("MP1", (13, 0, 0)): (Smu,),
     ("SMUIO", (13, 0, 6)): (Smuio,),
     ("THM", (13, 0, 0)): (Thm,),
+    ("UMC", (8, 10, 0)): (Umc,),
     ("GC", (11, 0, 0)): (Gfxhub, Grbm, Rlc, Mec, CpGfx, Mes, GfxControls, Perfmon),
     ("SDMA0", (6, 0, 0)): (Sdma,),
     # Navi48. What has the same class as above behaves the same in all that is modelled of it.
@@ -72,7 +74,7 @@ MODELS: dict[tuple[str, tuple[int, int, int]], tuple[type[Model], ...]] = {
 def build_models(card: Card, models: list[Model]) -> None:
     """Append the models of every block instance of the card's chip to ``models``, one by one.
 
-    Blocks without a model (memory controllers, video) have registers that are counted as unmodelled.
+    Blocks without a model (video, for one) have registers that are counted as unmodelled.
     """
     for block, classes in MODELS.items():
         for entry in card.chip.ip_instances:

@@ -23,11 +23,17 @@ ABSENT = frozenset(
         "CP_MEC_ISA_CNTL",
         "CGTS_USER_TCC_DISABLE",
         "CGTS_TCC_DISABLE",
+        "CP_MEC1_INSTR_PNTR",
+        "CP_MES_DEBUG_INTERRUPT_INSTR_PNTR",
+        "GDS_PROTECTION_FAULT",
+        "GDS_VM_PROTECTION_FAULT",
+        "RLC_UTCL1_STATUS",
         "GFX_IMU_SCRATCH_0",
         "GRBM_STATUS_SE4",
         "GRBM_STATUS_SE5",
     }
 )
+DUMPED = ("CP_GFX_RS64_INSTR_PNTR0", "CP_GFX_RS64_INSTR_PNTR1", "CP_MEC_RS64_INSTR_PNTR")  # gfx_v12_0_ip_dump
 ADDED = ("CB_HW_CONTROL_1", "DB_MEM_CONFIG", "GL2C_CTRL5")  # gfx_v12_0.c: golden settings
 
 
@@ -65,5 +71,5 @@ class GfxControls12(GfxControls):
     """Controls without an effect that shows."""
 
     plain = (*(name for name in PLAIN if name not in ABSENT), *ADDED)
-    quiet = tuple(name for name in QUIET if name not in ABSENT)
+    quiet = (*(name for name in QUIET if name not in ABSENT), *DUMPED)
     has_gds = False

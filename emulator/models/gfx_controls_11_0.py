@@ -1,10 +1,11 @@
 """Controls of the graphics core that a driver sets or reads on its way and that change nothing which shows here.
 
 Power and clock gating, chicken bits, GDS (which gfx11 does not have: sizes of zero), debug and watch registers, status
-words that say "nothing is stalled". Each is named, so that what is not in the list shows as unmodelled. SQ_CMD, which
-kills waves, and the scheduler's time counter do something. Sources: Linux 6.12 gfx_v11_0.c (gfx_v11_0_constants_init,
-gfx_v11_0_init_csb, gfx_v11_0_init_gds_vmid, gfx_v11_0_config_gfx_rs64, gfx_v11_0_ring_soft_recovery), soc21.c
-(soc21_read_register), amdgpu_amdkfd_gfx_v11.c.
+words that say "nothing is stalled", what a driver writes down of a core that hangs. Each is named, so that what is not
+in the list shows as unmodelled. SQ_CMD, which kills waves, and the scheduler's time counter do something.
+Sources: Linux 6.12 gfx_v11_0.c (gfx_v11_0_constants_init, gfx_v11_0_init_csb, gfx_v11_0_init_gds_vmid,
+gfx_v11_0_config_gfx_rs64, gfx_v11_0_ring_soft_recovery, gfx_v11_0_ip_dump), soc21.c (soc21_read_register),
+amdgpu_amdkfd_gfx_v11.c.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ PLAIN = (
     "CGTS_USER_TCC_DISABLE",
     "GDS_COMPUTE_MAX_WAVE_ID",
     "GFX_IMU_SCRATCH_0",
+    "GL1C_UTCL0_CNTL1",
     "GL2C_CTRL3",
     "PA_CL_ENHANCE",
     "PA_SC_ENHANCE_3",
@@ -50,12 +52,45 @@ PLAIN = (
     "RLC_PG_DELAY_3",
     "RLC_SPARE_INT_0",
     "SPI_CONFIG_CNTL",
+    "SQG_CONFIG",
     "TA_CNTL2",
     "TA_CNTL_AUX",
     "TCP_CNTL2",
     *(f"TCP_WATCH{number}_{part}" for number in range(4) for part in ("ADDR_H", "ADDR_L", "CNTL")),
 )
 PER_VMID = ("SPI_GDBG_PER_VMID_CNTL", "SQ_SHADER_TBA_LO", "SQ_SHADER_TBA_HI", "SQ_SHADER_TMA_LO", "SQ_SHADER_TMA_HI")
+# The kernel reads them when a job has timed out (gfx_v11_0_ip_dump): no more is said than that nothing is there.
+DUMPED = (
+    "CPC_UTCL1_STATUS",
+    "CPF_UTCL1_STATUS",
+    "CPG_UTCL1_STATUS",
+    "CP_BUSY_STAT",
+    "CP_CPC_BUSY_STAT2",
+    "CP_CPF_BUSY_STAT2",
+    "CP_GFX_ERROR",
+    "CP_GFX_HPD_STATUS0",
+    *(f"CP_IB{level}_{part}" for level in (1, 2) for part in ("BASE_HI", "BASE_LO", "BUFSZ", "CMD_BUFSZ")),
+    "CP_MEC1_INSTR_PNTR",
+    "CP_MEC_ME1_HEADER_DUMP",
+    "CP_MES_DEBUG_INTERRUPT_INSTR_PNTR",
+    "CP_MES_HEADER_DUMP",
+    "CP_MES_INSTR_PNTR",
+    "CP_ME_HEADER_DUMP",
+    "CP_ME_INSTR_PNTR",
+    "CP_PFP_HEADER_DUMP",
+    "CP_PFP_INSTR_PNTR",
+    "GDS_PROTECTION_FAULT",
+    "GDS_VM_PROTECTION_FAULT",
+    "GRBM_STATUS3",
+    "IA_UTCL1_STATUS",
+    "IA_UTCL1_STATUS_2",
+    "PA_CL_CNTL_STATUS",
+    "RLC_UTCL1_STATUS",
+    "RMI_UTCL1_STATUS",
+    "SQC_CACHES",
+    "SQG_STATUS",
+    "WD_UTCL1_STATUS",
+)
 QUIET = (
     "CC_RB_BACKEND_DISABLE",
     "CGTS_TCC_DISABLE",
@@ -67,6 +102,7 @@ QUIET = (
     "CP_STALLED_STAT2",
     "CP_STALLED_STAT3",
     *(f"GRBM_STATUS_SE{engine}" for engine in range(6)),
+    *DUMPED,
 )
 
 

@@ -15,3 +15,4 @@ class Gfxhub12(Gfxhub):
 
     entries = GFX12
     context_reset = CONTEXT_RESET
+    has_long_status = True

@@ -1,6 +1,6 @@
 """HDP 6.0.0, the host data path: power and clock control, and the read-only configuration that drivers look at.
 
-Flushes are NBIO's registers. The data itself is not buffered here: BAR0 is the memory (see docs/emulated-card.md).
+Flushes are NBIO's registers; the buffer that they empty is the shell's (host_path.py, shared_host_path.py).
 Source: Linux 6.12 hdp_v6_0.c.
 """
 

@@ -182,9 +182,9 @@ class IhModel(Model):
                 )  # fmt: skip
                 self._deliver(self_entry)
 
-    def vmids_of(self, pasid: int) -> list[int]:
-        """VMIDs of GCHUB that the table gives to a process."""
-        return [vmid for vmid, slot in enumerate(self._pasids[""]) if slot.value == pasid]
+    def vmids_of(self, pasid: int, *, of_mmhub: bool = False) -> list[int]:
+        """VMIDs of GCHUB, or of MMHUB, that its table gives to a process."""
+        return [vmid for vmid, slot in enumerate(self._pasids["_MM" if of_mmhub else ""]) if slot.value == pasid]
 
     def doorbell(self, offset: int, width: int, value: int) -> None:
         for ring in self.rings:
@@ -206,9 +206,11 @@ class IhModel(Model):
             return False
         try:
             index = self.card.arena.bus_index(address, len(data))
+            if not self.card.arena.rights(address)[1]:
+                return False
+            self.card.arena.store(index, data)
         except BusError:
             return False
-        self.card.arena.view(index, len(data))[:] = data
         return True
 
     # -- the rings ----------------------------------------------------------------------------------------------------

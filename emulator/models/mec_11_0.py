@@ -101,6 +101,11 @@ class Mec(QueueEngine):
                     bank=self.grbm.selected_queue,
                     on_write=hooks.get(name),
                 )
+        # Drivers copy a descriptor to the registers dword by dword, those without a register too: Linux hqd_load_v11.
+        first = self.register("CP_MQD_BASE_ADDR").dword - MQD_FIRST_HQD
+        for number in range(MQD_FIRST_HQD, MQD_LAST_HQD + 1):
+            if first + number not in addresses:
+                self.claim_hole(f"CP_HQD_RESERVED_{number}", first + number)
         self.claim("SPI_COMPUTE_QUEUE_RESET", on_write=self._queue_reset_written)
         # CPC_INT_CNTL shows that of the selected pipe: amdkfd sets it so, amdgpu by each pipe's own name.
         self.claim("CPC_INT_CNTL", on_read=self._selected_interrupts, on_write=self._select_interrupts)
@@ -146,7 +151,7 @@ class Mec(QueueEngine):
 
     def hqd(self, queue: QueueId, name: str, bank: tuple[int, ...] | None = None) -> int:
         """A register of a queue, whichever is selected."""
-        return self.card.space.load_bank(self.register(name).address, queue if bank is None else bank)
+        return self.card.space.load_bank(self.registers[name].address, queue if bank is None else bank)
 
     def set_hqd(self, queue: QueueId, name: str, value: int) -> None:
         """Change a register of a queue, whichever is selected, without its hooks."""

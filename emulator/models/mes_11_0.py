@@ -46,6 +46,17 @@ BANKED = (
     "CP_MES_MDBOUND_LO",
 )
 
+# Which doorbells wake the scheduler that belong to no mapped queue. It has no effect here: a place is given away when
+# a message leaves one free.
+PLAIN = (
+    "CP_UNMAPPED_DOORBELL",  # gfx12's
+    "CP_MES_DOORBELL_CONTROL1",
+    "CP_MES_DOORBELL_CONTROL2",
+    "CP_MES_DOORBELL_CONTROL3",
+    "CP_MES_DOORBELL_CONTROL4",
+    "CP_MES_DOORBELL_CONTROL5",
+)
+
 
 class Mes(Model):
     """The scheduler: which process has which VMID, which queue which slot."""
@@ -65,6 +76,9 @@ class Mes(Model):
         self._control = self.claim("CP_MES_CNTL", reset=0x4000_0000, on_write=self._control_written)
         for name in BANKED:
             self.claim(name, reset=self.register(name).reset_value, bank=self._pipe)
+        for name in PLAIN:
+            if name in self.registers:
+                self.claim(name, reset=self.register(name).reset_value)
         self.claim("CP_MES_GP3_LO", writable=0, on_read=self._version)
 
     def power_on(self) -> None:
@@ -123,7 +137,10 @@ class Mes(Model):
     def unmap(
         self, engine: QueueEngine, queue: QueueId, state: QueueState, *, reset: bool = False
     ) -> Iterator[None]:
-        """Take a queue off its slot and save it. One that does not go has its waves killed."""
+        """Take a queue off its slot and save it. One that does not go has its waves killed, one that hangs at once:
+
+        there is nothing to wait for, and Linux 6.1 waits for a tenth of a second only.
+        """
         deadline_s = time.monotonic() + PREEMPT_S
         with self.card.lock:
             state.suspended = False
@@ -131,7 +148,7 @@ class Mes(Model):
                 for scheduled in process.queues.values():
                     if (scheduled.engine, scheduled.slot) == (engine, queue):
                         scheduled.slot = None
-        for _ in engine.unmap_queue(queue, state, reset=reset):
+        for _ in engine.unmap_queue(queue, state, reset=reset or state.hung):
             if time.monotonic() > deadline_s:
                 with self.card.lock:
                     engine.stop(queue, state, reset=True)

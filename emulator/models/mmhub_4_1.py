@@ -13,4 +13,5 @@ class Mmhub41(Mmhub):
 
     entries = GFX12
     context_reset = CONTEXT_RESET
+    has_long_status = True
     clock_gating = ("DAGB0_CNTL_MISC2", "DAGB1_CNTL_MISC2")

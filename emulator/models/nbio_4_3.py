@@ -72,6 +72,9 @@ class Nbio(BusInterface):
         self.claim("RCC_DEV0_EPF0_RCC_IOV_FUNC_IDENTIFIER", writable=0)  # 0: not a virtual function
         self.claim("RCC_STRAP0_RCC_DEV0_EPF0_STRAP0", writable=0, reset=self._identity_strap())
         self.claim("REGS_ROM_OFFSET_CTRL", writable=0)  # the board's ROM is not shared: its image begins at 0
+        # BIOS_SCRATCH_7 for Linux while it does not know its base yet (amdgpu_atombios_scratch_need_asic_init): zero
+        # sends it on to the expansion ROM.
+        self.claim_hole("BIF_RESERVED_7", 7)
         self._aperture = self.claim("RCC_DEV0_EPF0_RCC_DOORBELL_APER_EN")
         self.claim("BIF_BX0_BIF_FB_EN", reset=0x3)  # reads and writes of VRAM through BAR0: on since the boot ROM
         self._ranges: list[tuple[int, int, str | None]] | None = None
@@ -161,7 +164,7 @@ class Nbio(BusInterface):
         if not index & MM_APERTURE:
             return self.card.space.read(index)
         offset = self._mm_vram_offset()
-        return 0xFFFF_FFFF if offset is None else int.from_bytes(self.card.arena.view(offset, DWORD_BYTES), "little")
+        return 0xFFFF_FFFF if offset is None else int.from_bytes(self.card.arena.load(offset, DWORD_BYTES), "little")
 
     def _write_mm(self, value: int) -> None:
         index = self._mm_index.value

@@ -82,7 +82,8 @@ class Psp(Model):
     def _boot_rom_done(self) -> None:
         """Memory is trained, the discovery table is in place, the bootloader listens."""
         offset = self.card.vram_bytes - DISCOVERY_OFFSET_FROM_END_BYTES
-        self.card.arena.view(offset, len(self._table))[:] = self._table
+        self.card.arena.store(offset, self._table)
+        self.card.host_path.engine_wrote(offset, len(self._table))
         if self.card.chip.boot_tmr_from_end_bytes:
             self._commands.reserve(self.card.vram_bytes - self.card.chip.boot_tmr_from_end_bytes)
         self.card.model(Nbio).boot_rom_done()

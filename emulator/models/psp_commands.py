@@ -14,6 +14,7 @@ from amdrv.emulator.models.psp_status import RING_STATUS_OF, Status
 from amdrv.emulator.models.psp_trust import NAME_OF_FW_TYPE, Trust
 from amdrv.emulator.models.psp_verify import ImageRejected, Piece
 from amdrv.emulator.models.vmhub import VMIDS, VmHub
+from amdrv.facts.later_linux import RESERVATION, ReservationQuery
 from amdrv.facts.layout import StructLayout
 from amdrv.facts.mailboxes import COMMAND_BUFFER_VERSION, TMR_ALIGNMENT_BYTES, TMR_PHYSICAL_ADDRESS
 from amdrv.facts.psp import (
@@ -101,6 +102,9 @@ class Commands:
             Command.INVOKE_CMD: self._invoke,
             Command.PROG_REG: self._program_register,
         }
+        if card.chip.boot_tmr_from_end_bytes:
+            self._handlers[ReservationQuery.FW_RESERV_ADDR] = self._reservation
+            self._handlers[ReservationQuery.FW_RESERV_EXT_ADDR] = self._extended_reservation
         self.power_on()
 
     def power_on(self) -> None:
@@ -183,6 +187,24 @@ class Commands:
         self._tmr, self._autoloaded = None, False
         self._card.trusted_memory = None
         return bytes(RESPONSE.pack())
+
+    def _reservation(self, _arguments: bytes, _image: bytes | None) -> bytes:
+        """What the firmware keeps at the end of video memory."""
+        return self._reserved(self._card.chip.boot_tmr_from_end_bytes)
+
+    def _extended_reservation(self, _arguments: bytes, _image: bytes | None) -> bytes:
+        """What it keeps beyond that: nothing (inferred)."""
+        return self._reserved(0)
+
+    def _reserved(self, size_bytes: int) -> bytes:
+        address = self._card.vram_bytes - self._card.chip.boot_tmr_from_end_bytes
+        return bytes(
+            RESERVATION.pack(
+                reserve_base_address_hi=address >> 32,
+                reserve_base_address_lo=address & 0xFFFF_FFFF,
+                reserve_size=size_bytes,
+            )
+        )
 
     # -- firmware -----------------------------------------------------------------------------------------------------
 

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 QUEUES = 8
+SECOND_ENGINE_DWORDS = 0x600
 FIRST_CLIENT = 13  # gfxhub_client_ids: SDMA0, then SDMA1
 MQD_PREFIX = "sdmax_rlcx_"
 OTHER_NAMES = {"SCHED_CNTL": "SCHEDULE_CNTL"}  # of the descriptor → of the registers
@@ -78,6 +79,8 @@ PLAIN = (
     "INT_STATUS",
     "QUEUE_STATUS0",
     "UCODE_CHECKSUM",
+    "UCODE_REV",
+    "VM_CNTL",
     "FREEZE",
 )
 
@@ -87,6 +90,7 @@ class Sdma(QueueEngine):
 
     ip = "SDMA0"
     mqd: StructLayout = V11_SDMA_MQD
+    writes_whole_registers = False  # what SRBM_WRITE does
 
     def __init__(self, card: Card, instance: int = 0) -> None:
         super().__init__(card, instance)
@@ -100,11 +104,19 @@ class Sdma(QueueEngine):
         self._queue_slots: dict[tuple[int, str], Slot] = {}
         self._control = self.claim(self._name("F32_CNTL"), reset=self.register(self._name("F32_CNTL")).reset_value)
         self.claim(self._name("STATUS_REG"), writable=0, on_read=self._status)
+        self._resets = self.claim(
+            self._name("QUEUE_RESET_REQ"), on_read=self._pending_resets, on_write=self._reset_queues
+        )
         block = card.registers.block(self.ip, instance)
         for short in PLAIN:
             if self._name(short) in block:
                 self.claim(self._name(short), reset=self.register(self._name(short)).reset_value)
         self._engine_control = self.register(self._name("CNTL"))
+        if self.number:
+            # Linux adds the distance between the engines to every register of its list, to one of the graphics core
+            # as well (sdma_v6_0_dump_ip_state).
+            status = card.registers.block("GC")["GRBM_STATUS2"].dword + SECOND_ENGINE_DWORDS
+            self.claim_hole("SDMA1_GRBM_STATUS2", status)
         names = list(block)
         for number in range(QUEUES):
             self._claim_queue(number, [name for name in names if name.startswith(self._name(f"QUEUE{number}_"))])
@@ -314,6 +326,15 @@ class Sdma(QueueEngine):
         elif not value & 1 and state is not None:
             state.cancelled = True
             self.disconnect(queue)
+
+    def _reset_queues(self, value: int) -> None:
+        """A bit a queue: what it is at ends at once, and it is off (Linux 6.17 mes_v12_0_reset_queue_mmio)."""
+        for queue, state in list(self.queues.items()):
+            if value >> queue[2] & 1:
+                self.stop(queue, state, reset=True)
+
+    def _pending_resets(self) -> int:
+        return self._resets.value & sum(1 << queue[2] for queue in self.queues)
 
     def _wptr_written(self, queue: QueueId, _value: int) -> None:
         state = self.queues.get(queue)

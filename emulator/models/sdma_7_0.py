@@ -1,6 +1,6 @@
-"""SDMA 7.0: as 6.0, but for the engines being blocks of their own and the descriptor.
+"""SDMA 7.0: as 6.0, but for the engines being blocks of their own, the descriptor, and how a packet writes a register.
 
-The packets are those of 6.0: Linux 6.12 sdma_v7_0.c includes sdma_v6_0_0_pkt_open.h.
+The other packets are those of 6.0: Linux 6.12 sdma_v7_0.c includes sdma_v6_0_0_pkt_open.h.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ class Sdma7(Sdma):
     """The first copy engine."""
 
     mqd = V12_SDMA_MQD
+    writes_whole_registers = True
 
     @property
     def doorbell_block(self) -> str:

@@ -33,7 +33,9 @@ log = logging.getLogger(__name__)
 DWORD_BYTES = 4
 # Linux 6.12 smu_v13_0_0_ppt.c calls debug message 2 Mode1Reset; the message header's name for it is another.
 DEBUG_MODE1_RESET = 2
-UNLOAD_ARGUMENT = 0x55  # PrepareMp1ForUnload
+# PrepareMp1ForUnload: Linux 6.12 sends the first to 13.0.0 and unloads the firmware. 7.3 sends the second, as both do
+# to 14.0.2 (smu_cmn_set_mp1_state), and needs the firmware for the reset when it comes back.
+UNLOAD_ARGUMENT, PREPARE_ARGUMENT = 0x55, 0
 
 
 class Mailbox(NamedTuple):
@@ -93,6 +95,8 @@ class Smu(FirmwareUser, PowerManagement):
     def _start(self, image: LoadedImage) -> None:
         self._firmware = PowerFirmware(self.card, image.version, self.sensors, self.interface)
         self._flags.value = SMU_FIRMWARE_FLAGS_READY
+        # Linux 6.1 waits for an answer before its first message, later ones do not: it is there from the beginning.
+        self._main.response.value = Result.OK
 
     # -- mailboxes ----------------------------------------------------------------------------------------------------
 
@@ -122,6 +126,8 @@ class Smu(FirmwareUser, PowerManagement):
             self._reset_soon()
             return Result.OK, argument
         if name == "PrepareMp1ForUnload":
+            if argument == PREPARE_ARGUMENT:
+                return Result.OK, argument
             if argument != UNLOAD_ARGUMENT:
                 return Result.Failed, argument
             self._firmware = None

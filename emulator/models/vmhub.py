@@ -84,6 +84,7 @@ class VmHub(Model):
     l2_control3: int  # reset value of VM_L2_CNTL3, where the two hubs differ
     entries: EntryFormat = GFX11
     context_reset = 0x01FF_FE00  # of VM_CONTEXTn_CNTL
+    has_long_status = False
 
     def __init__(self, card: Card, instance: int = 0) -> None:
         super().__init__(card, instance)
@@ -98,6 +99,8 @@ class VmHub(Model):
         self._claim("VM_L2_CNTL2", on_write=self._l2_control2)
         self._claim("VM_L2_PROTECTION_FAULT_CNTL", reset=0x3FFF_FFFC, on_write=self._fault_control)
         self._status = self._claim("VM_L2_PROTECTION_FAULT_STATUS", writable=0)
+        if self.has_long_status:
+            self._claim("VM_L2_PROTECTION_FAULT_STATUS_HI32", writable=0)  # poisoned data, of which there is none
         self._address_lo = self._claim("VM_L2_PROTECTION_FAULT_ADDR_LO32", writable=0)
         self._address_hi = self._claim("VM_L2_PROTECTION_FAULT_ADDR_HI32", writable=0)
         for vmid in range(VMIDS):
@@ -130,19 +133,19 @@ class VmHub(Model):
         """The cached or walked translation that covers ``va``. Raises WalkFault."""
         tlb = self._tlbs[vmid]
         found = tlb.find(va)
-        if found is None:
+        if found is None or (found.bus_address is not None and found.generation != self.card.arena.generation):
             with self.card.lock:
-                found = self._fill(vmid, va)
+                found = self._fill(vmid, va) if found is None else self._on_the_bus(found, va)
                 tlb.add(found)
         return found
 
     def look(self, vmid: int, va: int) -> Extent:
         """As ``extent``, but nothing is cached by it: for whoever looks at the card from the inside."""
         found = self._tlbs[vmid].find(va)
-        if found is None:
-            with self.card.lock:
+        with self.card.lock:
+            if found is None:
                 return self._fill(vmid, va)
-        return found
+            return found if found.bus_address is None else self._on_the_bus(found, va)
 
     def reached_pages(self, first: int, end: int) -> set[int]:
         """Of a range of page numbers of the arena, those that any client has reached since the last invalidation."""
@@ -177,8 +180,35 @@ class VmHub(Model):
         else:
             first, end, delta = page.va, page.va + page.size_bytes, index - page.va
         allowed = (page.readable, page.writeable, page.executable)
-        extent = Extent(first, end, delta, allowed, not page.in_system and page.mtype != Mtype.UC)
-        return self._outside_trusted(extent, va)
+        if page.in_system:
+            return self._on_the_bus(Extent(first, end, delta, allowed, False, page.address + first - page.va), va)
+        return self._outside_trusted(Extent(first, end, delta, allowed, page.mtype != Mtype.UC), va)
+
+    def _on_the_bus(self, extent: Extent, va: int) -> Extent:
+        """A translation to a bus address as the bus answers there now. Raises WalkFault where it does not.
+
+        The hub caches where pages are on the bus, not what answers there: that is looked up at every access on silicon,
+        by the machine's IOMMU if it has one.
+        """
+        arena, address = self.card.arena, extent.bus_address or 0
+        index = self._arena_index(True, address, extent.end - extent.first)
+        if index is None and extent.end - extent.first > 4096:  # no longer in one piece
+            first = va & ~0xFFF
+            address += first - extent.first
+            extent = replace(extent, first=first, end=first + 4096, bus_address=address)
+            index = self._arena_index(True, address, 4096)
+        readable, writable = arena.rights(address)
+        if index is None or not (readable or writable):
+            raise WalkFault(FaultReason.WALKER)
+        read, write, execute = extent.walked or extent.allowed
+        allowed = (read and readable, write and writable, execute and readable)
+        return replace(
+            extent,
+            delta=index - extent.first,
+            allowed=allowed,
+            walked=(read, write, execute),
+            generation=arena.generation,
+        )
 
     def _outside_trusted(self, extent: Extent, va: int) -> Extent:
         """The translation, as far as it stays out of trusted memory. Raises WalkFault inside of it."""
@@ -218,7 +248,10 @@ class VmHub(Model):
         index = self._arena_index(in_system, address, 8)
         if index is None:
             raise WalkFault(FaultReason.WALKER)
-        return int.from_bytes(self.card.arena.view(index, 8), "little")
+        try:
+            return int.from_bytes(self.card.arena.load(index, 8), "little")
+        except BusError as error:
+            raise WalkFault(FaultReason.WALKER) from error
 
     # -- faults -------------------------------------------------------------------------------------------------------
 
@@ -338,7 +371,7 @@ class HubView:
         extent = self._extent(low, access)
         signed = va.view(np.int64)
         if int(va.max()) < extent.end:
-            return signed + extent.delta
+            return self._brought(signed + extent.delta, va, access)
         result = np.empty(va.shape, np.int64)
         pending = np.ones(va.shape, np.bool_)
         while True:
@@ -346,25 +379,39 @@ class HubView:
             result[inside] = signed[inside] + extent.delta
             pending &= ~inside
             if not pending.any():
-                return result
+                return self._brought(result, va, access)
             extent = self._extent(int(va[pending].min()), access)
 
     def extent(self, va: int, access: Access) -> tuple[int, int, int]:
         """(first, end, delta) of the translation that covers ``va``; raises MemoryViolation."""
         extent = self._extent(va, access)
+        if va + extent.delta >= self.hub.card.arena.remote.lowest:  # page by page: each has to be brought
+            self._brought(np.array([va + extent.delta], np.int64), np.array([va], np.uint64), access)
+            first = max(extent.first, va & ~0xFFF)
+            return first, min(extent.end, first + 4096), extent.delta
         return extent.first, extent.end, extent.delta
 
     def read(self, va: int, size_bytes: int, access: Access = Access.READ) -> bytes:
         """Bytes at ``va``, across pages. Raises MemoryViolation."""
-        view = self.hub.card.arena.view
-        return b"".join(bytes(view(index, step)) for index, step in self._pieces(va, size_bytes, access))
+        load = self.hub.card.arena.load
+        try:
+            if size_bytes > 0:
+                extent = self._extent(va, access)
+                if va + size_bytes <= extent.end:
+                    return load(va + extent.delta, size_bytes)
+            return b"".join(load(index, step) for index, step in self._pieces(va, size_bytes, access))
+        except BusError as error:
+            raise MemoryViolation(va, access, str(error)) from error
 
     def write(self, va: int, data: bytes) -> None:
         """Store bytes at ``va``, across pages. Raises MemoryViolation."""
         card = self.hub.card
         done = 0
         for index, step in self._pieces(va, len(data), Access.WRITE):
-            card.arena.view(index, step)[:] = data[done : done + step]
+            try:
+                card.arena.store(index, data[done : done + step])
+            except BusError as error:
+                raise MemoryViolation(va + done, Access.WRITE, str(error)) from error
             if index < card.vram_bytes:
                 with card.lock:
                     card.host_path.engine_wrote(index, step)
@@ -381,6 +428,16 @@ class HubView:
     def read64(self, va: int) -> int:
         """Two dwords."""
         return int.from_bytes(self.read(va, 8), "little")
+
+    def _brought(self, index: NDArray[np.int64], va: NDArray[np.uint64], access: Access) -> NDArray[np.int64]:
+        """Arena indices that a dispatch is about to use, with what only messages reach made present."""
+        remote = self.hub.card.arena.remote
+        if remote.lowest != remote.NOTHING and int(index.max()) >= remote.lowest:
+            try:
+                remote.translated(index)
+            except BusError as error:
+                raise MemoryViolation(int(va.min()), access, str(error)) from error
+        return index
 
     def _pieces(self, va: int, size_bytes: int, access: Access) -> Iterator[tuple[int, int]]:
         """(arena index, bytes) of each run of a range that lies together."""

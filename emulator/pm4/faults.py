@@ -9,6 +9,7 @@ from __future__ import annotations
 from amdrv.emulator.isa.decoder import Decoder
 from amdrv.emulator.isa.dispatch import Access, MemoryViolation, ShaderFault, WaveRegisters
 from amdrv.emulator.isa.fault_registers import reconstruct
+from amdrv.emulator.isa.generation import generation_for
 from amdrv.emulator.isa.instruction import UnknownInstruction
 from amdrv.emulator.models.ih_6_0 import IhModel
 from amdrv.emulator.pm4.queue_engine import QueueEngine, QueueId, QueueState
@@ -73,7 +74,8 @@ def _registers(engine: QueueEngine, vmid: int, fault: ShaderFault) -> WaveRegist
     """What the wave must have held, where the shader engine does not say; None when that cannot be told."""
     try:
         code = engine.hub.view(vmid).read(fault.pc, LONGEST_INSTRUCTION_BYTES)
-        return reconstruct(Decoder(engine.card.chip.arch).decode(code), fault.lane, fault.va)
+        arch = engine.card.chip.arch
+        return reconstruct(Decoder(arch).decode(code), fault.lane, fault.va, generation_for(arch))
     except (MemoryViolation, UnknownInstruction):
         return None
 

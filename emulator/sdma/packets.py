@@ -213,7 +213,13 @@ def timestamp_get(ring: SdmaRing, words: Words, _state: QueueState) -> None:
 
 
 def register_write(ring: SdmaRing, words: Words, _state: QueueState) -> None:
-    """SRBM_WRITE: a register by its dword index, or the bytes of it that BYTE_EN names."""
+    """SRBM_WRITE: a register by its dword index, or the bytes of it that BYTE_EN names.
+
+    From SDMA 7.0 on the same opcode writes a whole register, at a byte address (Linux 6.12 sdma_v7_0_ring_emit_wreg).
+    """
+    if ring.sdma.writes_whole_registers:
+        ring.store_register(words[1] & ~3, words[2])
+        return
     fields = facts.SRBM_WRITE.decode(list(words))
     address = 4 * fields["addr"]
     mask = sum(0xFF << 8 * byte for byte in range(4) if fields["byte_en"] >> byte & 1)

@@ -1,7 +1,7 @@
 """A client's memory, as the card reaches it: DMA_MAP and DMA_UNMAP.
 
-Memory that comes with a file descriptor is mapped into the card's arena. Memory without one is only noted: a virtual
-machine announces its boot ROM and the card's own BARs that way, and no access of the card to it succeeds.
+Memory that comes with a file descriptor is mapped into the card's arena. Memory without one is reached by messages: a
+virtual machine announces its boot ROM and the card's own BARs that way, and all of its memory when that is not shared.
 """
 
 from __future__ import annotations
@@ -11,14 +11,26 @@ import fcntl
 import logging
 import os
 import stat
+import weakref
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from amdrv.emulator.arena import BusError
 from amdrv.emulator.server.channel import Message, Rejected
 from amdrv.errors import OutOfMemory
-from amdrv.facts.vfio_user import DMA_MAP, DMA_READABLE, DMA_UNMAP, DMA_WRITABLE, PAGE_BYTES, UNMAP_ALL
+from amdrv.facts.vfio_user import (
+    DMA_FILE,
+    DMA_MAP,
+    DMA_MAPPED,
+    DMA_READABLE,
+    DMA_UNMAP,
+    DMA_WRITABLE,
+    PAGE_BYTES,
+    UNMAP_ALL,
+)
 
 if TYPE_CHECKING:
+    from amdrv.emulator.server.client_bus import ClientBus
     from amdrv.emulator.shell import Card
 
 log = logging.getLogger(__name__)
@@ -30,17 +42,21 @@ ADDRESS_END = 1 << 64
 class ClientMemory:
     """What one client has mapped."""
 
-    def __init__(self, card: Card) -> None:
+    def __init__(self, card: Card, bus: ClientBus) -> None:
         self._card = card
+        self._bus = bus
         self._maps: dict[int, int] = {}  # bus address → bytes
+        self.by_message = False  # whether any of it came without a descriptor
 
     def map(self, message: Message) -> None:
         """Obey DMA_MAP. Raises Rejected: EEXIST over something mapped, ENOSPC for too much, EINVAL."""
         if len(message.body) < DMA_MAP.size:
             raise Rejected(errno.EINVAL, "short request")
         argsz, flags, offset, address, size = DMA_MAP.unpack_from(message.body)
-        if argsz < DMA_MAP.size or flags & ~(DMA_READABLE | DMA_WRITABLE):
+        if argsz < DMA_MAP.size or flags & ~(DMA_READABLE | DMA_WRITABLE | DMA_MAPPED | DMA_FILE):
             raise Rejected(errno.EINVAL, f"argsz {argsz}, flags {flags:#x}")
+        if flags & (DMA_MAPPED | DMA_FILE) and not message.descriptors:
+            raise Rejected(errno.EINVAL, f"flags {flags:#x} without a descriptor")
         if not size or (address | size | offset) % PAGE_BYTES or address + size > ADDRESS_END:
             raise Rejected(errno.EINVAL, f"{address:#x}+{size:#x} at offset {offset:#x}: not whole pages")
         if len(message.descriptors) > 1:
@@ -53,12 +69,19 @@ class ClientMemory:
             arena = self._card.arena
             if arena.overlaps(address, size):
                 raise Rejected(errno.EEXIST, f"{address:#x}+{size:#x} is mapped already")
-            if not message.descriptors:
-                arena.note_out_of_reach(address, size)
+            readable, writable = bool(flags & DMA_READABLE), bool(flags & DMA_WRITABLE)
+            if not message.descriptors or flags & DMA_FILE:
+                self.by_message |= not message.descriptors
+                port = FilePort(os.dup(message.descriptors[0]), offset - address) if flags & DMA_FILE else self._bus
+                try:
+                    arena.map_remote(address, size, port, readable=readable, writable=writable)
+                except OutOfMemory:  # more than the card has addresses for; nothing says that it will be used
+                    arena.note_out_of_reach(address, size)
+                    log.warning("%#x+%#x is out of the card's reach", address, size)
             else:
                 try:
-                    writable = bool(flags & DMA_WRITABLE)
-                    arena.map_file(address, size, message.descriptors[0], offset, writable=writable)
+                    file = message.descriptors[0]
+                    arena.map_file(address, size, file, offset, readable=readable, writable=writable)
                 except OutOfMemory as error:
                     raise Rejected(errno.ENOSPC, str(error)) from error
                 except OSError as error:
@@ -81,6 +104,7 @@ class ClientMemory:
             raise Rejected(errno.ENOENT, f"{address:#x}+{size:#x} is not what was mapped")
         else:
             with self._card.lock:
+                self._bus.cancel(address, size)
                 self._card.arena.unmap(address, size)
                 del self._maps[address]
             log.debug("unmapped %#x+%#x", address, size)
@@ -90,8 +114,38 @@ class ClientMemory:
         """Take everything back."""
         with self._card.lock:
             for address, size in self._maps.items():
+                self._bus.cancel(address, size)
                 self._card.arena.unmap(address, size)
             self._maps.clear()
+            self._card.arena.bus_changed()
+
+
+class FilePort:
+    """Memory that is read and written through a file descriptor, which this closes in the end."""
+
+    def __init__(self, descriptor: int, shift: int) -> None:
+        """A bus address is ``shift`` below its place in the file."""
+        self._descriptor, self._shift = descriptor, shift
+        weakref.finalize(self, os.close, descriptor)
+
+    def read(self, address: int, size_bytes: int) -> bytes:
+        """See Port."""
+        try:
+            data = os.pread(self._descriptor, size_bytes, address + self._shift)
+        except OSError as error:
+            raise BusError(address, size_bytes, f"the client's file: {error.strerror}") from error
+        if len(data) != size_bytes:
+            raise BusError(address, size_bytes, "the client's file ends there")
+        return data
+
+    def write(self, address: int, data: bytes) -> None:
+        """See Port."""
+        try:
+            written = os.pwrite(self._descriptor, data, address + self._shift)
+        except OSError as error:
+            raise BusError(address, len(data), f"the client's file: {error.strerror}") from error
+        if written != len(data):
+            raise BusError(address, len(data), "the client's file takes no more")
 
 
 def check_file(descriptor: int, offset: int, size: int) -> None:

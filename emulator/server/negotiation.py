@@ -31,6 +31,8 @@ class Proposal:
     data_bytes_max: int  # that it takes in one reply
     write_multiple: bool
     asks_for_holder: bool  # it wants to be told who has the card
+    takes_descriptors: bool = True
+    twin_socket: bool = False  # it wants messages to it, and their answers, on a socket of their own
 
 
 def parse(message: Message) -> Proposal:
@@ -43,7 +45,7 @@ def parse(message: Message) -> Proposal:
     if major != MAJOR:
         raise Rejected(errno.EINVAL, f"protocol {major}.{minor}; this is {MAJOR}.{MINOR}")
     wanted = _capabilities(bytes(message.body[VERSION.size :]))
-    _number(wanted, "max_msg_fds", 1, CLIENT_DESCRIPTORS_MAX)
+    takes_descriptors = _number(wanted, "max_msg_fds", 1, CLIENT_DESCRIPTORS_MAX) > 0
     pages = _number(wanted, "pgsizes", PAGE_BYTES, 1 << 63)
     if not pages & PAGE_BYTES:
         raise Rejected(errno.EINVAL, f"page sizes {pages:#x} leave 4 KiB out")
@@ -52,11 +54,13 @@ def parse(message: Message) -> Proposal:
         data_bytes_max=_number(wanted, "max_data_xfer_size", DATA_BYTES_MAX, 1 << 63),
         write_multiple=wanted.get("write_multiple") is True,
         asks_for_holder=HOLDER_KEY in wanted,
+        takes_descriptors=takes_descriptors,
+        twin_socket=_twin(wanted) and takes_descriptors,
     )
 
 
 def answer(proposal: Proposal) -> bytes:
-    """The VERSION reply to a client that gets the card. No migration."""
+    """The VERSION reply to a client that gets the card. No migration. The twin socket is its only descriptor."""
     capabilities: dict[str, object] = {
         "max_msg_fds": DESCRIPTORS_MAX,
         "max_data_xfer_size": DATA_BYTES_MAX,
@@ -65,6 +69,8 @@ def answer(proposal: Proposal) -> bytes:
     }
     if proposal.write_multiple:
         capabilities["write_multiple"] = True
+    if proposal.twin_socket:
+        capabilities["twin_socket"] = {"supported": True, "fd_index": 0}
     return _version(proposal, capabilities)
 
 
@@ -91,6 +97,13 @@ def _capabilities(data: bytes) -> dict[str, object]:
     if not isinstance(found, dict):
         raise Rejected(errno.EINVAL, "the capabilities are not an object")
     return found
+
+
+def _twin(capabilities: dict[str, object]) -> bool:
+    wanted = capabilities.get("twin_socket", {})
+    if not isinstance(wanted, dict):
+        raise Rejected(errno.EINVAL, f"twin_socket is {wanted!r}")
+    return wanted.get("supported") is True
 
 
 def _number(capabilities: dict[str, object], name: str, default: int, most: int) -> int:

@@ -35,12 +35,14 @@ from amdrv.facts.vfio_user import (
 )
 
 if TYPE_CHECKING:
+    from amdrv.emulator.server.client_bus import ClientBus
     from amdrv.emulator.shell import Card
 
 VRAM_BAR, DOORBELL_BAR, REGISTER_BAR = 0, 2, 5
 ROM_REGION = 6
 DWORD_BYTES = 4
 CHIP_BYTES = 16
+RESET_S = 5.0  # for accesses to the client's memory to end before a reset
 BUSY_WAIT_S = 0.005  # of one request to let time pass while queues are at work: the client may have more to say
 
 
@@ -116,23 +118,29 @@ class ConfigRegion(Region):
 class VramRegion(Region):
     """BAR0. A client maps it as far as there is memory behind it; what lies beyond reads as ones."""
 
-    flags = REGION_READABLE | REGION_WRITABLE | REGION_MAPPABLE
+    flags = REGION_READABLE | REGION_WRITABLE
 
     def __init__(self, card: Card, size_bytes: int) -> None:
         self._card = card
         self.size_bytes = size_bytes
         self._memory_bytes = min(size_bytes, card.vram_bytes) & -PAGE_BYTES
-        self.descriptor = card.arena.vram_descriptor
+
+    def offer(self) -> None:
+        """Let the client map it."""
+        self.flags |= REGION_MAPPABLE
+        self.descriptor = self._card.arena.vram_descriptor
 
     def read(self, offset: int, size_bytes: int) -> bytes:
         inside = max(0, min(size_bytes, self._memory_bytes - offset))
-        return bytes(self._card.vram_view(offset, inside)) + b"\xff" * (size_bytes - inside)
+        return bytes(self._card.bar0_view(offset, inside)) + b"\xff" * (size_bytes - inside)
 
     def write(self, offset: int, data: memoryview) -> None:
         inside = max(0, min(len(data), self._memory_bytes - offset))
-        self._card.vram_view(offset, inside)[:] = data[:inside]
+        self._card.bar0_view(offset, inside)[:] = data[:inside]
 
     def capabilities(self) -> list[tuple[int, bytes]]:
+        if self.descriptor is None:
+            return []
         area = SPARSE_AREA.pack(0, self._memory_bytes)
         return [(CAPABILITY_SPARSE, SPARSE.pack(1, 0) + area)]
 
@@ -201,16 +209,23 @@ class RomRegion(Region):
 class MachineRegion(Region):
     """The machine around the card: its time, and who has it.
 
-    ``own_time`` is called when a client begins to keep the card's own time.
+    ``own_time`` is called when a client begins to keep the card's own time. ``bus`` leads to the client's memory.
     """
 
     size_bytes = MACHINE_BYTES
     flags = REGION_READABLE | REGION_WRITABLE
 
-    def __init__(self, card: Card, own_time: Callable[[], None], name_holder: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        card: Card,
+        own_time: Callable[[], None],
+        name_holder: Callable[[str], None],
+        bus: ClientBus,
+    ) -> None:
         self._card = card
         self._own_time = own_time
         self._name_holder = name_holder
+        self._bus = bus
 
     def capabilities(self) -> list[tuple[int, bytes]]:
         return [(CAPABILITY_TYPE, REGION_TYPE.pack(MACHINE_TYPE, MACHINE_SUBTYPE))]
@@ -236,20 +251,23 @@ class MachineRegion(Region):
         if offset == Machine.SLEEP_NS:
             self._card.sleep(seconds)
         elif offset == Machine.RELAX_NS:
-            self._card.relax(min(seconds, BUSY_WAIT_S) if self._card.worker.busy else seconds)
+            if not self._bus.wait_idle(BUSY_WAIT_S):  # else what the client waits for may be under way
+                self._card.relax(min(seconds, BUSY_WAIT_S) if self._card.worker.busy else seconds)
         else:
+            self._bus.interrupt("the card was reset", RESET_S)
             self._card.bus_reset(function_level=False)
 
 
-def regions_of(card: Card, machine: MachineRegion) -> dict[int, Region]:
+def regions_of(card: Card, machine: MachineRegion, *, mappable: bool) -> dict[int, Region]:
     """All regions of a card by index."""
     regions: dict[int, Region] = {index: Region() for index in range(MACHINE_REGION)}
     regions[CONFIG_REGION] = ConfigRegion(card)
     regions[MACHINE_REGION] = machine
     if card.chip.rom is not None:
         regions[ROM_REGION] = RomRegion(card, card.chip.rom.window_bytes)
-    kinds = {VRAM_BAR: VramRegion, DOORBELL_BAR: DoorbellRegion, REGISTER_BAR: RegisterRegion}
-    for bar, spec in card.bars.items():
-        if bar in kinds:
-            regions[bar] = kinds[bar](card, spec.size_bytes)
+    vram = regions[VRAM_BAR] = VramRegion(card, card.bars[VRAM_BAR].size_bytes)
+    if mappable:
+        vram.offer()
+    regions[DOORBELL_BAR] = DoorbellRegion(card, card.bars[DOORBELL_BAR].size_bytes)
+    regions[REGISTER_BAR] = RegisterRegion(card, card.bars[REGISTER_BAR].size_bytes)
     return regions

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from amdrv.emulator.server import negotiation
-from amdrv.emulator.server.channel import Channel, Closed, Rejected
+from amdrv.emulator.server.channel import Channel, Closed, Message, Rejected
 from amdrv.emulator.server.guard import Guard
 from amdrv.emulator.server.session import Session
 from amdrv.errors import DeviceBusy, InvalidArgument, Refused
@@ -129,7 +129,7 @@ class Server:
                     self._strangers.remove(connection)
             if owner is not None:
                 log.info("%s has the card", owner.holder)
-                Session(self._card, channel, proposal, owner).run()
+                Session(self._card, channel, proposal, owner, owner.twin).run()
                 log.info("%s is gone", owner.holder)
         except Closed as end:
             log.info("a connection was dropped: %s", end)
@@ -138,6 +138,8 @@ class Server:
         finally:
             channel.close()
             if owner is not None:
+                if owner.twin is not None:
+                    owner.twin.close()
                 self._yield(owner)
                 owner.gone.set()
 
@@ -158,8 +160,8 @@ class Server:
         if holder is None:
             _limit(connection, socket.SO_RCVTIMEO, 0)
             try:
-                channel.reply(message, negotiation.answer(proposal))
-            except Closed:
+                owner.twin = _welcome(channel, message, proposal)
+            except (Closed, OSError):
                 self._yield(owner)
                 raise
             return owner, proposal
@@ -215,6 +217,7 @@ class Owner:
         self._since = time.strftime("%H:%M:%S")
         self._command = _command_of(self.pid)
         self.gone = threading.Event()  # everything of it has been taken back
+        self.twin: Channel | None = None  # its second socket, for messages to it
 
     @property
     def holder(self) -> str:
@@ -245,6 +248,23 @@ class Owner:
         """End the connection from this side."""
         with suppress(OSError):
             self._connection.shutdown(socket.SHUT_RDWR)
+
+
+def _welcome(channel: Channel, message: Message, proposal: negotiation.Proposal) -> Channel | None:
+    """Give a client the card; this side of the second socket that it asked for. Raises Closed, OSError."""
+    if not proposal.twin_socket:
+        channel.reply(message, negotiation.answer(proposal))
+        return None
+    mine, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        _limit(mine, socket.SO_SNDTIMEO, SEND_S)
+        channel.reply(message, negotiation.answer(proposal), (its.fileno(),))
+    except BaseException:
+        mine.close()
+        raise
+    finally:
+        its.close()
+    return Channel(mine)
 
 
 def _command_of(pid: int) -> str:

@@ -4,30 +4,36 @@ from __future__ import annotations
 
 import errno
 import logging
+import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from amdrv.emulator.config_space import COMMAND, COMMAND_MASTER
 from amdrv.emulator.faults import ClientDied
-from amdrv.emulator.server.channel import Channel, Closed, Message, Rejected
+from amdrv.emulator.server.channel import Access, Channel, Closed, Message, Rejected
+from amdrv.emulator.server.client_bus import ClientBus
 from amdrv.emulator.server.dma import ClientMemory
 from amdrv.emulator.server.interrupts import Interrupts
 from amdrv.emulator.server.nearness import Nearness
 from amdrv.emulator.server.negotiation import Proposal
 from amdrv.emulator.server.pace import Pace
-from amdrv.emulator.server.regions import REGISTER_BAR, MachineRegion, Region, regions_of
+from amdrv.emulator.server.readers import Readers
+from amdrv.emulator.server.regions import DWORD_BYTES, REGISTER_BAR, RESET_S, MachineRegion, Region, regions_of
 from amdrv.facts.vfio_user import (
     CONFIG_REGION,
     DATA_BYTES_MAX,
     DEVICE_INFO,
     DEVICE_PCI,
     DEVICE_RESETTABLE,
+    ERROR,
     NO_REPLY,
     REGION_ACCESS,
     REGION_INFO,
     TYPE_COMMAND,
     TYPE_MASK,
+    TYPE_REPLY,
     WRITE_MULTI,
     WRITE_MULTI_ENTRY,
     Command,
@@ -57,19 +63,42 @@ class Client(Protocol):
         """End it, without a chance to do anything more."""
 
 
-class Session:
-    """One client that has the card."""
+class Adopted(Exception):
+    """Another thread finishes the message: the client has to be answered before it gives what this one waits for."""
 
-    def __init__(self, card: Card, channel: Channel, proposal: Proposal, owner: Client) -> None:
+
+class Session:
+    """One client that has the card.
+
+    An access has two parts: what has fallen due on the card happens, then the access itself. Where the card needs
+    memory of the client by messages in the first, the access is made by the next reader; where it does in the second, a
+    read is made again by that reader and a write is answered by it. So the card never holds an answer back until the
+    client has given it memory, as a processor's access to a real card does not wait for the card's DMA either.
+    """
+
+    def __init__(
+        self, card: Card, channel: Channel, proposal: Proposal, owner: Client, twin: Channel | None = None
+    ) -> None:
+        """``twin`` is the channel for messages to the client and their answers, if there is one of their own."""
         self._card = card
         self._owner = owner
         self._channel = channel
         self._data_bytes_max = min(DATA_BYTES_MAX, proposal.data_bytes_max)
-        self._memory = ClientMemory(card)
+        self._readers = Readers(self._serve, lambda: self._bus.close("the client is gone"))
+        self._twin = twin
+        self._bus = ClientBus(card.lock, (twin or channel).send, self._step_aside, self._data_bytes_max)
+        self._memory = ClientMemory(card, self._bus)
         self._nearness = Nearness(owner.pid)
         self._pace = Pace(card, time.monotonic_ns)
         self._interrupts = Interrupts(card.config)
-        self._regions = regions_of(card, MachineRegion(card, self._pace.stop, owner.rename))
+        machine = MachineRegion(card, self._pace.stop, owner.rename, self._bus)
+        self._regions = regions_of(card, machine, mappable=proposal.takes_descriptors)
+        # The access that the reader makes, whether it is at its second part, and which of the message's writes it is.
+        self._current: Access | Message | None = None
+        self._performing = False
+        self._position = 0
+        self._left: tuple[Access | Message | None, bool, int] = (None, False, 0)  # by a reader that stepped aside
+        self._register_bytes = self._regions[REGISTER_BAR].size_bytes & -DWORD_BYTES
         self._answers: dict[int, Callable[[Message], Reply]] = {
             Command.REGION_READ: self._region_read,
             Command.REGION_WRITE: self._region_write,
@@ -94,16 +123,115 @@ class Session:
             self._card.faults.end_client = self._owner.kill
             self._card.on_interrupt = self._interrupts.deliver
         self._pace.start()
+        if self._twin is not None:
+            threading.Thread(target=self._read_twin, args=(self._twin,), name="twin", daemon=True).start()
         try:
-            while True:
-                self._handle(self._channel.receive())
+            self._readers.run()
         except Closed as end:
             log.debug("connection ends: %s", end)
         except ClientDied as end:
             log.info("%s", end)
         finally:
+            self._bus.close("the client is gone")
             self._pace.stop()
             self._detach()
+
+    def _serve(self) -> None:
+        left, self._left = self._left, (None, False, 0)
+        work, performing, position = left
+        if work is not None:
+            self._adopt(work, performing, position)
+            return
+        access = self._channel.receive_access()
+        if access is None:
+            self._handle(self._channel.receive())
+        else:
+            self._handle_access(access)
+
+    def _handle_access(self, access: Access) -> None:
+        """A dword of a region: nearly all messages, so without any detour."""
+        _, flags, offset, index, written = access
+        number = value = 0
+        self._current, self._performing = access, False
+        try:
+            with self._card.lock:
+                if index == REGISTER_BAR and not offset & 3 and offset < self._register_bytes:
+                    self._let_time_pass(access)
+                    if written is None:
+                        value = self._card.read_register(offset)
+                    else:
+                        self._card.write_register(offset, written)
+                elif written is None:
+                    region = self._region(access, index, offset, DWORD_BYTES)
+                    value = int.from_bytes(region.read(offset, DWORD_BYTES), "little")
+                else:
+                    data = memoryview(written.to_bytes(DWORD_BYTES, "little"))
+                    self._region(access, index, offset, DWORD_BYTES).write(offset, data)
+        except Adopted:
+            return
+        except Exception as error:
+            number = _error_number(error, f"access to region {index} at {offset:#x}")
+        if flags & NO_REPLY or self._current is not access:
+            return
+        self._nearness.access()
+        if number:
+            self._channel.refuse_access(access, number)
+        else:
+            self._channel.reply_access(access, value)
+
+    def _let_time_pass(self, work: Access | Message) -> None:
+        """The first part of an access. Raises Adopted when another thread has taken it over meanwhile."""
+        self._pace.catch_up()
+        if self._memory.by_message:
+            # What falls due in the time that the access itself takes must not hold its answer back either.
+            card = self._card
+            horizon_ns = card.clock.now_ns + card.cost_ns("config", is_write=False)  # the slowest access
+            while (due_ns := card.clock.next_deadline_ns()) is not None and due_ns <= horizon_ns:
+                card.clock.charge(max(1, due_ns - card.clock.now_ns))
+            if self._current is not work:
+                raise Adopted
+        self._performing = True
+
+    def _step_aside(self) -> None:
+        """A thread is about to wait for the client."""
+        self._readers.step_aside(self._leave)
+
+    def _leave(self) -> None:
+        self._channel.keep_message()
+        self._left, self._current = (self._current, self._performing, self._position), None
+
+    def _adopt(self, work: Access | Message, performing: bool, position: int) -> None:
+        """Go on with the access of a reader that stepped aside."""
+        if isinstance(work, Message):
+            again = replace(work, descriptors=[])
+            if performing and work.command == Command.REGION_WRITE:
+                if not work.flags & NO_REPLY:
+                    self._channel.reply(again, bytes(work.body[: REGION_ACCESS.size]))
+            else:
+                self._handle(again, position + performing)
+        elif performing and work[4] is not None:
+            if not work[1] & NO_REPLY:
+                self._channel.reply_access(work, 0)
+        else:
+            number, flags, offset, index, written = work
+            # A new object: the other thread sees that its own is not the current one any more.
+            self._handle_access((number, flags, offset, index, written))
+
+    def _read_twin(self, twin: Channel) -> None:
+        """Answers of a client that has a channel of their own for them."""
+        try:
+            while True:
+                message = twin.receive()
+                message.close()
+                if message.flags & TYPE_MASK == TYPE_REPLY:
+                    self._take_answer(message)
+        except Closed as end:
+            self._bus.close(f"the client's second socket is closed: {end}")
+
+    def _take_answer(self, message: Message) -> None:
+        error = message.error if message.flags & ERROR else None
+        if not self._bus.answer(message.id, message.command, error, message.body):
+            log.info("an answer to message %d (%d), for which nobody waits", message.id, message.command)
 
     def _detach(self) -> None:
         """Bus mastering goes off, as VFIO has it; the card's memory and registers stay."""
@@ -114,19 +242,21 @@ class Session:
             self._memory.close()
         self._interrupts.close()
 
-    def _handle(self, message: Message) -> None:
+    def _handle(self, message: Message, position: int = 0) -> None:
+        """See to a message; ``position`` is the first write to make of one that brings several."""
+        if message.flags & TYPE_MASK == TYPE_REPLY:
+            message.close()
+            self._take_answer(message)
+            return
         number = 0
         reply = EMPTY
+        self._current, self._performing, self._position = None, False, position
         try:
             reply = self._answer(message)
-        except Rejected as error:
-            log.info("command %d refused: %s", message.command, error)
-            number = error.number
-        except Closed:
-            raise
-        except Exception:  # a defect of a model must not cost the other clients their card
-            log.exception("command %d failed", message.command)
-            number = errno.EIO
+        except Adopted:
+            return
+        except Exception as error:
+            number = _error_number(error, f"command {message.command}")
         finally:
             message.close()
         if message.flags & NO_REPLY:
@@ -139,7 +269,7 @@ class Session:
 
     def _answer(self, message: Message) -> Reply:
         if message.flags & TYPE_MASK != TYPE_COMMAND:
-            raise Rejected(errno.EINVAL, "a reply that nobody waits for")
+            raise Rejected(errno.EINVAL, "neither a command nor a reply")
         answer = self._answers.get(message.command)
         if answer is None:
             raise Rejected(errno.EINVAL, "no such command")
@@ -152,27 +282,38 @@ class Session:
         if len(message.body) < REGION_ACCESS.size:
             raise Rejected(errno.EINVAL, "short request")
         offset, index, count = REGION_ACCESS.unpack_from(message.body)
-        return self._region(index, offset, count), index, offset, count
+        self._current = message
+        return self._region(message, index, offset, count), index, offset, count
 
-    def _region(self, index: int, offset: int, count: int) -> Region:
+    def _region(self, work: Access | Message, index: int, offset: int, count: int) -> Region:
+        """The region of an access, checked; its first part is done then."""
         region = self._regions.get(index)
         if region is None or count > self._data_bytes_max or offset + count > region.size_bytes:
             raise Rejected(errno.EINVAL, f"access to region {index} at {offset:#x}+{count:#x}")
         if index not in STEP_BY_STEP:
             self._nearness.leave()
-        self._pace.catch_up()
+        self._let_time_pass(work)
         return region
 
+    def _check(self, message: Message) -> None:
+        if self._current is not message:
+            raise Adopted
+
     def _region_read(self, message: Message) -> Reply:
-        region, index, offset, count = self._access(message)
-        return REGION_ACCESS.pack(offset, index, count) + region.read(offset, count), ()
+        with self._card.lock:
+            region, index, offset, count = self._access(message)
+            data = region.read(offset, count)
+        self._check(message)
+        return REGION_ACCESS.pack(offset, index, count) + data, ()
 
     def _region_write(self, message: Message) -> Reply:
-        region, index, offset, count = self._access(message)
         data = message.body[REGION_ACCESS.size :]
-        if len(data) != count:
-            raise Rejected(errno.EINVAL, f"{len(data)} bytes for a write of {count}")
-        region.write(offset, data)
+        with self._card.lock:
+            region, index, offset, count = self._access(message)
+            if len(data) != count:
+                raise Rejected(errno.EINVAL, f"{len(data)} bytes for a write of {count}")
+            region.write(offset, data)
+        self._check(message)
         return REGION_ACCESS.pack(offset, index, count), ()
 
     def _region_write_multi(self, message: Message) -> Reply:
@@ -182,10 +323,15 @@ class Session:
         entries = message.body[WRITE_MULTI.size :]
         if writes * WRITE_MULTI_ENTRY.size != len(entries):
             raise Rejected(errno.EINVAL, f"{len(entries)} bytes for {writes} writes")
-        for offset, index, count, data in WRITE_MULTI_ENTRY.iter_unpack(entries):
+        self._current = message
+        for position in range(self._position, writes):
+            self._position, self._performing = position, False
+            offset, index, count, data = WRITE_MULTI_ENTRY.unpack_from(entries, position * WRITE_MULTI_ENTRY.size)
             if count > MULTI_WRITE_BYTES_MAX:
                 raise Rejected(errno.EINVAL, f"a write of {count} bytes among several")
-            self._region(index, offset, count).write(offset, memoryview(data)[:count])
+            with self._card.lock:
+                self._region(message, index, offset, count).write(offset, memoryview(data)[:count])
+            self._check(message)
         return WRITE_MULTI.pack(writes), ()
 
     def _region_info(self, message: Message) -> Reply:
@@ -209,7 +355,7 @@ class Session:
     def _reset(self, message: Message) -> Reply:
         if message.body or message.descriptors:
             raise Rejected(errno.EINVAL, "a reset takes nothing with it")
-        self._pace.catch_up()
+        self._bus.interrupt("the card was reset", RESET_S)
         self._card.bus_reset(function_level=True)
         return EMPTY
 
@@ -229,3 +375,14 @@ class Session:
 
     def _unsupported(self, message: Message) -> Reply:
         raise Rejected(errno.ENOTSUP, f"{Command(message.command).name} is not supported")
+
+
+def _error_number(error: Exception, what: str) -> int:
+    """The errno that tells a client of an error: EIO for a defect of a model, which must not cost others their card."""
+    if isinstance(error, Closed):
+        raise error
+    if isinstance(error, Rejected):
+        log.info("%s refused: %s", what, error)
+        return error.number
+    log.error("%s failed", what, exc_info=error)
+    return errno.EIO

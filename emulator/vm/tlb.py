@@ -16,6 +16,10 @@ class Extent:
     delta: int
     allowed: tuple[bool, bool, bool]  # by Access: read, write, execute
     cached: bool = True  # whether stores may stay in the L2
+    # Of system memory: where it is on the bus, what the page alone allows, and when the bus was asked what is there.
+    bus_address: int | None = None
+    walked: tuple[bool, bool, bool] | None = None
+    generation: int = 0
 
     def allows(self, access: Access) -> bool:
         """Whether the page's permission bits admit the access."""

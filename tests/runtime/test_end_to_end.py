@@ -383,6 +383,7 @@ def test_the_default_device_is_opened_once_and_again_after_it_was_closed(
     monkeypatch: pytest.MonkeyPatch, saxpy: bytes
 ) -> None:
     monkeypatch.setenv("AMDRV_DEVICE", "emu:gfx1100#73")
+    amdrv.default_device().close()  # whichever other tests have left open
     device = amdrv.default_device()
     assert amdrv.default_device() is device
     run_saxpy(device, saxpy)

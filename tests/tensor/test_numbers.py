@@ -159,6 +159,19 @@ def test_a_cast_to_a_narrow_type_rounds_in_the_middle_of_a_kernel() -> None:
     np.testing.assert_array_equal(found, x.astype(ml_dtypes.bfloat16).astype(np.float32) * 3)
 
 
+def test_a_float64_is_rounded_once_to_a_narrow_float() -> None:
+    ties = (1 + (RANDOM.integers(0, 1024, 500) * 2 + 1) * 2.0**-11) * 2.0 ** RANDOM.integers(-20, 15, 500)
+    beside = np.concatenate(
+        [ties, ties * (1 + 2.0**-40), ties * (1 - 2.0**-40), [0.0, 1e300, -1e-300, 65519.999, 65520]]
+    )
+    x = np.concatenate([beside, -beside, [np.inf, -np.inf, np.nan]])
+    with np.errstate(over="ignore"):
+        wanted = x.astype(np.float16)
+    np.testing.assert_array_equal(Tensor(x, device="CPU").cast("float16").numpy(), wanted)
+    near = np.array([1 + 2.0**-8 + 2.0**-40, 1 + 2.0**-8, 1 + 2.0**-8 - 2.0**-40])
+    assert Tensor(near, device="CPU").cast("bfloat16").cast("float32").tolist() == [1 + 2.0**-7, 1, 1]
+
+
 @pytest.mark.parametrize("to", ["int8", "int32", "uint8", "int64", "bool", "float64"])
 def test_conversions(to: str) -> None:
     x = np.float32([0, 0.7, -0.7, 3.9, 100, -100])

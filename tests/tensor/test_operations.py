@@ -324,3 +324,9 @@ def test_errors_name_the_operation_and_the_shapes(make: object, words: list[str]
 def test_huge_tensors_are_lazy_and_their_positions_are_64_bits_wide() -> None:
     x = Tensor.arange(1 << 33, device="CPU").reshape(1 << 13, 1 << 20)
     assert x[-1, -3:].numpy().tolist() == [(1 << 33) - 3, (1 << 33) - 2, (1 << 33) - 1]
+
+
+def test_what_simplifies_to_its_argument_is_a_copy_of_it() -> None:
+    x = Tensor(np.arange(6.0).reshape(2, 3), device="CPU")
+    for unchanged in (x * 1, x.permute(0, 1), x.T.T, x.reshape(6).reshape(2, 3)):
+        same(unchanged, x.numpy())

@@ -17,6 +17,7 @@ def main() -> int:
     parser.add_argument(
         "--kernel", choices=sorted(parts.KERNEL_SUITES), default=parts.KERNEL, help="which Debian kernel"
     )
+    parser.add_argument("--arch", choices=sorted(parts.GUEST_SUITES), default="gfx1100", help="which card")
     parser.add_argument("--parts", type=Path, default=parts.default_folder(), help="where packages are kept")
     parser.add_argument("--fetch-only", action="store_true", help="do not boot")
     parser.add_argument(
@@ -24,13 +25,13 @@ def main() -> int:
     )
     arguments = parser.parse_args()
     try:
-        found = parts.gather(arguments.parts, arguments.kernel)
+        found = parts.gather(arguments.parts, arguments.arch, arguments.kernel)
     except Unavailable as reason:
         print(f"no virtual machine here: {reason}", file=sys.stderr)
         return 2
     if arguments.fetch_only:
         return 0
-    life = live(found, programs=arguments.programs, listener=print)
+    life = live(found, arguments.arch, programs=arguments.programs, listener=print)
     print(life.server, file=sys.stderr)
     print(f"{life.seconds:.1f} s", file=sys.stderr)
     return 0 if life.ended and life.said("Initialized amdgpu") and not life.said("vm: .* (WRONG|ends with [^0])") else 1

@@ -20,15 +20,18 @@ MODULE = "amdgpu"
 HERE = Path(__file__).resolve().parent
 DIRECTORY, EXECUTABLE = stat.S_IFDIR | 0o755, stat.S_IFREG | 0o755
 PLAIN, LINK = stat.S_IFREG | 0o644, stat.S_IFLNK | 0o777
-PROGRAMS = ("usr/bin/rocminfo", "usr/bin/python3.13", "usr/share/libdrm/amdgpu.ids")
+PROGRAMS = ("usr/bin/rocminfo", "usr/bin/python3*", "usr/share/libdrm/amdgpu.ids")
 DECOMPRESS: dict[str, Callable[[bytes], bytes]] = {
     ".xz": lzma.decompress,
     ".zst": lambda data: zstandard.ZstdDecompressor().decompressobj().decompress(data),
 }
 # Of the programs' packages: what nothing here asks for.
 LEFT_OUT = ("/gconv/", "/perl", "/test/", "__pycache__", "/idlelib/", "/dpkg/", "/apt/", "/pydoc_data/", "/ensurepip/")
-# What a gfx1100 asks for: the names that `modinfo amdgpu` lists for its IP versions.
-FIRMWARE = ("gc_11_0_0_*", "psp_13_0_0_*", "sdma_6_0_0*", "smu_13_0_0*")
+# What each chip asks for: the names that `modinfo amdgpu` lists for its IP versions.
+FIRMWARE = {
+    "gfx1100": ("gc_11_0_0_*", "psp_13_0_0_*", "sdma_6_0_0*", "smu_13_0_0*"),
+    "gfx1201": ("gc_12_0_1_*", "psp_14_0_3_*", "sdma_7_0_1*", "smu_14_0_3*"),
+}
 
 
 def pack(files: Mapping[str, tuple[int, bytes]]) -> bytes:
@@ -84,7 +87,7 @@ class Modules:
                 yield from (needed.replace("-", "_") for needed in value.split(",") if needed)
 
 
-def build(parts: Parts, extra: Mapping[str, tuple[int, bytes]]) -> bytes:
+def build(parts: Parts, arch: str, extra: Mapping[str, tuple[int, bytes]]) -> bytes:
     """The archive for a guest of these parts, with ``extra`` files."""
     modules = Modules(parts.kernel)
     order = modules.in_order(MODULE)
@@ -95,7 +98,7 @@ def build(parts: Parts, extra: Mapping[str, tuple[int, bytes]]) -> bytes:
         "modules/order": (PLAIN, "".join(f"{name}\n" for name in order).encode()),
     }
     files |= {f"modules/{name}.ko": (PLAIN, modules.contents(name)) for name in order}
-    images = (path for pattern in FIRMWARE for path in (parts.firmware / "amdgpu").glob(pattern))
+    images = (path for pattern in FIRMWARE[arch] for path in (parts.firmware / "amdgpu").glob(pattern))
     files |= {f"usr/lib/firmware/amdgpu/{path.name}": (PLAIN, path.read_bytes()) for path in images}
     return pack(files | dict(_programs(parts.guest)) | dict(extra))
 
@@ -103,7 +106,7 @@ def build(parts: Parts, extra: Mapping[str, tuple[int, bytes]]) -> bytes:
 def _programs(guest: Path) -> Iterator[tuple[str, tuple[int, bytes]]]:
     """What the guest's programs need of their packages."""
     for path in (
-        *(guest / program for program in PROGRAMS),
+        *(path for program in PROGRAMS for path in guest.glob(program)),
         *(guest / "usr/lib").rglob("*"),
         *(guest / "usr/lib64").iterdir(),
     ):

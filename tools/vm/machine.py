@@ -23,7 +23,6 @@ from parts import Parts
 from amdrv.runtime.compile import compile_llvm
 
 GUEST = Path(__file__).resolve().parent / "guest"
-ARCH = "gfx1100"
 MEMORY = "2G"
 BAR0_MIB = 256
 TIMEOUT_S = 300.0
@@ -51,38 +50,42 @@ class Life:
         return set(re.findall(r"nobody models (\S+): ", self.server))
 
 
-def archive(parts: Parts, programs: Collection[str] = ()) -> bytes:
+def archive(parts: Parts, arch: str, programs: Collection[str] = ()) -> bytes:
     """The guest's initial file system, with the programs that try the card (all, or those named) and their kernels."""
     extra = {"usr/lib/vm/dispatch.py": (EXECUTABLE, (GUEST / "dispatch.py").read_bytes())}
     for kernel in (GUEST / "kernels").iterdir():
-        extra[f"usr/lib/vm/{kernel.stem}.co"] = (PLAIN, link(compile_llvm(kernel.read_text(), ARCH)))
+        extra[f"usr/lib/vm/{kernel.stem}.co"] = (PLAIN, link(compile_llvm(kernel.read_text(), arch)))
     for program in (GUEST / "programs").iterdir():
         if not programs or program.name.partition("-")[2] in programs:
             extra[f"usr/lib/vm/programs/{program.name}"] = (EXECUTABLE, program.read_bytes())
-    return initramfs.build(parts, extra)
+    return initramfs.build(parts, arch, extra)
 
 
 def live(
     parts: Parts,
+    arch: str,
     *,
     programs: Collection[str] = (),
     listener: Callable[[str], None] | None = None,
     timeout_s: float = TIMEOUT_S,
 ) -> Life:
-    """Power on, let the guest run its programs, and see it switch off. ``listener`` gets each line of its console."""
+    """Power on with a card of ``arch``, let the guest run its programs, and see it switch off.
+
+    ``listener`` gets each line of its console.
+    """
     with tempfile.TemporaryDirectory(prefix="amdrv-vm-") as name:
         folder = Path(name)
-        (folder / "initrd").write_bytes(archive(parts, programs))
+        (folder / "initrd").write_bytes(archive(parts, arch, programs))
         started = time.monotonic()
-        with (folder / "server").open("w+") as server_log, _served(folder / "card", server_log):
+        with (folder / "server").open("w+") as server_log, _served(arch, folder / "card", server_log):
             lines, ended = _boot(parts, folder, listener or (lambda _line: None), timeout_s)
         return Life("\n".join(lines), (folder / "server").read_text(), time.monotonic() - started, ended)
 
 
 @contextmanager
-def _served(path: Path, log: TextIO) -> Iterator[None]:
+def _served(arch: str, path: Path, log: TextIO) -> Iterator[None]:
     """The card, until the end of the block."""
-    command = [sys.executable, "-c", RUN, "emulate", "--socket", str(path), "--bar0", str(BAR0_MIB)]
+    command = [sys.executable, "-c", RUN, "emulate", "--arch", arch, "--socket", str(path), "--bar0", str(BAR0_MIB)]
     server = subprocess.Popen(command, stderr=log, env={**os.environ, "AMDRV_LOG": "emulator=info"})
     try:
         deadline_s = time.monotonic() + READY_S

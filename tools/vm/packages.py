@@ -9,10 +9,9 @@ import getpass
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-SUITES = ("trixie", "trixie-backports")
 TOOLS = ("apt-get", "apt-cache", "dpkg", "dpkg-deb")
 SOURCES = (Path("/etc/apt/sources.list"), Path("/etc/apt/sources.list.d"))
 # One-line and deb822 sources; the archive proper, not its security or snapshot neighbours.
@@ -24,9 +23,9 @@ class Unavailable(Exception):
 
 
 class Archive:
-    """Debian's archive, seen by an apt that keeps its state in ``folder``."""
+    """Some suites of Debian's archive, seen by an apt that keeps its state in ``folder``."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, suites: Iterable[str]) -> None:
         for tool in TOOLS:
             if shutil.which(tool) is None:
                 raise Unavailable(f"no {tool} on this machine")
@@ -35,7 +34,7 @@ class Archive:
             (self._folder / place).mkdir(parents=True, exist_ok=True)
         (self._folder / "status").touch()
         uri = archive_uri()
-        lines = (f"deb {uri} {suite} main\n" for suite in SUITES)
+        lines = (f"deb {uri} {suite} main\n" for suite in sorted(suites))
         (self._folder / "sources.list").write_text("".join(lines))
         self._run("apt-get", "update")
 

@@ -14,7 +14,9 @@ ROOT = Path(__file__).resolve().parents[2]
 QEMU_SUITE = "trixie-backports"
 OLDEST_QEMU = (10, 1)  # the first with vfio-user-pci
 KERNEL = "6.12"
-KERNEL_SUITES = {KERNEL: "trixie", "newest": "trixie-backports"}
+KERNEL_SUITES = {"6.1": "bookworm", KERNEL: "trixie", "7.2": "forky", "newest": "trixie-backports"}
+# The programs of the guest: the first ROCr of Debian's that knows the chip.
+GUEST_SUITES = {"gfx1100": "trixie", "gfx1201": "forky"}
 GUEST_PACKAGES = ("rocminfo", "libhsa-runtime64-1", "python3-minimal", "libpython3-stdlib")
 KERNEL_PACKAGE = re.compile(r"linux-[a-z]+-\d")
 LOADER = "usr/lib64/ld-linux-x86-64.so.2"
@@ -52,34 +54,45 @@ def default_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "amdrv" / "vm"
 
 
-def gather(folder: Path, kernel: str = KERNEL, *, fetch: bool = True) -> Parts:
-    """Everything, fetched as far as it is not in ``folder`` already. Raises Unavailable."""
+def gather(folder: Path, arch: str, kernel: str = KERNEL, *, fetch: bool = True) -> Parts:
+    """Everything for a chip, fetched as far as it is not in ``folder`` already. Raises Unavailable."""
     if os.uname().machine != "x86_64":
         raise Unavailable(f"this machine is a {os.uname().machine}; the guest's packages are for x86_64")
+    guest_suite = GUEST_SUITES[arch]
     parts = Parts(
-        folder / "qemu", folder / f"kernel-{kernel}", folder / "guest", folder / "busybox", _firmware(folder, fetch)
+        *(folder / "qemu", folder / f"kernel-{kernel}", folder / f"guest-{guest_suite}", folder / "busybox"),
+        _firmware(folder, fetch),
     )
-    missing = [part for part in (parts.qemu, parts.kernel, parts.guest, parts.busybox) if not part.exists()]
+    # Part → the suite that it comes from.
+    suites = {
+        parts.qemu: QEMU_SUITE,
+        parts.kernel: KERNEL_SUITES[kernel],
+        parts.guest: guest_suite,
+        parts.busybox: "trixie",
+    }
+    missing = {part: suite for part, suite in suites.items() if not part.exists()}
     if missing and not fetch:
-        raise Unavailable(f"{missing[0]} is not there; tools/vm/boot fetches it")
+        raise Unavailable(f"{next(iter(missing))} is not there; tools/vm/boot fetches it")
     if missing:
-        _fetch(parts, missing, Archive(folder / "apt"), KERNEL_SUITES[kernel])
+        _fetch(parts, missing, folder / "apt")
     _check_qemu(parts)
     return parts
 
 
-def _fetch(parts: Parts, missing: list[Path], archive: Archive, kernel_suite: str) -> None:
-    for part in missing:
+def _fetch(parts: Parts, missing: dict[Path, str], state: Path) -> None:
+    # The stable suite is there for what backports depend on.
+    archive = Archive(state, {"trixie", *missing.values()})
+    for part, suite in missing.items():
         print(f"fetching {part.name}", flush=True)
         unfinished = part.with_name(part.name + ".part")
         if part == parts.qemu:
-            archive.unpack(["qemu-system-x86"], unfinished, suite=QEMU_SUITE)
+            archive.unpack(["qemu-system-x86"], unfinished, suite=suite)
         elif part == parts.kernel:
-            archive.unpack(_kernel_packages(archive, kernel_suite), unfinished, suite=kernel_suite, depends=False)
+            archive.unpack(_kernel_packages(archive, suite), unfinished, suite=suite, depends=False)
         elif part == parts.guest:
-            archive.unpack(GUEST_PACKAGES, unfinished, suite="trixie")
+            archive.unpack(GUEST_PACKAGES, unfinished, suite=suite)
         else:
-            archive.unpack(["busybox-static"], unfinished, suite="trixie", depends=False)
+            archive.unpack(["busybox-static"], unfinished, suite=suite, depends=False)
         unfinished.rename(part)
 
 

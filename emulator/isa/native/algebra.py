@@ -67,6 +67,7 @@ class LlvmAlgebra(Algebra[Val]):
             kind: rounding is _NEAREST and not (self._flush_inputs[kind] or self._flush_outputs[kind])
             for kind, rounding in self._rounding.items()
         }
+        self._plain["f16"] &= not mode.saturate16
 
     # Bits.
 
@@ -159,8 +160,8 @@ class LlvmAlgebra(Algebra[Val]):
             return arithmetic("fadd", x, y)
         x, y = self._inputs(x, y)
         if self._rounding[x.kind] is _NEAREST:
-            return self._output(arithmetic("fadd", x, y))
-        return self._output(self._directed("add", _directed_add, x, y))
+            return self._output(arithmetic("fadd", x, y), x, y)
+        return self._output(self._directed("add", _directed_add, x, y), x, y)
 
     def sub(self, x: Val, y: Val) -> Val:
         if self._plain[x.kind]:
@@ -172,22 +173,21 @@ class LlvmAlgebra(Algebra[Val]):
             return arithmetic("fmul", x, y)
         x, y = self._inputs(x, y)
         if self._rounding[x.kind] is _NEAREST:
-            return self._output(arithmetic("fmul", x, y))
-        return self._output(self._directed("mul", _directed_mul, x, y))
+            return self._output(arithmetic("fmul", x, y), x, y)
+        return self._output(self._directed("mul", _directed_mul, x, y), x, y)
 
     def fma(self, x: Val, y: Val, z: Val) -> Val:
         kind = x.kind
         if not self._plain[kind]:
             x, y, z = self._inputs(x, y, z)
             if self._rounding[kind] is not _NEAREST:
-                return self._output(self._directed("fma", _directed_fma, x, y, z))
-        return self._output(call("fma_f16", kind, x, y, z) if kind == "f16" else fused(x, y, z))
+                return self._output(self._directed("fma", _directed_fma, x, y, z), x, y, z)
+        return self._output(call("fma_f16", kind, x, y, z) if kind == "f16" else fused(x, y, z), x, y, z)
 
     def scaled_fma(self, x: Val, y: Val, z: Val, exponent: Val) -> Val:
-        x, y, z = self._inputs(x, y, z)
         if self._rounding[x.kind] is _NEAREST:
-            return self._output(call(f"scaled_fma_{x.kind}", x.kind, x, y, z, exponent))
-        return self._output(self._directed("scaled_fma", scaled_sum, x, y, z, exponent))
+            return self._output(call(f"scaled_fma_{x.kind}", x.kind, x, y, z, exponent), x, y, z)
+        return self._output(self._directed("scaled_fma", scaled_sum, x, y, z, exponent), x, y, z)
 
     def _directed(self, name: str, body: Callable[..., Val], *values: Val) -> Val:
         """An operation in a rounding mode that the host's instructions do not have, as a function of the module."""
@@ -203,7 +203,7 @@ class LlvmAlgebra(Algebra[Val]):
 
     def _extremum(self, name: str, x: Val, y: Val) -> Val:
         x, y = self._inputs(x, y)
-        return self._output(call(f"{name}_{'ieee' if self.mode.ieee else 'plain'}_{x.kind}", x.kind, x, y))
+        return call(f"{name}_{'ieee' if self.mode.ieee else 'plain'}_{x.kind}", x.kind, x, y)
 
     def ldexp(self, x: Val, exponent: Val) -> Val:
         kind = x.kind
@@ -215,9 +215,9 @@ class LlvmAlgebra(Algebra[Val]):
             return self._output(self._directed("ldexp", _directed_ldexp, x, exponent))
         if kind == "f16" and rounding is _NEAREST:  # a float has room enough
             factor = cast(clipped(exponent, -60, 60) + 127 << 23, "f32")
-            return self._output(nearest(arithmetic("fmul", widen(x, "f32"), factor), kind))
+            return self._output(nearest(arithmetic("fmul", widen(x, "f32"), factor), kind), x)
         scaled = arithmetic("fmul", widen(x, "f64"), power_of_two(clipped(exponent, -400, 400)))
-        return self._output(narrow(scaled, kind, rounding))
+        return self._output(narrow(scaled, kind, rounding), x)
 
     def trunc(self, x: Val) -> Val:
         return self._integral("trunc", x)
@@ -249,8 +249,8 @@ class LlvmAlgebra(Algebra[Val]):
             (x,) = self._inputs(x)
             if WIDTHS[source] < WIDTHS[kind]:
                 return widen(x, kind)
-            return self._output(narrow(x, kind, rounding))
-        return self._output(self._integer_to_float(x, kind, rounding))
+            return self._output(narrow(x, kind, rounding), x)
+        return self._output(self._integer_to_float(x, kind, rounding), x)
 
     @staticmethod
     def _integer_to_float(x: Val, kind: str, rounding: Rounding) -> Val:
@@ -312,7 +312,7 @@ class LlvmAlgebra(Algebra[Val]):
         if kind == "f32" and name not in ("sin", "cos"):
             return call(f"{name}_f32", kind, x)
         (x,) = self._inputs(x)
-        return self._output(call(f"{name}_{kind}", kind, x))
+        return self._output(call(f"{name}_{kind}", kind, x), x)
 
     # Stacks.
 
@@ -345,7 +345,14 @@ class LlvmAlgebra(Algebra[Val]):
             return tuple(flush(value) if value.kind == kind else value for value in values)
         return values
 
-    def _output(self, x: Val) -> Val:
+    def _output(self, x: Val, *operands: Val) -> Val:
+        """A result as the mode has it; ``operands`` are those of an operation that may overflow."""
+        if self.mode.saturate16 and x.kind == "f16" and operands:
+            overflown = compare("icmp eq", cast(x, "u16") & 0x7FFF, constant(x, "u16", 0x7C00))
+            for operand in operands:
+                if operand.kind in FLOAT_TYPES:
+                    overflown = overflown & is_finite(operand)
+            x = cast(choose(overflown, cast(x, "u16") - 1, cast(x, "u16")), "f16")
         return flush(x) if self._flush_outputs[x.kind] else x
 
 

@@ -31,7 +31,7 @@ from amdrv.emulator.isa.native.stack import Stack
 from amdrv.emulator.isa.operands import is_nullified, is_packed
 from amdrv.emulator.isa.semantics import lookup
 from amdrv.emulator.isa.semantics.definition import Definition
-from amdrv.emulator.isa.semantics.modifiers import bind
+from amdrv.emulator.isa.semantics.modifiers import bind, own_mode
 
 _MATRICES = ("v_wmma", "v_swmmac")
 # Of each generation: its matrices lie differently in registers.
@@ -62,7 +62,7 @@ def translate(frame: Frame, instruction: Instruction, algebra: LlvmAlgebra) -> b
     if definition is None:
         return False
     if instruction.mnemonic.startswith(_MATRICES):
-        _CALL_MATRIX[frame.generation.name](frame, instruction, algebra)
+        _CALL_MATRIX[frame.generation.name](frame, instruction, _in_own_mode(definition, algebra))
         return True
     if not in_range(instruction, frame.vgprs) or is_nullified(instruction):
         return True
@@ -114,7 +114,13 @@ def _evaluate(frame: Frame, instruction: Instruction, definition: Definition, al
     return _call(instruction, definition, algebra, _inputs(frame, instruction, definition))
 
 
+def _in_own_mode(definition: Definition, algebra: LlvmAlgebra) -> LlvmAlgebra:
+    mode = own_mode(definition, algebra.mode)
+    return algebra if mode is algebra.mode else LlvmAlgebra(algebra.builder, mode)
+
+
 def _call(instruction: Instruction, definition: Definition, algebra: LlvmAlgebra, values: list[Any]) -> Results:
+    algebra = _in_own_mode(definition, algebra)
     evaluate = bind(definition, instruction.fields, instruction.dst[0].type if instruction.dst else "")
     if evaluate is definition.evaluate:
         results = call_definition(algebra, definition, values)

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import re
 
-from amdrv.emulator.isa.atomics import ATOMICS, AtomicOp
+from amdrv.emulator.isa.algebra import FloatMode
+from amdrv.emulator.isa.atomics import ATOMICS, NAMES, AtomicOp, in_mode
 from amdrv.emulator.isa.instruction import Instruction, Operand
 from amdrv.emulator.isa.memory_ops import atomic_form
 from amdrv.emulator.isa.native import atomic_places, layout
@@ -29,7 +30,6 @@ from amdrv.emulator.isa.operands import find
 
 # What the manual's RDNA3 names of DS instructions are called elsewhere.
 _DS_VERBS = {"storexchg": "swap", "cmpstore": "cmpswap"}
-_NAMES = {id(op): name for name, op in ATOMICS.items()}
 
 # Operations that the host has, as LLVM calls them.
 _RMW = {
@@ -236,8 +236,9 @@ def _call(
 ) -> None:
     """Do it for the lanes of a mask; lanes of EXEC that are not in it get zero."""
     op, size_bytes, space = what
+    op = in_mode(op, size_bytes, space == "lds", FloatMode.from_bits(frame.mode), frame.generation.name)
     builder, lanes, bits = frame.builder, frame.lanes, 8 * size_bytes
-    function = _function(builder, _NAMES[id(op)], bits, space, target is None)
+    function = _function(builder, NAMES[id(op)], bits, space, target is None)
     scratch = frame.state(layout.STATE_SCRATCH, "u64") if space == "flat" else builder.constant("u64", 0)
     values = [builder.spread(operand).typed for operand in operands]
     returned = f"{{{vector(lanes, f'i{bits}')}, i1}}"
@@ -344,10 +345,36 @@ try:
 
 def _apply(op: str, bits: int) -> str:
     """IR for %new."""
+    name, _, flags = op.partition(".")
     kind, number = f"i{bits}", "float" if bits == 32 else "double"
-    text = _APPLY[op].replace("QUIET", str(1 << {32: 22, 64: 51}[bits]))
-    casts = [f"\n  %{name}f = bitcast {kind} %{name} to {number}" for name in "mdc" if f"%{name}f" in text]
-    return "".join(casts) + "\n  " + re.sub(r"\bF\b", number, re.sub(r"\bT\b", kind, text))
+    text = _APPLY[name].replace("QUIET", str(1 << {32: 22, 64: 51}[bits]))
+    before = after = ""
+    if "i" in flags:
+        text = re.sub(r"%([mdc])(f?)\b", r"%\1.x\2", text)
+        before = "".join(_flush(x, f"{x}.x", bits) for x in "mdc" if re.search(rf"%{x}\.xf?\b", text))
+    if flags and name in ("min_f", "max_f"):  # what is picked keeps its bits
+        after = """
+  %is.m = icmp eq T %raw, %m.x
+  %is.d = icmp eq T %raw, %d.x
+  %pick.d = select i1 %is.d, T %d, T %raw
+  %new = select i1 %is.m, T %m, T %pick.d"""
+    elif "o" in flags:
+        after = _flush("raw", "new", bits)
+    if after:
+        text = re.sub(r"%new\b", "%raw", text)
+    casts = re.findall(r"%([mdc](?:\.x)?f)\b", text)
+    before += "".join(f"\n  %{cast} = bitcast {kind} %{cast[:-1]} to {number}" for cast in dict.fromkeys(casts))
+    return before + "\n  " + re.sub(r"\bF\b", number, re.sub(r"\bT\b", kind, text + after))
+
+
+def _flush(value: str, flushed: str, bits: int) -> str:
+    """IR that makes a zero of a denormal's bits."""
+    exponent = {32: 0x7F800000, 64: 0x7FF << 52}[bits]
+    return f"""
+  %{value}.e = and i{bits} %{value}, {exponent}
+  %{value}.z = icmp eq i{bits} %{value}.e, 0
+  %{value}.s = and i{bits} %{value}, {1 << bits - 1}
+  %{flushed} = select i1 %{value}.z, i{bits} %{value}.s, i{bits} %{value}"""
 
 
 def _reduced(op: str, bits: int, space: str, lanes: int) -> str:

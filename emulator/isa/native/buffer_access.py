@@ -13,7 +13,8 @@ inline    buffer_store.F.wN(ptr ctx, iN mask, WHERE, <N x i32> × dwords) -> i1 
           buffer_fits.wN(WHERE, i32 end) -> iN
               In which lanes the first ``end`` bytes of the element are in bounds.
 
-WHERE = i32 d0, d1, d2, d3 (the descriptor), <N x i32> index, <N x i32> offset, i32 scalar, i32 immediate.
+WHERE = i32 d0, d1, d2, d3 (the descriptor, without a swizzle when there is no index), <N x i32> index (or the thread's
+number), <N x i32> offset, i32 scalar, i32 immediate.
 
 The inline part is for raw buffers, that is without stride, swizzle and structured bounds, and for lanes that are all in
 bounds. The rules are those of ``emulator.isa.buffer_ops``.
@@ -22,7 +23,7 @@ bounds. The rules are those of ``emulator.isa.buffer_ops``.
 from __future__ import annotations
 
 from amdrv.emulator.isa.native import vector_load, vector_store
-from amdrv.emulator.isa.native.ir_text import constants, result, result_type, splat, vector
+from amdrv.emulator.isa.native.ir_text import result, result_type, splat, vector
 from amdrv.emulator.isa.native.library import Function
 
 
@@ -115,17 +116,12 @@ def _where(lanes: int) -> Function:
 
 
 def _wide_parts(lanes: int) -> str:
-    """IR for %index.all and %offset.all, with the lane number and the immediate offset, in 64 bits."""
+    """IR for %index.all and %offset.all, which has the immediate offset, in 64 bits."""
     wide = vector(lanes, "i64")
     return f"""
-  %thread.bit = and i32 %d3, {1 << 23}
-  %add.thread = icmp ne i32 %thread.bit, 0
-  %index.wide = zext {vector(lanes)} %index to {wide}
-  %threads = select i1 %add.thread, {wide} {constants(range(lanes), "i64")}, {wide} zeroinitializer
-  %index.all = add {wide} %index.wide, %threads
-  %offset.wide = zext {vector(lanes)} %offset to {wide}
-  %immediate.wide = zext i32 %immediate to i64{splat("immediates", "%immediate.wide", lanes, "i64")}
-  %offset.all = add {wide} %offset.wide, %immediates
+  %index.all = zext {vector(lanes)} %index to {wide}{splat("immediates", "%immediate", lanes)}
+  %offset.sum = add {vector(lanes)} %offset, %immediates
+  %offset.all = zext {vector(lanes)} %offset.sum to {wide}
   %stride.up = lshr i32 %d1, 16
   %stride.bits = and i32 %stride.up, {0x3FFF}
   %stride = zext i32 %stride.bits to i64{splat("strides", "%stride", lanes, "i64")}
@@ -143,8 +139,9 @@ def _within(lanes: int) -> Function:
   %code = and i32 %code.up, 3
   %index.shift.bits = add i32 %code, 3
   %index.shift = zext i32 %index.shift.bits to i64{splat("index.shifts", "%index.shift", lanes, "i64")}
-  %element.more = add i32 %swizzle, 1
-  %element.bits = select i1 %swizzled, i32 %element.more, i32 0
+  %element.large = icmp eq i32 %swizzle, 3
+  %element.some = select i1 %element.large, i32 4, i32 2
+  %element.bits = select i1 %swizzled, i32 %element.some, i32 0
   %element.shift = zext i32 %element.bits to i64{splat("element.shifts", "%element.shift", lanes, "i64")}
   %index.high = lshr {wide} %index.all, %index.shifts
   %index.back = shl {wide} %index.high, %index.shifts
@@ -180,16 +177,14 @@ def _fits(lanes: int) -> Function:
   %index.bits = bitcast {flags} %index.in to {mask}
   %offset.in = icmp ule {wide} %ends, %strides
   %offset.bits = bitcast {flags} %offset.in to {mask}
-  %no.stride = icmp eq i64 %stride, 0
-  %offset.fit = select i1 %no.stride, {mask} -1, {mask} %offset.bits
-  %structured = and {mask} %index.bits, %offset.fit
+  %structured = and {mask} %index.bits, %offset.bits
   %scalar.wide = zext i32 %scalar to i64{splat("scalars", "%scalar.wide", lanes, "i64")}
   %raw.ends = add {wide} %ends, %scalars
   %raw.in = icmp ule {wide} %raw.ends, %records.all
   %raw.bits = bitcast {flags} %raw.in to {mask}
   %empty = icmp eq i64 %records, 0
   %unchecked = select i1 %empty, {mask} 0, {mask} -1
-  %has.stride = xor i1 %no.stride, true
+  %has.stride = icmp ne i64 %stride, 0
   %struct.swizzled = and i1 %swizzled, %has.stride
   %raw = select i1 %struct.swizzled, {mask} %structured, {mask} %raw.bits
   %bounds.up = lshr i32 %d3, 28

@@ -8,7 +8,7 @@ from amdrv.emulator.isa.native import buffer_access, typed_buffers
 from amdrv.emulator.isa.native.buffer_access import place_type
 from amdrv.emulator.isa.native.builder import Val
 from amdrv.emulator.isa.native.frame import Frame
-from amdrv.emulator.isa.native.ir_text import result_type, vector
+from amdrv.emulator.isa.native.ir_text import constants, result_type, vector
 from amdrv.emulator.isa.native.lds import placed
 from amdrv.emulator.isa.native.library import Function
 from amdrv.emulator.isa.native.operands import read
@@ -44,14 +44,20 @@ def _where(frame: Frame, instruction: Instruction) -> list[str]:
     builder, fields = frame.builder, instruction.fields
     resource, scalar = find(instruction.src, "srsrc"), find(instruction.src, "soffset")
     first = resource.index if resource is not None else 0
-    words = [frame.sgpr(first + word & 0x7F).typed for word in range(4)]
+    words = [frame.sgpr(first + word & 0x7F) for word in range(4)]
     zero = builder.constant("u32", 0)
     vaddr = find(instruction.src, "vaddr")
     registers = [] if vaddr is None else [vaddr.index + dword for dword in range(vaddr.bits // 32)]
-    index = frame.vgpr(registers.pop(0)) if fields["idxen"] and registers else builder.spread(zero)
+    if fields["idxen"] and registers:
+        index = frame.vgpr(registers.pop(0))
+    else:
+        adds_thread = builder.value("bool", builder.emit(f"trunc i32 {(words[3] >> 23).text} to i1"), False)
+        lane = builder.value("u32", constants(range(frame.lanes)), True)
+        index = frame.select(adds_thread, lane, builder.spread(zero))
+        words[1] = frame.select(adds_thread, words[1], words[1] & 0x3FFF_FFFF)
     offset = frame.vgpr(registers[0]) if fields["offen"] and registers else builder.spread(zero)
     base = read(frame, scalar, "u32") if scalar is not None else zero
-    return [*words, index.typed, offset.typed, base.typed, f"i32 {fields['offset']}"]
+    return [*(word.typed for word in words), index.typed, offset.typed, base.typed, f"i32 {fields['offset']}"]
 
 
 def locate(frame: Frame, instruction: Instruction, size_bytes: int) -> tuple[Val, Val]:

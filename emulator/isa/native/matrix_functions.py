@@ -85,7 +85,7 @@ def matrix(
     """The registers of D from those of A, B and C (u32), and from D's old ones where half of each is kept."""
     if mnemonic in INTEGER:
         return _integer(algebra, mnemonic, fields, left, right, addend)
-    if is_usual(algebra.mode):
+    if is_usual(algebra.mode) and not (mnemonic in SHORT and algebra.mode.saturate16):
         return _usual_float(algebra.builder, mnemonic, fields, left, right, addend, old)
     return _written_out(algebra, mnemonic, fields, [left, right, addend, *([old] if old else [])])
 

@@ -94,6 +94,19 @@ def is_infinite(a: Ops, x: Value, kind: str) -> Value:
     return a.eq(a.cast(absolute(a, x, kind), unsigned), infinite << mantissa_bits)
 
 
+def flushed(a: Ops, x: Value, kind: str) -> Value:
+    """A float with a denormal made a zero of its sign, whatever the mode."""
+    infinite, mantissa_bits, unsigned = FLOAT_LAYOUT[kind]
+    signed_zero = a.cast(a.cast(x, unsigned) & ((infinite + 1) << mantissa_bits), kind)
+    return a.select(a.eq(exponent(a, x, kind), 0), signed_zero, x)
+
+
+def operand(a: Ops, x: Value, kind: str) -> Value:
+    """A float as an instruction that looks at its bits sees it: denormals flushed where the mode says so."""
+    flushes = a.mode.flush_inputs32 if kind == "f32" else a.mode.flush_inputs64
+    return flushed(a, x, kind) if flushes else x
+
+
 def float_bits(a: Ops, kind: str, bits: int) -> Value:
     """The float of ``kind`` with this bit pattern."""
     return a.cast(a.constant(FLOAT_LAYOUT[kind][2], bits), kind)

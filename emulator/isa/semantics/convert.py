@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from amdrv.emulator.isa.algebra import Ops, Rounding, Value
-from amdrv.emulator.isa.semantics.bits import field, halves, pair, saturate
+from amdrv.emulator.isa.semantics.bits import field, halves, is_nan, pair, saturate, sign
 from amdrv.emulator.isa.semantics.definition import Binary, Definition, Ternary, Unary, family
 from amdrv.emulator.isa.semantics.modifiers import clamp_packed
 
@@ -40,9 +40,16 @@ def unorm(a: Ops, x: Value) -> Value:
     return a.u16(normalised(a, x, 0xFFFF, 0))
 
 
+def _floor_i32(a: Ops, x: Value) -> Value:
+    """A NaN becomes the limit on its sign's side: measured on gfx1201 (rocjitsu, shared/conversion.h)."""
+    limit = a.select(sign(a, x, "f32"), a.constant("i32", -0x80000000), a.constant("i32", 0x7FFFFFFF))
+    return a.select(is_nan(a, x, "f32"), limit, a.to_int(a.floor(x), "i32"))
+
+
 def _nearest_i32(a: Ops, x: Value) -> Value:
-    """floor(x + 0.5), the sum without a rounding of its own."""
-    return a.to_int(a.floor(a.add(a.to_float(x, "f64"), a.constant("f64", 0.5))), "i32")
+    """floor(x + 0.5), the sum without a rounding of its own; a NaN as in ``_floor_i32``."""
+    shifted = a.floor(a.add(a.to_float(x, "f64"), a.constant("f64", 0.5)))
+    return a.select(is_nan(a, x, "f32"), _floor_i32(a, x), a.to_int(shifted, "i32"))
 
 
 def _offset_i4(a: Ops, x: Value) -> Value:
@@ -81,7 +88,7 @@ FROM_F32: dict[str, Unary] = {
     "v_cvt_f16_f32": lambda a, x: a.to_float(x, "f16"),
     "v_cvt_f64_f32": lambda a, x: a.to_float(x, "f64"),
     "v_cvt_nearest_i32_f32": _nearest_i32,
-    "v_cvt_floor_i32_f32": lambda a, x: a.to_int(a.floor(x), "i32"),
+    "v_cvt_floor_i32_f32": _floor_i32,
 }
 FROM_F64: dict[str, Unary] = {
     "v_cvt_i32_f64": lambda a, x: a.to_int(x, "i32"),

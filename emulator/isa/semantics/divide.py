@@ -1,9 +1,10 @@
 """The three steps that surround a Newton-Raphson division: scale the operands, unscale the quotient, fix special cases.
 
 The manual's pseudo-code for V_DIV_SCALE and V_DIV_FMAS cannot be taken at its word (it multiplies the quotient by 2**32
-where the operands were scaled by 2**64, and scales a denominator near the maximum further up). What is written here is
-what makes the division sequence of LLVM's AMDGPU back end (SIISelLowering.cpp: LowerFDIV32, LowerFDIV64) correctly
-rounded; the tests divide with it.
+where the operands were scaled by 2**64, and scales a denominator near the maximum further up). What is written here
+was checked on gfx1100 and gfx1201 (ROCm rocjitsu, shared/division.h): exponents decide, a denormal's being 0. The
+division sequence of LLVM's AMDGPU back end (SIISelLowering.cpp: LowerFDIV32, LowerFDIV64) is correctly rounded by it;
+the tests divide with it.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ from dataclasses import dataclass
 from amdrv.emulator.isa.algebra import Ops, Value
 from amdrv.emulator.isa.semantics.bits import (
     FLOAT_LAYOUT,
-    absolute,
     copy_sign,
     exponent,
     float_bits,
     is_infinite,
     is_nan,
     is_zero,
+    operand,
     quiet_nan,
     sign,
 )
@@ -28,10 +29,10 @@ from amdrv.emulator.isa.semantics.definition import Definition, Evaluate, family
 
 @dataclass(frozen=True, slots=True)
 class _Format:
-    """Thresholds of one precision, as biased exponents and exponent differences (manual, V_DIV_SCALE_F32/F64)."""
+    """Thresholds of one precision, as biased exponents and exponent differences."""
 
     kind: str
-    near_maximum: int  # exponent(numerator) - exponent(denominator) from which the quotient may overflow
+    far: int  # difference of the operands' exponents from which the quotient may overflow or become denormal
     tiny_numerator: int  # exponent of a numerator whose remainder would be denormal
     scale: int  # power of two that operands are scaled by
     underflow: int  # exponent difference below which the quotient is certainly zero
@@ -42,53 +43,31 @@ class _Format:
         return FLOAT_LAYOUT[self.kind][0] >> 1
 
 
-_F32 = _Format("f32", 96, 23, 64, -150, 0xFFC00000)
+_F32 = _Format("f32", 96, 24, 64, -150, 0xFFC00000)
 _F64 = _Format("f64", 768, 53, 128, -1075, 0xFFF8000000000000)
 
 
-def _quotient_is_denormal(a: Ops, numerator: Value, denominator: Value, f: _Format) -> Value:
-    """Whether |numerator / denominator| < 2**(1 - bias), the smallest normal number; scaling up is exact.
-
-    A quotient by infinity is zero, and no denormal.
-    """
-    raised = a.ldexp(absolute(a, numerator, f.kind), a.constant("i32", f.bias - 1))
-    return a.lt(raised, absolute(a, denominator, f.kind)) & ~is_infinite(a, denominator, f.kind)
-
-
-def _reciprocal_is_denormal(a: Ops, x: Value, f: _Format) -> Value:
-    """Whether |1 / x| is below the smallest normal number, which is 2**(1 - bias), and not zero (or NaN)."""
-    infinite, mantissa_bits, unsigned = FLOAT_LAYOUT[f.kind]
-    limit = float_bits(a, f.kind, (2 * f.bias - 1) << mantissa_bits)
-    finite = a.lt(exponent(a, x, f.kind), infinite)
-    return finite & a.lt(a.cast(limit, unsigned), a.cast(absolute(a, x, f.kind), unsigned))
-
-
 def _div_scale(f: _Format) -> Evaluate:
-    kind = f.kind
+    kind, unsigned = f.kind, FLOAT_LAYOUT[f.kind][2]
 
     def evaluate(a: Ops, x: Value, denominator: Value, numerator: Value) -> tuple[Value, Value]:
         """x is the numerator or the denominator, whichever is to be scaled; the truth value asks for V_DIV_FMAS."""
-        up = a.ldexp(x, a.constant("i32", f.scale))
-        down = a.ldexp(x, a.constant("i32", -f.scale))
-        is_denominator, is_numerator = a.eq(x, denominator), a.eq(x, numerator)
-        huge_quotient = a.le(
-            a.constant("i32", f.near_maximum), exponent(a, numerator, kind) - exponent(a, denominator, kind)
-        )
-        denormal_denominator = a.eq(exponent(a, denominator, kind), 0)
-        huge_denominator = _reciprocal_is_denormal(a, denominator, f)
-        tiny_quotient = _quotient_is_denormal(a, numerator, denominator, f)
-        tiny_numerator = a.le(exponent(a, numerator, kind), f.tiny_numerator)
+        x, denominator, numerator = (operand(a, value, kind) for value in (x, denominator, numerator))
+        exponent_d, exponent_n = exponent(a, denominator, kind), exponent(a, numerator, kind)
+        difference = exponent_n - exponent_d
+        is_denominator = a.eq(a.cast(x, unsigned), a.cast(denominator, unsigned))
+        large, small = a.le(a.constant("i32", f.far), difference), a.le(difference, -f.far)
+        huge_denominator = a.le(a.constant("i32", 2 * f.bias - 1), exponent_d)  # its reciprocal would be denormal
+        up, down, stay = (a.constant("i32", power) for power in (f.scale, -f.scale, 0))
 
         # The first case that holds decides; they are applied from the last to the first.
-        result = a.select(tiny_numerator, up, x)
-        result = a.select(tiny_quotient, a.select(is_numerator, up, x), result)
-        result = a.select(huge_denominator, down, result)
-        result = a.select(huge_denominator & tiny_quotient, a.select(is_denominator, down, x), result)
-        result = a.select(denormal_denominator, up, result)
-        result = a.select(huge_quotient, a.select(is_denominator, up, x), result)
+        power = a.select(a.le(exponent_n, f.tiny_numerator), up, stay)
+        power = a.select(small, a.select(is_denominator, stay, up), power)
+        power = a.select(huge_denominator, a.select(small & ~is_denominator, stay, down), power)
+        power = a.select(a.eq(exponent_d, 0), up, power)
+        power = a.select(large, a.select(is_denominator, up, stay), power)
         zero = is_zero(a, numerator, kind) | is_zero(a, denominator, kind)
-        flag = ~zero & (huge_quotient | ~denormal_denominator & tiny_quotient)
-        return a.select(zero, float_bits(a, kind, f.default_nan), result), flag
+        return a.select(zero, float_bits(a, kind, f.default_nan), a.ldexp(x, power)), large | small
 
     return evaluate
 
@@ -109,6 +88,7 @@ def _div_fixup(f: _Format) -> Evaluate:
     smallest_normal = 1 << mantissa_bits
 
     def evaluate(a: Ops, quotient: Value, denominator: Value, numerator: Value) -> Value:
+        denominator, numerator = operand(a, denominator, kind), operand(a, numerator, kind)
         negative = sign(a, denominator, kind) ^ sign(a, numerator, kind)
         zero_d, zero_n = is_zero(a, denominator, kind), is_zero(a, numerator, kind)
         infinite_d, infinite_n = is_infinite(a, denominator, kind), is_infinite(a, numerator, kind)

@@ -1,7 +1,7 @@
 """Conversions of eight-bit floats: fp8 (1-4-3, no infinity) and bf8 (1-5-2), as the OCP formats that gfx12 has.
 
-Byte positions and rounding: RDNA4 ISA manual, pseudo code of V_CVT_F32_FP8, V_CVT_PK_FP8_F32, V_CVT_SR_FP8_F32. With
-FP16_OVFL clear, what is too large becomes an infinity, or a NaN where there is none.
+Byte positions and rounding: RDNA4 ISA manual, pseudo code of V_CVT_F32_FP8, V_CVT_PK_FP8_F32, V_CVT_SR_FP8_F32. What is
+too large becomes an infinity, or a NaN where there is none; with FP16_OVFL a finite number becomes the largest one.
 """
 
 from __future__ import annotations
@@ -70,7 +70,9 @@ def from_f32(a: Ops, x: Value, kind: str) -> Value:
     distance = a.min(shift + least - a.i32(magnitude >> 23), 26)
     denormal = _round_off(a, mantissa, a.u32(a.max(distance, 1)))
     code = a.select(a.lt(a.i32(magnitude >> 23), least), denormal, normal)
-    code = a.select(a.lt(code, layout.overflow), code, layout.overflow)
+    largest = layout.overflow - 1 if a.mode.saturate16 else layout.overflow
+    code = a.select(a.lt(code, layout.overflow), code, largest)
+    code = a.select(a.eq(magnitude, 0x7F800000), layout.overflow, code)
     code = a.select(is_nan(a, a.f32(x), "f32"), layout.nan, code)
     return code | bits >> 24 & 0x80
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 from amdrv.emulator.isa.algebra import Ops, Rounding, Value
-from amdrv.emulator.isa.semantics.bits import exponent, field, halves, negate, pair
+from amdrv.emulator.isa.semantics.bits import field, flushed, halves, negate, pair
 from amdrv.emulator.isa.semantics.convert import from_bf16, to_bf16
 from amdrv.emulator.isa.semantics.definition import Binary, Definition, Evaluate, Ternary, family
 from amdrv.emulator.isa.semantics.modifiers import clamp_packed
@@ -121,10 +121,10 @@ def _dot2(kind: str) -> Evaluate:
 
     def evaluate(a: Ops, x: Value, y: Value, addend: Value, fields: Fields) -> Value:
         lows, highs = packed_sources(a, "f16", fields, x, y)
-        total = _flushed(a, accumulator(a, a.f32(addend), fields))
+        total = flushed(a, accumulator(a, a.f32(addend), fields), "f32")
         for left, right in (lows, highs):
             total = a.fma(_short_to_f32(a, left, kind), _short_to_f32(a, right, kind), total)
-        return _flushed(a, total)
+        return flushed(a, total, "f32")
 
     return evaluate
 
@@ -158,18 +158,15 @@ def _dot2_short(kind: str) -> Evaluate:
         total = _short_to_f32(a, a.u16(addend), kind)
         for left, right in zip(*pairs, strict=True):
             total = a.fma(left, right, total)
-        return to_bf16(a, _flushed(a, total)) if kind == "bf16" else a.to_float(total, "f16", Rounding.NEAREST_EVEN)
+        if kind == "bf16":
+            return to_bf16(a, flushed(a, total, "f32"))
+        return a.to_float(total, "f16", Rounding.NEAREST_EVEN)
 
     return evaluate
 
 
 def _short_to_f32(a: Ops, x: Value, kind: str) -> Value:
-    return _flushed(a, from_bf16(a, x)) if kind == "bf16" else a.to_float(a.f16(x), "f32")
-
-
-def _flushed(a: Ops, x: Value) -> Value:
-    """An f32 with a denormal made a zero of its sign."""
-    return a.select(a.eq(exponent(a, x, "f32"), 0), a.f32(a.u32(x) & 0x80000000), x)
+    return flushed(a, from_bf16(a, x), "f32") if kind == "bf16" else a.to_float(a.f16(x), "f32")
 
 
 # Dot products of integers.
@@ -223,11 +220,14 @@ def _dot_unsigned(bits: int, saturate: bool) -> Evaluate:
 
 
 def _fma_mix(result: str) -> Ternary:
-    """f32 multiply-add whose sources arrive as f32 or f16, as op_sel_hi says."""
+    """A multiply-add whose sources arrive as f32 or f16, as op_sel_hi says.
+
+    A result of 16 bits is not rounded to f32 first (rocjitsu, shared/fp_mode.h: fma_f32_to_f16).
+    """
+    kind = "f64" if result == "f16" else "f32"
 
     def evaluate(a: Ops, x: Value, y: Value, z: Value) -> Value:
-        wide = a.fma(a.to_float(x, "f32"), a.to_float(y, "f32"), a.to_float(z, "f32"))
-        return a.to_float(wide, result)
+        return a.to_float(a.fma(a.to_float(x, kind), a.to_float(y, kind), a.to_float(z, kind)), result)
 
     return evaluate
 

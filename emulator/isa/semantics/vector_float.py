@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from amdrv.emulator.isa.algebra import Ops, Value
-from amdrv.emulator.isa.semantics.bits import FLOAT_LAYOUT, exponent, float_bits, is_nan, is_zero
+from amdrv.emulator.isa.semantics.bits import FLOAT_LAYOUT, exponent, float_bits, flushed, is_nan, is_zero, operand
 from amdrv.emulator.isa.semantics.definition import Binary, Definition, Evaluate, Ternary, Unary, family
 
 LARGEST_BELOW_ONE = {"f16": 0x3BFF, "f32": 0x3F7FFFFF, "f64": 0x3FEFFFFFFFFFFFFF}
@@ -13,13 +13,15 @@ MINUS_MAX_F32 = 0xFF7FFFFF
 
 
 def fract(kind: str) -> Unary:
-    """x - floor(x), held below one: a tiny negative number would otherwise round up to one.
+    """x - floor(x), held below one: a tiny negative number would otherwise round up to one. A whole number gives +0.
 
-    The limit is in the CDNA3 ISA manual (V_FRACT_F32); RDNA3's pseudo code has only the difference.
+    The limit is in the CDNA3 ISA manual (V_FRACT_F32); RDNA3's pseudo code has only the difference. That the zero has
+    no sign when rounding down either was measured on gfx1201 (rocjitsu, shared/fract.h).
     """
 
     def evaluate(a: Ops, x: Value) -> Value:
         difference, largest = a.sub(x, a.floor(x)), float_bits(a, kind, LARGEST_BELOW_ONE[kind])
+        difference = a.select(is_zero(a, difference, kind), a.constant(kind, 0), difference)
         return a.select(a.lt(largest, difference), largest, difference)
 
     return evaluate
@@ -31,6 +33,7 @@ def frexp_exponent(kind: str, result: str) -> Unary:
     width = {"u16": 16, "u32": 32, "u64": 64}[unsigned]
 
     def evaluate(a: Ops, x: Value) -> Value:
+        x = operand(a, x, kind)
         biased = exponent(a, x, kind)
         mantissa = a.cast(x, unsigned) & ((1 << mantissa_bits) - 1)
         # A denormal's leading bit stands (clz - exponent field - sign) places below a normal's hidden one.
@@ -49,31 +52,35 @@ def frexp_mantissa(kind: str) -> Unary:
 
 
 def med3(kind: str) -> Ternary:
-    """The middle of three; with a NaN among them, their minimum."""
+    """The middle of three; with a NaN among them, their minimum.
+
+    -0 is below +0 here too, where the pseudo code takes them for equal: measured on gfx1201 (rocjitsu,
+    shared/minmax.h).
+    """
 
     def evaluate(a: Ops, x: Value, y: Value, z: Value) -> Value:
-        minimum = a.min_num(a.min_num(x, y), z)
-        maximum = a.max_num(a.max_num(x, y), z)
-        others = a.select(
-            a.eq(maximum, x), a.max_num(y, z), a.select(a.eq(maximum, y), a.max_num(x, z), a.max_num(x, y))
-        )
+        lower = a.min_num(x, y)
+        middle = a.max_num(lower, a.min_num(a.max_num(x, y), z))
         unordered = is_nan(a, x, kind) | is_nan(a, y, kind) | is_nan(a, z, kind)
-        return a.select(unordered, minimum, others)
+        return a.select(unordered, a.min_num(lower, z), middle)
 
     return evaluate
 
 
-def _dx9(a: Ops, x: Value, y: Value, result: Value, instead: Value) -> Value:
-    """DirectX 9 rules: zero times anything, infinity and NaN included, is zero."""
-    return a.select(is_zero(a, x, "f32") | is_zero(a, y, "f32"), instead, result)
+# DirectX 9 rules: zero times anything, infinity and NaN included, is +0.
 
 
 def fma_dx9_zero(a: Ops, x: Value, y: Value, z: Value) -> Value:
-    return _dx9(a, x, y, a.fma(x, y, z), z)
+    """Without denormals, whatever the mode; the product's +0 is added like another (rocjitsu, shared/fp_mode.h)."""
+    x, y, z = (flushed(a, value, "f32") for value in (x, y, z))
+    zero = is_zero(a, x, "f32") | is_zero(a, y, "f32")
+    nothing, one = a.constant("f32", 0), a.constant("f32", 1)
+    return flushed(a, a.fma(a.select(zero, nothing, x), a.select(zero, one, y), z), "f32")
 
 
 def mul_dx9_zero(a: Ops, x: Value, y: Value) -> Value:
-    return _dx9(a, x, y, a.mul(x, y), a.constant("f32", 0))
+    zero = a.constant("f32", 0)
+    return a.select(a.eq(x, zero) | a.eq(y, zero), zero, a.mul(x, y))
 
 
 def mullit(a: Ops, x: Value, y: Value, z: Value) -> Value:

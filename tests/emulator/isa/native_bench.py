@@ -45,6 +45,7 @@ VGPRS = 24
 LDS_BYTES = 1024
 LDS_RESERVE = 64
 BASE = 0x7F00_0000_0000  # virtual address of the memory's first page
+MODE = 0xF0  # denormals are kept
 SHARED_BASE, PRIVATE_BASE = 1 << 48, 2 << 48
 SCRATCH_LANE_BYTES = 64
 FULL = (1 << 64) - 1
@@ -211,6 +212,7 @@ class Bench:
         builder = Builder(self.lanes)
         exits = Exits()
         frame = Frame(builder, Shape(self.lanes, VGPRS, self._generation), exits, full=full)
+        frame.mode = MODE
         builder.label("%entry")
         if not translate(frame, instruction):
             raise AssertionError(f"{instruction.mnemonic} is not translated")
@@ -328,7 +330,7 @@ class Bench:
             dispatch, self.lanes, VGPRS, 0xF0, LDS_BYTES, 0, (False,) * 3, False, 1, SCRATCH_LANE_BYTES * self.lanes, 1
         )
         machine = Machine(launch, state, MemoryPath(memory), lds, lambda: 0, lambda value: None)
-        op = _prepare(self._instructions[name], Place(0, 8, self.lanes, VGPRS, 0xF0, self._generation))
+        op = _prepare(self._instructions[name], Place(0, 8, self.lanes, VGPRS, MODE, self._generation))
         fault = None
         with quiet():
             try:

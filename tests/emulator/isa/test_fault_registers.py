@@ -49,3 +49,17 @@ def test_a_scalar_load_reads_its_base() -> None:
 def test_what_has_no_address_has_an_active_lane_only() -> None:
     found = registers("bf900002", None, None)  # s_trap 2
     assert np.flatnonzero(found.scalars).tolist() == [126]
+
+
+def test_private_memory_and_lds_are_reached_by_one_register() -> None:
+    found = registers("dc510008 02fc0004", 5, 2 << 48 | 0x108)  # scratch_load_b32 v2, v4, off offset:8
+    assert found.vectors[4, 5] == 0x100
+    found = registers("dc510008 02040000", 5, 2 << 48 | 0x108)  # scratch_load_b32 v2, off, s4 offset:8
+    assert found.scalars[4] == 0x100
+    found = registers("d8800010 04000802", 5, 0x13)  # ds_add_rtn_u32 v4, v2, v8 offset:16
+    assert found.vectors[2, 5] == 3
+
+
+def test_a_buffer_is_named_by_its_descriptor() -> None:
+    found = registers("e0500010 7d020100", 0, VA & (1 << 48) - 1)  # buffer_load_b32 v1, off, s[8:11], m0 offset:16
+    assert pair(found.scalars[8:10]) == (VA & (1 << 48) - 1) - 16

@@ -67,6 +67,59 @@ def test_atomic_extrema_prefer_numbers_and_quiet_signalling_nans(
         np.testing.assert_array_equal(v5, want)
 
 
+TINY, HALF_LEAST, LEAST = 0x00000001, 0x00400000, 0x00800000  # two denormals and the smallest normal number
+ADD, MINIMUM, EXCHANGE = "d9e40000 04000201", "d8c80000 04000201", "d8c40000 04060201"
+
+
+@pytest.mark.parametrize(
+    ("kept", "words", "memory", "data", "want"),
+    [
+        (True, ADD, HALF_LEAST, HALF_LEAST, LEAST),
+        (False, ADD, HALF_LEAST, HALF_LEAST, 0),
+        (False, ADD, LEAST, LEAST | HALF_LEAST | 1 << 31, 1 << 31),
+        (True, MINIMUM, HALF_LEAST, TINY, TINY),
+        (False, MINIMUM, HALF_LEAST, TINY, HALF_LEAST),  # equal: the old one stays, bit for bit
+        (False, MINIMUM, TINY, 0xBF800000, 0xBF800000),
+        (True, EXCHANGE, HALF_LEAST, ONE, HALF_LEAST),  # the comparand is a zero
+        (False, EXCHANGE, HALF_LEAST, ONE, ONE),
+        (False, EXCHANGE, TWO, ONE, TWO),
+    ],
+)
+def test_float_atomics_of_lds_follow_the_denormal_mode(
+    bench: Any, kept: bool, words: str, memory: int, data: int, want: int
+) -> None:
+    """ROCm rocjitsu, amdisa profile (scalar_atomic_denorm_modes)."""
+    listing = f"""
+    bf92000{"f" if kept else "0"}           s_denorm_mode
+    d8340000 00000301  ds_store_b32 v1, v3
+    {words}  ds_add_rtn_f32 v4, v1, v2 or ds_min_rtn_f32 v4, v1, v2 or ds_cmpstore_rtn_f32 v4, v1, v2, v6
+    d8d80000 05000001  ds_load_b32 v5, v1
+    bf890007           s_waitcnt vmcnt(0) lgkmcnt(0)
+    """
+    rows = {1: LANE * 4, 2: np.full(32, data, np.uint32), 3: np.full(32, memory, np.uint32), 6: np.zeros(32, np.uint32)}
+    (v4, v5), _ = bench.run_wave(listing, vgprs=rows, read=[4, 5], lds_bytes=512)
+    np.testing.assert_array_equal(v4, memory)
+    np.testing.assert_array_equal(v5, want)
+
+
+@pytest.mark.parametrize("denormals", ["0", "f"])
+def test_a_float_sum_in_memory_flushes_what_goes_in_and_keeps_what_comes_out(bench: Any, denormals: str) -> None:
+    listing = f"""
+    bf92000{denormals}           s_denorm_mode
+    dd5a4000 04040201  global_atomic_add_f32 v4, v1, v2, s[4:5] glc
+    bc7c0000           s_waitcnt_vscnt null, 0x0
+    dc520000 05040001  global_load_b32 v5, v1, s[4:5]
+    bf890007           s_waitcnt vmcnt(0) lgkmcnt(0)
+    """
+    before = np.array([HALF_LEAST, LEAST, ONE] + [TWO] * 29, np.uint32)
+    data = np.array([HALF_LEAST, LEAST | HALF_LEAST | 1 << 31, TINY] + [ONE] * 29, np.uint32)
+    va = bench.array(before)
+    sgprs = {4: va & 0xFFFFFFFF, 5: va >> 32}
+    (v4, v5), _ = bench.run_wave(listing, vgprs={1: LANE * 4, 2: data}, read=[4, 5], sgprs=sgprs)
+    np.testing.assert_array_equal(v4, before)
+    assert v5[:4].tolist() == [0, HALF_LEAST | 1 << 31, ONE, 0x40400000]
+
+
 def test_a_component_that_selects_one_is_one_beyond_the_bounds(bench: Any) -> None:
     """9.4.1, note 1 of "Range checking"."""
     listing = """
@@ -79,6 +132,53 @@ def test_a_component_that_selects_one_is_one_beyond_the_bounds(bench: Any) -> No
     (v2, v3), _ = bench.run_wave(listing, vgprs={1: LANE * 4}, read=[2, 3], sgprs=sgprs)
     np.testing.assert_array_equal(v2, np.where(LANE < 16, TWO, 0))
     np.testing.assert_array_equal(v3, ONE)
+
+
+def test_sums_of_products_round_to_nearest_in_every_mode(bench: Any) -> None:
+    """ROCm rocjitsu, shared/gfx11_dot2.h: the sum is 2 + 2**-25."""
+    listing = """
+    bf910005           s_round_mode 0x5
+    cc134003 1c120501  v_dot2_f32_f16 v3, v1, v2, v4
+    060a0d04           v_add_f32_e32 v5, v4, v6
+    bf910000           s_round_mode 0x0
+    """
+    rows = {1: 0x10003C00, 2: 0x04003C00, 4: ONE, 6: 0x33000000}
+    wanted = {3: TWO, 5: ONE + 1}  # an ordinary sum is rounded up
+    found, _ = bench.run_wave(listing, vgprs={n: np.full(32, v, np.uint32) for n, v in rows.items()}, read=[3, 5])
+    assert [int(row[0]) for row in found] == list(wanted.values())
+
+
+PLAIN, BY_INDEX, BY_OFFSET = "e0500004 80010200", "e0500004 80810201", "e0500004 80410201"
+ADD_THREAD, STRUCTURED, UNCHECKED, RAW = 1 << 23, 0 << 28, 2 << 28, 3 << 28
+
+
+@pytest.mark.parametrize(
+    ("words", "word1", "word3", "records", "want"),
+    [
+        # The thread's number stands in for an index that the instruction does not give, and is not added to one.
+        (PLAIN, 8 << 16, ADD_THREAD | UNCHECKED, 1, 2 * LANE + 1),
+        (BY_INDEX, 8 << 16, ADD_THREAD | UNCHECKED, 1, 2 * (31 - LANE) + 1),
+        # Four-byte elements of eight neighbours lie together, but only if there is an index.
+        (PLAIN, 8 << 16 | 1 << 30, ADD_THREAD | UNCHECKED, 1, LANE // 8 * 16 + 8 + LANE % 8),
+        (PLAIN, 8 << 16 | 2 << 30, ADD_THREAD | UNCHECKED, 1, LANE // 8 * 16 + 8 + LANE % 8),
+        (PLAIN, 8 << 16 | 1 << 30, UNCHECKED, 1, LANE * 0 + 1),
+        # Offsets add up in 32 bits.
+        (BY_OFFSET, 0, UNCHECKED, 1, np.maximum(LANE, 1) - 1),
+        # Without a stride nothing is in a structure.
+        (BY_OFFSET, 0, STRUCTURED, 1 << 20, LANE * 0),
+        (BY_OFFSET, 0, RAW, 64, np.where(LANE < 17, np.maximum(LANE, 1) - 1, 0)),
+    ],
+)
+def test_buffer_addresses_are_those_of_silicon(
+    bench: Any, words: str, word1: int, word3: int, records: int, want: np.ndarray
+) -> None:
+    """ROCm rocjitsu, shared/addr_calc_buffer.h: what it says of gfx11."""
+    va = bench.array(np.arange(1024, dtype=np.uint32))
+    listing = f"{words}  buffer_load_b32 v2, off or v1, s[4:7], 0 offset:4\nbf8903f7  s_waitcnt vmcnt(0)"
+    operand = 31 - LANE if words == BY_INDEX else np.where(LANE, 4 * LANE - 8, 0xFFFFFFFC).astype(np.uint32)
+    sgprs = {4: va & 0xFFFFFFFF, 5: va >> 32 | word1, 6: records, 7: word3}
+    (v2,), _ = bench.run_wave(listing, vgprs={1: operand}, read=[2], sgprs=sgprs)
+    np.testing.assert_array_equal(v2, want)
 
 
 def test_moves_take_absolute_value_and_sign(bench: Any) -> None:

@@ -338,12 +338,13 @@ def test_scalars_and_constants_stand_for_vectors(shape: Shape) -> None:
     "mode",
     [
         FloatMode(round32=Rounding.UP, round64=Rounding.ZERO),
-        FloatMode(round32=Rounding.DOWN, round64=Rounding.UP, flush_inputs32=True, flush_outputs64=True),
+        FloatMode(Rounding.DOWN, Rounding.UP, flush_inputs32=True, flush_outputs64=True, saturate16=True),
         FloatMode(round32=Rounding.ZERO, round64=Rounding.DOWN, ieee=False, dx10_clamp=False, flush_inputs64=True),
         FloatMode(**EVERYTHING_FLUSHED, ieee=False, dx10_clamp=False),
         FloatMode(**EVERYTHING_FLUSHED),
+        FloatMode(saturate16=True),
     ],
-    ids=lambda mode: f"{mode.round32.name}-{mode.round64.name}-{'ieee' if mode.ieee else 'plain'}",
+    ids=lambda mode: f"{mode.round32.name}-{mode.round64.name}-{'ieee' if mode.ieee else 'plain'}-{mode.saturate16:d}",
 )
 def test_float_definitions_agree_in_every_mode(mode: FloatMode) -> None:
     check(Bench(32, mode, FLOATS if mode.ieee else FLOATS + MODIFIED))

@@ -1,8 +1,4 @@
-"""Random programs leave the same registers, memory and faults behind on both engines.
-
-Programs of other seeds may differ in what no rule decides: the sign of a NaN that v_cos or v_div_scale makes, and which
-lane's bytes stay where lanes of one misaligned store overlap.
-"""
+"""Random programs leave the same registers, memory and faults behind on both engines."""
 
 from __future__ import annotations
 
@@ -30,6 +26,7 @@ LOADS = {
     bfc00000           s_wait_loadcnt 0x0""",
 }
 PROGRAMS = 60
+MODES = 0xFF << 12 | 1 << 21 | 1 << 23 | 1 << 26  # FLOAT_MODE, DX10_CLAMP, IEEE and FP16_OVFL of COMPUTE_PGM_RSRC1
 OUT = 0x8000  # where in the data the registers go
 # s[40:41] = s[0:1]; v4..v11 random, v16 and v17 from them, v2 and v20 the lane number as float, v21 = 1.0.
 PROLOGUE = """
@@ -87,7 +84,7 @@ def run(bench: Bench, dispatch: Dispatch) -> object:
     return stats if next(slices, None) is not None else "endless"
 
 
-@pytest.mark.parametrize("seed", [1, 5, 6])
+@pytest.mark.parametrize("seed", [2, 3, 4])
 @pytest.mark.parametrize("lanes", [32, 64])
 def test_random_programs_end_alike(translator, seed: int, lanes: int) -> None:
     compare("gfx1100", translator, seed, lanes)
@@ -113,7 +110,7 @@ def compare(arch: str, translator: Translator, seed: int, lanes: int) -> None:
         whole = prologue + body + epilogue(lanes, arch)
         dispatch = Dispatch(
             pc=code,
-            rsrc1=(3 if lanes == 32 else 11) | rng.getrandbits(8) << 12 | rng.getrandbits(1) << 23,
+            rsrc1=(3 if lanes == 32 else 11) | rng.getrandbits(32) & MODES,
             rsrc2=1 | 16 << 1 | 2 << 15,
             rsrc3=0,
             user_data=(data & 0xFFFFFFFF, data >> 32) * 4 + tuple(rng.choice((0, 4, 0x3F80_1234)) for _ in range(8)),

@@ -100,6 +100,7 @@ def test_matrix_functions_agree_with_the_definitions(lanes: int, cpu: str) -> No
     [
         FloatMode(round32=Rounding.UP, round64=Rounding.DOWN),
         FloatMode(flush_inputs32=True, flush_outputs32=True, flush_inputs64=True, flush_outputs64=True),
+        FloatMode(saturate16=True),
     ],
 )
 def test_other_float_modes_agree_with_the_definitions(mode: FloatMode) -> None:

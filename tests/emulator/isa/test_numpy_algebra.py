@@ -283,6 +283,7 @@ def test_mode_register_bits_are_read_as_the_manual_lays_them_out() -> None:
         dx10_clamp=False,
         ieee=False,
     )
+    assert FloatMode.from_bits(0x8003F0) == FloatMode(saturate16=True)
     mode = FloatMode.from_bits(0b01_10_01_11_01)
     assert (mode.round32, mode.round64) == (Rounding.UP, Rounding.ZERO)
     assert (mode.flush_inputs32, mode.flush_outputs32) == (False, True)  # 1: inputs allowed, outputs flushed
@@ -304,9 +305,28 @@ def test_denormals_are_flushed_to_zeroes_of_their_sign(kind: str) -> None:
     assert patterns(NumpyAlgebra(inputs).mul(x, one)) == [0, sign, smallest_normal, smallest_normal | sign]
     assert patterns(NumpyAlgebra(inputs).mul(x, half))[2:] == [smallest_normal >> 1, smallest_normal >> 1 | sign]
     assert patterns(NumpyAlgebra(outputs).mul(x, half)) == [0, sign, 0, sign]
-    assert patterns(NumpyAlgebra(outputs).max_num(x, x)) == [0, sign, smallest_normal, smallest_normal | sign]
+    assert patterns(NumpyAlgebra(outputs).max_num(x, x)) == patterns(x)  # picks a source as it is
+    assert patterns(NumpyAlgebra(inputs).max_num(x, x)) == [0, sign, smallest_normal, smallest_normal | sign]
     assert NumpyAlgebra(inputs).eq(x, zero).ravel().tolist() == [True, True, False, False]
     assert NumpyAlgebra().eq(x, zero).ravel().tolist() == [False] * 4
+
+
+@pytest.mark.parametrize("rounding", Rounding)
+def test_finite_halves_do_not_overflow_when_they_saturate(rounding: Rounding) -> None:
+    algebra = NumpyAlgebra(FloatMode(round64=rounding, saturate16=True))
+    large, two = array("f16", [0x7BFF, 0xFBFF]), array("f16", [0x4000])
+    greatest = [0x7BFF, 0xFBFF]
+    assert patterns(algebra.mul(large, two)) == greatest
+    assert patterns(algebra.add(large, large)) == greatest
+    assert patterns(algebra.fma(large, two, large)) == greatest
+    assert patterns(algebra.ldexp(large, np.array([[20]], np.int32))) == greatest
+    assert patterns(algebra.to_float(array("f32", [0x7F000000, 0xFF000000]), "f16")) == greatest
+    assert patterns(algebra.rcp(array("f16", [0, 0x8000]))) == greatest
+    infinite = array("f16", [0x7C00, 0xFC00])
+    assert patterns(algebra.mul(infinite, two)) == [0x7C00, 0xFC00]
+    assert patterns(algebra.exp2(infinite[:, :1])) == [0x7C00]
+    assert patterns(algebra.to_float(array("f32", [0x7F800000]), "f16")) == [0x7C00]
+    assert patterns(algebra.mul(array("f32", [0x7F000000]), array("f32", [0x7F000000]))) == [0x7F800000]
 
 
 def test_single_and_double_precision_modes_are_separate() -> None:

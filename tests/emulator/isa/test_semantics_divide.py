@@ -132,18 +132,59 @@ def test_scale_leaves_ordinary_operands_alone_and_reports_nothing() -> None:
         assert not flag.item()
 
 
-def test_scale_of_a_division_by_or_of_zero_is_nan_without_a_flag() -> None:
-    zero, one = np.zeros((1, 1), np.float32), np.ones((1, 1), np.float32)
-    for denominator, numerator in ((zero, one), (one, zero)):
-        result, flag = run("v_div_scale_f32", denominator, denominator, numerator)
-        assert np.isnan(result.item())
-        assert not flag.item()
+@pytest.mark.parametrize(
+    ("denominator", "numerator", "flagged"), [(0.0, 1.0, True), (1.0, 0.0, True), (0.0, 0.0, False)]
+)
+def test_scale_of_a_division_by_or_of_zero_is_nan_with_the_flag_of_the_exponents(
+    denominator: float, numerator: float, flagged: bool
+) -> None:
+    below, above = (np.array([[value]], np.float32) for value in (denominator, numerator))
+    for operand in (below, above):
+        result, flag = run("v_div_scale_f32", operand, below, above)
+        assert result.view(np.uint32).item() == 0xFFC00000
+        assert bool(flag.item()) is flagged
 
 
 @pytest.mark.parametrize("special", [np.inf, -np.inf, np.nan])
-def test_scale_leaves_a_division_by_infinity_or_nan_alone(special: float) -> None:
+def test_scale_leaves_the_operands_of_a_division_by_infinity_or_nan_alone(special: float) -> None:
     numerator, denominator = np.ones((1, 1), np.float32), np.full((1, 1), special, np.float32)
     for operand in (numerator, denominator):
-        result, flag = run("v_div_scale_f32", operand, denominator, numerator)
+        result, _ = run("v_div_scale_f32", operand, denominator, numerator)
         assert np.array_equal(result, operand, equal_nan=True)
-        assert not flag.item()
+
+
+# (numerator, denominator, power of two for the numerator and for the denominator, flag): the cases in their order, with
+# exponents on both sides of each threshold (rocjitsu, shared/division.h: checked on gfx1100).
+SCALES = [
+    (2.0**96, 1.0, 0, 64, True),
+    (2.0**95, 1.0, 0, 0, False),
+    (2.0**-30, 2.0**-127, 0, 64, True),
+    (2.0**-60, 2.0**-127, 64, 64, False),
+    (2.0**100, 2.0**126, -64, -64, False),
+    (2.0**30, 2.0**126, 0, -64, True),
+    (2.0**30, 2.0**125, 0, 0, False),
+    (2.0**-96, 1.0, 64, 0, True),
+    (2.0**-95, 1.0, 0, 0, False),
+    (2.0**-103, 2.0**-20, 64, 64, False),
+    (2.0**-102, 2.0**-20, 0, 0, False),
+]
+
+
+@pytest.mark.parametrize(("numerator", "denominator", "above", "below", "flagged"), SCALES)
+def test_scale_decides_by_exponents(
+    numerator: float, denominator: float, above: int, below: int, flagged: bool
+) -> None:
+    x, y = np.array([[numerator]], np.float32), np.array([[denominator]], np.float32)
+    for operand, power in ((x, above), (y, below)):
+        result, flag = run("v_div_scale_f32", operand, y, x)
+        assert result.item() == operand.item() * 2.0**power
+        assert bool(flag.item()) is flagged
+
+
+def test_division_by_a_flushed_denormal_is_one_by_zero() -> None:
+    algebra = NumpyAlgebra(FloatMode(flush_inputs32=True, flush_outputs32=True))
+    one, tiny = np.ones((1, 1), np.float32), np.full((1, 1), -(2.0**-130), np.float32)
+    scaled, flag = semantics.lookup("v_div_scale_f32").evaluate(algebra, tiny, tiny, one)
+    assert np.isnan(scaled.item())
+    assert flag.item()
+    assert semantics.lookup("v_div_fixup_f32").evaluate(algebra, one, tiny, one).item() == -np.inf

@@ -150,7 +150,7 @@ def test_dx9_products_make_zero_of_zero_times_anything() -> None:
     x, y = row("f32", [0.0, -0.0, INF, NAN, 2.0, INF]), row("f32", [INF, NAN, -0.0, 0.0, 3.0, 2.0])
     z = row("f32", [7.0, -0.0, 7.0, 7.0, 1.0, 1.0])
     assert shown(run("v_mul_dx9_zero_f32", x, y)) == ["0.0", "0.0", "0.0", "0.0", "6.0", "inf"]
-    want = ["7.0", "-0.0", "7.0", "7.0", "7.0", "inf"]
+    want = ["7.0", "0.0", "7.0", "7.0", "7.0", "inf"]
     assert shown(run("v_fma_dx9_zero_f32", x, y, z)) == want
     assert shown(run("v_fmac_dx9_zero_f32", x, y, z)) == want
 
@@ -196,10 +196,10 @@ def test_cube_coordinates_follow_the_major_axis() -> None:
 
 
 def test_nearest_rounds_halves_up_and_floor_rounds_down() -> None:
-    values = [0.5, -0.5, 1.5, 2.5, -1.5, 0.49999997, 8388609.0, -2.75, 3e9, -3e9, NAN]
-    want = [1, 0, 2, 3, -1, 0, 8388609, -3, 2**31 - 1, -(2**31), 0]
+    values = [0.5, -0.5, 1.5, 2.5, -1.5, 0.49999997, 8388609.0, -2.75, 3e9, -3e9, NAN, -NAN]
+    want = [1, 0, 2, 3, -1, 0, 8388609, -3, 2**31 - 1, -(2**31), 2**31 - 1, -(2**31)]
     assert run("v_cvt_nearest_i32_f32", row("f32", values)).ravel().tolist() == want
-    floors = [0, -1, 1, 2, -2, 0, 8388609, -3, 2**31 - 1, -(2**31), 0]
+    floors = [0, -1, 1, 2, -2, 0, 8388609, -3, 2**31 - 1, -(2**31), 2**31 - 1, -(2**31)]
     assert run("v_cvt_floor_i32_f32", row("f32", values)).ravel().tolist() == floors
 
 

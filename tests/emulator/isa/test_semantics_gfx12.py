@@ -52,13 +52,10 @@ def number(x: int, y: int, largest: bool) -> int:
 
 
 def propagating(x: int, y: int, largest: bool) -> int:
-    """V_MINIMUM_F32 and V_MAXIMUM_F32 by the pseudo code."""
-    for operand in (x, y):
-        if is_nan(operand) and not operand & QUIET:
-            return operand | QUIET
+    """V_MINIMUM_F32 and V_MAXIMUM_F32 as measured: the first NaN, quieted (rocjitsu, shared/minmax.h)."""
     for operand in (x, y):
         if is_nan(operand):
-            return operand
+            return operand | QUIET
     return (max if largest else min)(x, y, key=ordered)
 
 
@@ -105,6 +102,14 @@ def test_the_median_of_numbers_is_the_middle_and_of_nans_their_minimum() -> None
     triples = [*itertools.permutations((1.0, -2.0, 7.5)), (np.nan, 3.0, 2.0), (3.0, np.nan, np.nan)]
     values = [np.array([column], np.float32) for column in zip(*triples, strict=True)]
     assert evaluate("v_med3_num_f32", *values)[0].tolist() == [1.0] * 6 + [2.0, 3.0]
+
+
+@pytest.mark.parametrize(("mnemonic", "generation"), [("v_med3_num_f32", "gfx12"), ("v_med3_f32", "gfx11")])
+def test_the_median_tells_zeroes_apart(mnemonic: str, generation: str) -> None:
+    triples = [*itertools.product((0.0, -0.0), repeat=3)]
+    values = [np.array([column], np.float32) for column in zip(*triples, strict=True)]
+    result = evaluate(mnemonic, *values, generation=generation)
+    assert np.signbit(result)[0].tolist() == [np.signbit(triple).sum() > 1 for triple in triples]
 
 
 def test_packed_extrema_work_on_both_halves() -> None:
@@ -200,3 +205,15 @@ def test_a_generation_has_its_own_meaning_of_a_name() -> None:
     assert semantics.lookup(mnemonic) is not semantics.lookup(mnemonic, "gfx12")
     assert semantics.lookup("v_min_num_f32") is None
     assert semantics.lookup("v_dual_min_num_f32", "gfx12") is semantics.lookup("v_min_num_f32", "gfx12")
+
+
+@pytest.mark.parametrize(("kind", "largest"), [("fp8", 448.0), ("bf8", 57344.0)])
+def test_eight_bit_floats_saturate_when_finite_numbers_may_not_overflow(kind: str, largest: float) -> None:
+    definition = semantics.lookup(f"v_cvt_pk_{kind}_f32", "gfx12")
+    assert definition is not None
+    large, infinite = (np.array([[value]], np.float32) for value in (-1e9, np.inf))
+    with quiet():
+        result = definition.evaluate(NumpyAlgebra(FloatMode(ieee=False, saturate16=True)), large, infinite)
+    first, second = result.view(np.uint8).view(EIGHT_BIT[kind]).astype(np.float32).ravel()  # type: ignore[attr-defined]
+    assert first == -largest
+    assert not np.isfinite(second)

@@ -146,6 +146,12 @@ def test_mixed_multiply_add_takes_f32_and_f16_sources_and_rounds_once_to_f32() -
 # Dot products.
 
 
+def test_a_mix_with_a_short_result_is_rounded_once() -> None:
+    """The sum is just above the middle between two halves; in f32 it would be that middle."""
+    x, one, tiny = (np.array([[value]], np.float32) for value in (1 + 2.0**-11, 1, 2.0**-40))
+    assert run("v_fma_mixlo_f16", x, one, tiny).item() == 1 + 2.0**-10
+
+
 def signed_field(x: int, bits: int, n: int, signed: bool) -> int:
     value = x >> bits * n & ((1 << bits) - 1)
     return value - (1 << bits) if signed and value >> (bits - 1) else value

@@ -9,9 +9,14 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
+from contextlib import suppress
 
 import pytest
+
+from amdrv.emulator.arena import BusError
+from amdrv.emulator.server import client_bus
 
 REGISTERS, CONFIG, VRAM = 5, 7, 0
 MEMSIZE = 0x378C
@@ -51,9 +56,15 @@ def test_unknown_command_is_refused(client, refused, command: int) -> None:
     assert is_alive(client)
 
 
-def test_reply_that_nobody_waits_for_is_refused(client, refused) -> None:
+def test_reply_that_nobody_waits_for_is_dropped_without_an_answer(client) -> None:
+    for command in (4, 11, 12):
+        client.send(command, struct.pack("<IIII", 16, 0, 0, 0), flags=1)
+    assert is_alive(client)
+
+
+def test_message_that_is_neither_command_nor_reply_is_refused(client, refused) -> None:
     with refused(errno.EINVAL):
-        client.ask(4, struct.pack("<IIII", 16, 0, 0, 0), flags=1)
+        client.ask(4, struct.pack("<IIII", 16, 0, 0, 0), flags=2)
     assert is_alive(client)
 
 
@@ -249,6 +260,43 @@ def test_noise_neither_ends_the_server_nor_stays_with_it(connect, server, card) 
     client.ask(13)
     assert is_alive(client)
     assert card.arena.mapped() == []
+
+
+def test_nonsense_in_answer_to_the_card_costs_nobody_anything(connect, card, monkeypatch) -> None:
+    monkeypatch.setattr(client_bus, "ANSWER_S", 0.05)
+    monkeypatch.setattr(client_bus, "DEAF_S", 0.01)
+    noise = random.Random(21)
+    for _ in range(20):
+        client = connect()
+        client.negotiate()
+        client.map_memory(0, 1 << 20)
+        client.socket.settimeout(2)
+        reader = threading.Thread(target=_read_memory, args=(card, noise.randrange(1 << 19)))
+        reader.start()
+        try:
+            for number in range(noise.randrange(1, 12)):
+                body = noise.choice((b"", noise.randbytes(16), struct.pack("<QQ", 0, 64) + noise.randbytes(64)))
+                flags = noise.choice((1, 1, 0x21, 0x31, 0))
+                head = HEADER.pack(number, noise.choice((11, 12, 9)), 16 + len(body), flags, noise.randrange(1 << 32))
+                client.socket.sendall(head + body)
+                if noise.random() < 0.3:
+                    client.socket.recv(1 << 16)
+        except OSError:
+            continue
+        finally:
+            client.close()
+            reader.join(10)
+            assert not reader.is_alive()
+    client = connect()
+    client.negotiate()
+    assert is_alive(client)
+    assert card.arena.mapped() == []
+
+
+def _read_memory(card, address: int) -> None:
+    for _ in range(4):
+        with suppress(BusError), card.lock:
+            card.arena.load(card.arena.bus_index(address, 64), 64)
 
 
 def _message(noise: random.Random) -> bytes:

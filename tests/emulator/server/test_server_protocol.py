@@ -131,6 +131,16 @@ def test_only_bar0_can_be_mapped_and_its_descriptor_shows_vram(client, card) -> 
     os.close(fds[0])
 
 
+def test_client_that_takes_no_descriptors_gets_none(connect) -> None:
+    client = connect()
+    client.negotiate({"max_msg_fds": 0})
+    client.send(5, struct.pack("<IIIIQQ", 256, 0, 0, 0, 0, 0))
+    _, _, payload, fds = client.receive()
+    assert (struct.unpack_from("<II", payload), fds) == ((32, 3), [])
+    client.write(0, 0x1000, b"by message")
+    assert client.read(0, 0x1000, 10) == b"by message"
+
+
 def test_capabilities_that_do_not_fit_leave_their_offset_and_the_size_needed(client) -> None:
     (argsz, flags, _, at, size, _), rest, fds = region_info(client, VRAM, argsz=32)
     assert (argsz, at, size, rest) == (64, 32, 64 << 20, b"")  # QEMU refuses the region with an offset of 0
@@ -372,7 +382,7 @@ def test_the_card_goes_by_the_wall_clock_for_a_client_that_does_not_keep_its_tim
     while not due and time.monotonic() < started + 10:
         time.sleep(0.005)
     assert due  # without any access
-    assert time.monotonic() - started >= 0.05
+    assert time.monotonic() - started >= 0.02  # the card's clock may have been behind
 
 
 def test_the_card_keeps_its_own_time_for_a_client_that_asks_for_it(client, card) -> None:

@@ -1,4 +1,4 @@
-#!/usr/bin/python3.13
+#!/usr/bin/python3
 """Runs in the guest: one kernel, through ROCr, with data in device memory; says whether it is right.
 
 Only what Debian's libhsa-runtime64 offers, by ctypes. Numbers: HSA Runtime Programmer's Reference Manual 1.2, hsa.h and

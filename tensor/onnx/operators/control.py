@@ -1,0 +1,208 @@
+"""Operators that run graphs, and the sequences and optionals that go with them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from amdrv.errors import InvalidArgument
+from amdrv.tensor.onnx.registry import Call, Host, Operator, Subgraph, Value, describe, host, registrar
+from amdrv.tensor.storage import Backend
+from amdrv.tensor.tensor import Tensor
+
+OPERATORS: dict[str, Operator] = {}
+operator = registrar(OPERATORS)
+
+TURNS_MAX = 1 << 24  # of a loop: a mistake in a file must not keep the process busy for ever
+
+
+@operator("If")
+def if_(call: Call, condition: Host) -> tuple[Value, ...]:
+    branch: Subgraph = call.get("then_branch" if bool(condition.reshape(())) else "else_branch")
+    return branch()
+
+
+def _settled(values: list[Value]) -> list[Value]:
+    """The same values, computed: what a loop carries must not become a longer formula with every turn."""
+    lazy = [value for value in values if isinstance(value, Tensor)]
+    if lazy:
+        lazy[0].realize(*lazy[1:])
+    return values
+
+
+def _number(n: int, device: Backend) -> Tensor:
+    """A turn's number, in memory: as a constant each turn would have kernels of its own."""
+    return Tensor(np.array(n, np.int64), device=device)
+
+
+@operator("Loop", computes=True)
+def loop(call: Call, turns: Host | None = None, go_on: Host | None = None, *carried: Value) -> tuple[Value, ...]:
+    body: Subgraph = call.get("body")
+    state, collected = list(carried), list[list[Value]]()
+    limit = TURNS_MAX + 1 if turns is None else int(turns.reshape(()))
+    going, turn = go_on is None or bool(go_on.reshape(())), 0
+    while going and turn < limit:
+        if turn == TURNS_MAX:
+            raise InvalidArgument(f"more than {TURNS_MAX} turns")
+        again, *results = body(_number(turn, call.device), np.array(True), *state)
+        going = bool(host(again).reshape(()))
+        _settled(results)
+        state, new = results[: len(carried)], results[len(carried) :]
+        collected = [[*column, value] for column, value in zip(collected or [[] for _ in new], new, strict=True)]
+        turn += 1
+    count = call.output_count - len(carried)
+    if not collected and count:
+        collected = [[] for _ in range(count)]
+    return (*state, *(stacked(call, column) for column in collected))
+
+
+def stacked(call: Call, column: list[Value], axis: int = 0) -> Value:
+    """Values of all turns along a new axis."""
+    if all(isinstance(value, np.ndarray) for value in column) and column:
+        return np.stack([host(value) for value in column], axis)
+    if not column:
+        return np.zeros((0,), np.float32)
+    first, *rest = (call.tensor(value) for value in column)
+    return first.stack(*rest, axis=axis)
+
+
+@operator("Scan", computes=True)
+def scan(call: Call, *inputs: Value) -> tuple[Value, ...]:
+    """A loop over parts of tensors. Version 8 has a batch axis in front, and lengths as first input."""
+    if call.opset < 9:
+        return _batched_scan(call, *inputs)
+    count: int = call.get("num_scan_inputs")
+    state, sequences = list(inputs[: len(inputs) - count]), [call.tensor(x) for x in inputs[len(inputs) - count :]]
+    return _scan(call, state, sequences)
+
+
+def _scan(call: Call, state: list[Value], sequences: list[Tensor]) -> tuple[Value, ...]:
+    body: Subgraph = call.get("body")
+    count = len(sequences)
+    axes = call.get("scan_input_axes", [0] * count)
+    backwards = call.get("scan_input_directions", call.get("directions", [0] * count))
+    moved = [
+        (x.flip(axis) if back else x).permute(axis % x.ndim, *(a for a in range(x.ndim) if a != axis % x.ndim))
+        for x, axis, back in zip(sequences, axes, backwards, strict=True)
+    ]
+    if len({x.shape[0] for x in moved}) > 1:
+        raise InvalidArgument(f"scan inputs of lengths {[x.shape[0] for x in moved]}")
+    collected: list[list[Value]] = []
+    for turn in range(moved[0].shape[0]):
+        at = _number(turn, call.device)
+        results = _settled(list(body(*state, *(x[at] for x in moved))))
+        state, new = results[: len(state)], results[len(state) :]
+        collected = [[*column, value] for column, value in zip(collected or [[] for _ in new], new, strict=True)]
+    count = len(collected)
+    axes, backwards = call.get("scan_output_axes", [0] * count), call.get("scan_output_directions", [0] * count)
+    stacks = (
+        stacked(call, column[::-1] if back else column, axis)
+        for column, axis, back in zip(collected, axes, backwards, strict=True)
+    )
+    return (*state, *stacks)
+
+
+def _batched_scan(call: Call, lengths: Value, *inputs: Value) -> tuple[Value, ...]:
+    count: int = call.get("num_scan_inputs")
+    tensors = [call.tensor(x) for x in inputs]
+    found = []
+    for batch in range(tensors[0].shape[0]):
+        own = [x[batch] for x in tensors]
+        stop = None if lengths is None else int(host(lengths)[batch])
+        state: list[Value] = [*own[: len(own) - count]]
+        found.append(_scan(call, state, [x.slice(slice(0, stop)) for x in own[len(own) - count :]]))
+    return tuple(stacked(call, list(column)) for column in zip(*found, strict=True))
+
+
+@operator("SequenceMap", computes=True)
+def sequence_map(call: Call, first: Value, *others: Value) -> tuple[Value, ...]:
+    body: Subgraph = call.get("body")
+    parts = [other if isinstance(other, list) else [other] * len(_sequence(first)) for other in others]
+    rows = [body(*row) for row in zip(_sequence(first), *parts, strict=True)]
+    return tuple([row[k] for row in rows] for k in range(call.output_count))
+
+
+# -- sequences ---------------------------------------------------------------------------------------------------------
+
+
+def _sequence(value: Value) -> list[Value]:
+    if not isinstance(value, list):
+        raise InvalidArgument(f"expected a sequence, not {describe(value)}")
+    return value
+
+
+@operator("SequenceEmpty")
+def sequence_empty(call: Call) -> Value:
+    return []
+
+
+@operator("SequenceConstruct")
+def sequence_construct(call: Call, *parts: Value) -> Value:
+    return list(parts)
+
+
+@operator("SequenceLength")
+def sequence_length(call: Call, sequence: Value) -> Value:
+    return np.array(len(_sequence(sequence)), np.int64)
+
+
+def _place(sequence: list[Value], at: Host | None, last: int) -> int:
+    place = last if at is None else int(at.reshape(()))
+    if not -len(sequence) <= place <= last:
+        raise InvalidArgument(f"place {place} in a sequence of {len(sequence)}")
+    return place
+
+
+@operator("SequenceAt")
+def sequence_at(call: Call, sequence: Value, at: Host) -> Value:
+    parts = _sequence(sequence)
+    return parts[_place(parts, at, len(parts) - 1)]
+
+
+@operator("SequenceInsert")
+def sequence_insert(call: Call, sequence: Value, new: Value, at: Host | None = None) -> Value:
+    parts = list(_sequence(sequence))
+    parts.insert(_place(parts, at, len(parts)), new)
+    return parts
+
+
+@operator("SequenceErase")
+def sequence_erase(call: Call, sequence: Value, at: Host | None = None) -> Value:
+    parts = list(_sequence(sequence))
+    del parts[_place(parts, at, len(parts) - 1)]
+    return parts
+
+
+@operator("ConcatFromSequence")
+def concat_from_sequence(call: Call, sequence: Value) -> Value:
+    axis, parts = call.get("axis"), [call.tensor(part) for part in _sequence(sequence)]
+    first, *rest = parts
+    return first.stack(*rest, axis=axis) if call.get("new_axis", 0) else first.cat(*rest, axis=axis)
+
+
+@operator("SplitToSequence")
+def split_to_sequence(call: Call, x: Tensor, sizes: Host | None = None) -> Value:
+    axis = call.get("axis", 0)
+    if sizes is None:
+        parts = x.split(1, axis)
+        return [*parts] if call.get("keepdims", 1) else [part.squeeze(axis) for part in parts]
+    return [*x.split(int(sizes) if not sizes.ndim else sizes.tolist(), axis)]
+
+
+# -- optionals ---------------------------------------------------------------------------------------------------------
+
+
+@operator("Optional")
+def optional(call: Call, value: Value = None) -> Value:
+    return value
+
+
+@operator("OptionalHasElement")
+def optional_has_element(call: Call, value: Value = None) -> Value:
+    return np.array(value is not None)
+
+
+@operator("OptionalGetElement")
+def optional_get_element(call: Call, value: Value) -> Value:
+    if value is None:
+        raise InvalidArgument("the optional is empty")
+    return value

@@ -119,7 +119,9 @@ def translate(
     )
 
 
-def _signed(place: int) -> int:
+def signed(place: int) -> int:
+    """An offset from a base, modulo 2**64, as a signed number."""
+    place &= OFFSET_MASK
     return place - (1 << 64) if place >> 63 else place
 
 
@@ -315,7 +317,7 @@ class _Writer:
         node = self._version(target, frame.mode, full)
         label = self._node(target, frame.mode, full)
         block.next.add(node)
-        if _signed(target) > _signed(frame.pc) or target not in self._graph.instructions:
+        if signed(target) > signed(frame.pc) or target not in self._graph.instructions:
             return label
         self._resume(target, frame.mode)
         block.next.add(self._version(target, frame.mode, None))
@@ -454,7 +456,7 @@ class _Writer:
             if outcome is not Outcome.END:
                 whole = outcome in (Outcome.JUMP, Outcome.REFETCH)
                 self._save_state(self._to_move(EVERYTHING if whole else self._live[self._version(place, mode, None)]))
-                self._store_field(layout.STATE_PC, f"i64 {builder.emit(f'add i64 %base, {_signed(place)}')}")
+                self._store_field(layout.STATE_PC, f"i64 {builder.emit(f'add i64 %base, {signed(place)}')}")
                 if mode != ANY_MODE:
                     self._store_field(layout.STATE_MODE, f"i32 {mode}")
             self._leave(outcome)
@@ -464,7 +466,7 @@ class _Writer:
             builder.do(f"br label %{_label(self._version(place, mode, None))}")
         builder.label("%fault")
         if self._shared.faults:
-            origins = ", ".join(f"[ {_signed(place)}, {block} ]" for block, place in self._shared.faults)
+            origins = ", ".join(f"[ {signed(place)}, {block} ]" for block, place in self._shared.faults)
             pc = builder.emit(f"add i64 {builder.emit(f'phi i64 {origins}')}, %base")
             pointer = builder.emit(f"getelementptr i8, ptr %ctx, i64 {layout.offset('fault_pc')}")
             builder.do(f"store i64 {pc}, ptr {pointer}")
@@ -480,7 +482,7 @@ class _Writer:
         target = builder.emit("phi i64 " + ", ".join(f"[ {text}, {block} ]" for text, block in sources))
         place = builder.emit(f"sub i64 {target}, %base")
         cases = " ".join(
-            f"i64 {_signed(landing)}, label %{_label(self._version(landing, mode, None))}"
+            f"i64 {signed(landing)}, label %{_label(self._version(landing, mode, None))}"
             for landing, landing_mode in sorted(self.resumed)
             if landing_mode == mode
         )

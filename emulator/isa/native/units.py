@@ -24,7 +24,7 @@ from amdrv.emulator.isa.native.flow import CodeReader
 from amdrv.emulator.isa.native.frame import Shape
 from amdrv.emulator.isa.native.library import Library
 from amdrv.emulator.isa.native.pipeline import Effort, compile_module
-from amdrv.emulator.isa.native.unit import translate
+from amdrv.emulator.isa.native.unit import signed, translate
 
 PAGE_BYTES = 4096
 HEAD_BYTES = 256
@@ -321,7 +321,7 @@ class Units:
         unit = translate(reader, base, places, shape, library, tier)
         stored = StoredUnit(
             tier=tier,
-            ranges=tuple((_signed(va - base), code) for va, code in unit.ranges),
+            ranges=tuple((signed(va - base), code) for va, code in unit.ranges),
             sites=tuple(unit.sites),
             entries=unit.entries,
             added=added,
@@ -360,11 +360,6 @@ class Units:
         _, library = self._library(shape.lanes)
         _, loaded = self._linker.load([stored.code], ["unit"], library.require(stored.calls))
         return loaded
-
-
-def _signed(place: int) -> int:
-    place &= MASK
-    return place - (1 << 64) if place >> 63 else place
 
 
 def _fetch_index(memory: ShaderMemory, pc: int) -> int:

@@ -378,6 +378,8 @@ class Mec(QueueEngine):
         if not self._exists(queue):
             return error(QU_UTCL1_ERROR=1)
         mqd_va = self.hqd_pair(queue, "CP_MQD_BASE_ADDR", "CP_MQD_BASE_ADDR_HI")
+        # The registers are what counts here; the descriptor is looked at later. AM flushes it after this write only.
+        self.card.host_path.flush()
         try:
             mqd = self.hub.view(0).read(mqd_va, self.mqd.size_bytes)
         except MemoryViolation:

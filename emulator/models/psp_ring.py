@@ -119,6 +119,9 @@ class Ring:
         self._executing = wptr != self._rptr
         if not self._executing:
             return
+        # By the time the firmware fetches a frame, what the host stored before the write pointer has long drained: AM
+        # asks for no flush in between, and boots real cards.
+        self._card.host_path.flush()
         frame = self._card.read_mc(self._address + self._rptr * DWORD_BYTES, RING_FRAME.size_bytes)
         address = 0 if frame is None else _pair(frame, "cmd_buf_addr")
         buffer = None if frame is None else self._card.read_mc(address, COMMAND_BUFFER.size_bytes)

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
-from amdrv.emulator.config_space import COMMAND, COMMAND_MASTER
 from amdrv.emulator.faults import ClientDied
 from amdrv.emulator.server.channel import Access, Channel, Closed, Message, Rejected
 from amdrv.emulator.server.client_bus import ClientBus
@@ -234,11 +233,9 @@ class Session:
             log.info("an answer to message %d (%d), for which nobody waits", message.id, message.command)
 
     def _detach(self) -> None:
-        """Bus mastering goes off, as VFIO has it; the card's memory and registers stay."""
+        """The client's memory and interrupts go. The card stays as it is, config space too, as when sysfs is closed."""
         with self._card.lock:
             self._card.on_interrupt = self._card.faults.end_client = None
-            command = self._card.config.read(COMMAND, 2)
-            self._card.config.write(COMMAND, 2, command & ~COMMAND_MASTER)
             self._memory.close()
         self._interrupts.close()
 

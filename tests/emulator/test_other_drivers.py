@@ -11,6 +11,7 @@ import pytest
 
 from amdrv.emulator.chips import CHIPS
 from amdrv.emulator.models.ih_6_0 import IhModel
+from amdrv.emulator.models.mec_11_0 import Mec
 from amdrv.emulator.models.psp_13_0 import Psp
 from amdrv.emulator.models.psp_images import LoadedImage
 from amdrv.emulator.models.psp_status import Status
@@ -23,7 +24,7 @@ from amdrv.facts.doorbells import Doorbell
 from amdrv.facts.ih_ids import GfxSource
 from amdrv.facts.later_linux import INVALIDATE_TLBS, MES_INVALIDATE_TLBS, RESERVATION, InvalidateBy, ReservationQuery
 from amdrv.facts.mes_v12 import SchedulerOpcode
-from amdrv.facts.psp import COMMAND_BUFFER, FwType
+from amdrv.facts.psp import COMMAND_BUFFER, RING_FRAME, FwType
 from amdrv.facts.sdma_v6_0 import Opcode
 from amdrv.facts.smu_v13_0_0 import Message, Result
 
@@ -74,6 +75,24 @@ def test_another_register_of_the_bus_interface_is_not_for_an_unprivileged_queue(
     ring.submit(write_and_wait(rig, *names))
     assert rig.idle()
     assert [entry["SOURCE_ID"] for entry in rig.interrupts()] == [GfxSource.CP_PRIV_REG_FAULT]
+
+
+@EVERY_CHIP
+def test_descriptor_need_not_be_flushed_before_its_queue_is_switched_on(rig: Any, ring_type: Any) -> None:
+    """AM stores the descriptor, writes the registers, CP_HQD_ACTIVE last, and flushes after that."""
+    rig.start_mec()
+    mqd = rig.compute_mqd(ring_type(rig, 2 * Doorbell.MEC_RING0))
+    memory = rig.card.vram_view(mqd, 4096)
+    wanted = bytes(memory)
+    memory[:] = bytes(4096)
+    rig.card.bar0_view(mqd, 4096)[:] = wanted
+    assert bytes(memory) == bytes(4096)  # it waits in the host data path
+    rig.select(*QUEUE)
+    registers = ("CP_MQD_BASE_ADDR", "CP_MQD_BASE_ADDR_HI")
+    for name, value in zip(registers, (rig.mc(mqd) & 0xFFFF_FFFF, rig.mc(mqd) >> 32), strict=True):
+        rig.write(name, value)
+    rig.card.model(Mec)._activation_error(QUEUE)
+    assert bytes(memory) == wanted
 
 
 # -- the scheduler ----------------------------------------------------------------------------------------------------
@@ -193,6 +212,26 @@ def test_secure_os_of_navi48_tells_what_it_keeps_at_the_end_of_memory() -> None:
     assert (answer["status"], base + answer["reserve_size"]) == (0, VRAM_BYTES)
     assert answer["reserve_size"] >= CHIPS["gfx1201"].tmr_bytes
     assert ask_psp("gfx1201", ReservationQuery.FW_RESERV_EXT_ADDR)["reserve_size"] == 0
+
+
+@pytest.mark.parametrize("arch", sorted(CHIPS))
+def test_ring_frame_need_not_be_flushed_before_the_write_pointer(arch: str) -> None:
+    """AM flushes images only (ip.py: _ring_submit)."""
+    card = Card("test", CHIPS[arch], vram_bytes=VRAM_BYTES)
+    ring, buffer, fence = 0x10_0000, 0x11_0000, 0x12_0000
+    address = card.chip.fb_base
+    frame = RING_FRAME.pack(
+        cmd_buf_addr_lo=address + buffer & 0xFFFF_FFFF, cmd_buf_addr_hi=address + buffer >> 32,
+        fence_addr_lo=address + fence & 0xFFFF_FFFF, fence_addr_hi=address + fence >> 32, fence_value=7,
+    )  # fmt: skip
+    engine = card.model(Psp)._ring
+    engine._running, engine._address, engine._size_dwords = True, address + ring, 1024
+    assert bytes(card.bar0_view(fence, 4)) == bytes(4)
+    card.bar0_view(ring, len(frame))[:] = frame
+    engine._registers.wptr.value = 16
+    engine.kick()
+    card.sleep(0.1)
+    assert int.from_bytes(card.vram_view(fence, 4), "little") == 7
 
 
 def test_secure_os_of_navi31_does_not_know_that_question() -> None:

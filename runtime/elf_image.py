@@ -28,7 +28,10 @@ TYPE_RELOCATABLE, TYPE_EXECUTABLE, TYPE_SHARED = 1, 2, 3
 CODE_OBJECT_VERSIONS = {1: 3, 2: 4, 3: 5, 4: 6}  # EI_ABIVERSION → version; 0 is version 2
 
 FLAG_WRITE, FLAG_ALLOC, FLAG_EXECUTE, FLAG_COMPRESSED = 0x1, 0x2, 0x4, 0x800
+SECTION_UNDEFINED, SECTION_ABSOLUTE = 0, 0xFFF1
 SECTION_RESERVED = 0xFF00  # indices from here mean something else: LDS, common
+SYMBOL = struct.Struct("<IBBHQQ")  # Elf64_Sym: name, info, other, section, value, size
+BIND_WEAK = 2  # in bits 7:4 of info
 SEGMENT_EXECUTE = 0x1
 ALIGNMENT_MAX = 1 << 16
 IMAGE_BYTES_MAX = 1 << 28  # memory is filled when code is loaded: a damaged size must not fill all there is
@@ -108,7 +111,7 @@ class _Section:
 @dataclass(frozen=True, slots=True)
 class _RawSymbol:
     name: str
-    section: int | str  # index, or pyelftools' name for a special one ("SHN_ABS", "SHN_UNDEF", …)
+    section: int
     value: int
     size_bytes: int
     weak: bool
@@ -201,10 +204,7 @@ def _take_apart(elf: ELFFile, file_bytes: int) -> _File:
     table_index = next((index for index, table in tables.items() if table["sh_type"] == wanted), None)
     if table_index is None:
         raise MalformedInput(f"code object: no symbol table ({wanted})")
-    symbols = []
-    for symbol in tables[table_index].iter_symbols():
-        weak = symbol["st_info"]["bind"] == "STB_WEAK"
-        symbols.append(_RawSymbol(symbol.name, symbol["st_shndx"], symbol["st_value"], symbol["st_size"], weak))
+    symbols = _symbols(tables[table_index])
     relocations = []
     for section in parsed:
         if not isinstance(section, RelocationSection) or section["sh_link"] != table_index:
@@ -221,6 +221,19 @@ def _take_apart(elf: ELFFile, file_bytes: int) -> _File:
         for s in elf.iter_segments()
     )
     return _File(relocatable, sections, segments, tuple(symbols), tuple(relocations))
+
+
+def _symbols(table: SymbolTableSection) -> list[_RawSymbol]:
+    """A table's symbols; pyelftools takes longer for each of them than for all the rest of a small file."""
+    entries, names = table.data(), table.stringtable.data()
+    if len(entries) % SYMBOL.size:
+        raise MalformedInput(f"code object: {len(entries)} bytes of symbols, of {SYMBOL.size} bytes each")
+    symbols = []
+    for name, info, _, section, value, size_bytes in SYMBOL.iter_unpack(entries):
+        end = names.find(b"\0", name)
+        text = names[name : end if end >= 0 else None].decode()
+        symbols.append(_RawSymbol(text, section, value, size_bytes, info >> 4 == BIND_WEAK))
+    return symbols
 
 
 def _section(index: int, section: Section, file_bytes: int) -> _Section:
@@ -288,9 +301,9 @@ def _lay_out_segments(file: _File, data: bytes) -> _Layout:
 
 def _place_symbol(symbol: _RawSymbol, file: _File, layout: _Layout) -> Symbol | None:
     """Where a symbol is; None for one that is undefined or lies in a section that is not loaded."""
-    if symbol.section == "SHN_ABS":
+    if symbol.section == SECTION_ABSOLUTE:
         return Symbol(symbol.name, symbol.value, symbol.size_bytes, absolute=True)
-    if isinstance(symbol.section, str) or symbol.section >= SECTION_RESERVED:
+    if symbol.section == SECTION_UNDEFINED or symbol.section >= SECTION_RESERVED:
         return None
     if not file.relocatable:
         return Symbol(symbol.name, symbol.value, symbol.size_bytes)

@@ -152,12 +152,13 @@ class LoadedLibrary:
     def _object(self, name: str) -> bytes:
         """A function's object. Small fast paths that it calls are compiled into it."""
         function = self._library.function(name)
-        inlined = self._library.prelude(function.calls, inline=True)
-        ir = "\n".join([inlined, function.definition(), METADATA])
-        key = hashlib.sha256(identity() + ir.encode()).hexdigest()
+        definition = function.definition()
+        # What is compiled into it comes out of the same sources, whose digest is the identity.
+        key = hashlib.sha256(identity() + definition.encode()).hexdigest()
         found = self._cache.load_function(key) if self._cache is not None else None
         if found is None:
-            found = compile_module(ir, Effort.LIBRARY)
+            inlined = self._library.prelude(function.calls, inline=True)
+            found = compile_module("\n".join([inlined, definition, METADATA]), Effort.LIBRARY)
             if self._cache is not None:
                 self._cache.store_function(key, found)
         return found

@@ -166,4 +166,5 @@ class LoadedLibrary:
 
 def declared(ir: str) -> list[str]:
     """Names of the functions that a module declares: what it needs from elsewhere."""
-    return [name for name in _DECLARED.findall(ir) if not name.startswith("llvm.")]
+    last = ir.rfind("\ndeclare ")  # most of the text comes behind
+    return [name for name in _DECLARED.findall(ir[: ir.find("(", last) + 1]) if not name.startswith("llvm.")]

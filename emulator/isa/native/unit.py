@@ -404,7 +404,11 @@ class _Writer:
 
     def _bits(self, live: int) -> list[int]:
         live &= self._touched
-        return [bit for bit in range(SCC_BIT + 1) if live >> bit & 1]
+        bits = []
+        while live:
+            bits.append((live & -live).bit_length() - 1)
+            live &= live - 1
+        return bits
 
     def _type(self, bit: int) -> str:
         if bit < SGPR_BIT:

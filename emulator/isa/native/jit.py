@@ -166,5 +166,5 @@ class LoadedLibrary:
 
 def declared(ir: str) -> list[str]:
     """Names of the functions that a module declares: what it needs from elsewhere."""
-    last = ir.rfind("\ndeclare ")  # most of the text comes behind
+    last = max(ir.rfind("\ndeclare "), 0)  # most of the text comes behind
     return [name for name in _DECLARED.findall(ir[: ir.find("(", last) + 1]) if not name.startswith("llvm.")]

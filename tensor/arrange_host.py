@@ -165,13 +165,7 @@ def _row(best: Node, order: Sequence[Node], touched: Sequence[Node]) -> Node | N
 
 
 def _totals(
-    stores: Sequence[Node],
-    best: Node,
-    row: Node | None,
-    width: int,
-    inner: Sequence[Node],
-    machine: Machine,
-    rank: int,
+    stores: Sequence[Node], best: Node, row: Node | None, width: int, inner: Sequence[Node], machine: Machine, rank: int
 ) -> Totals:
     """A tile of vectors along ``best`` and rows that fits in registers."""
     # A costly operand is written out for every step of a vector: few rows are code enough.

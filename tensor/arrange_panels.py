@@ -17,6 +17,8 @@ from amdrv.tensor.product import Product
 
 PANEL_BYTES_MAX = 1 << 19  # a thread's stack has room for both
 WORTH = 32  # rows and columns from which copies pay
+REUSED = 256  # rows from which columns are worth being beside each other, whatever they are otherwise
+VECTOR = 16
 PADDING = 16  # elements behind each row of the left panel: rows a power of two apart share lines of the cache
 
 
@@ -24,12 +26,14 @@ def panels_of(product: Product, totals: tuple[int, int]) -> tuple[bool, bool]:
     """Whether the left and the right operand are copied into panels."""
     if min(product.row.arg[1], product.column.arg[1], product.inner.arg[1]) < WORTH:
         return False, False
-    wanted = []
-    for value, own, size in ((product.left, None, totals[0]), (product.right, product.column, totals[1])):
-        plain = value.op is Op.LOAD and (own is None or symbolic.factor_of(value.src[1], own) == 1)
+    left, right = product.left, product.right
+    beside = right.op is Op.LOAD and symbolic.factor_of(right.src[1], product.column) == 1
+    wanted = (left.op is not Op.LOAD, not beside or product.row.arg[1] >= REUSED)
+    copied = []
+    for value, size, want in zip((left, right), totals, wanted, strict=True):
         fits = size * product.inner.arg[1] * value.dtype.size_bytes <= PANEL_BYTES_MAX
-        wanted.append(not plain and fits and all(node.op is not Op.REDUCE for node in toposort([value])))
-    return wanted[0], wanted[1]
+        copied.append(want and fits and all(node.op is not Op.REDUCE for node in toposort([value])))
+    return copied[0], copied[1]
 
 
 def arrange_panels(
@@ -54,7 +58,7 @@ def arrange_panels(
             right, fill = _right_panel(product, across.positions, order[: depths[1]], numbers)
             before += [(depths[1], nest) for nest in fill]
         if panels[0]:
-            left, fill = _left_panel(product.inner, left, order, numbers)
+            left, fill = _left_panel(product, down.positions, order, VECTOR, numbers)
             before += [(depths[2], nest) for nest in fill]
         body = []
         for (row, a), (column, b) in itertools.product(
@@ -70,43 +74,56 @@ def arrange_panels(
 def _right_panel(
     product: Product, positions: Sequence[Node], loops: Sequence[Node], numbers: Numbers
 ) -> tuple[list[Node], list[Nest]]:
-    """(what each vector of columns is now, loops that copy them): one row of the panel for each step."""
-    value, column, inner = product.right, product.column, product.inner
+    """(what each vector of columns is now, loops that copy them): a row of the panel for each step."""
     lane = next((part for part in positions[0].ranges if part.arg[2] is Axis.LANE), symbolic.ZERO)
     lanes = lane.arg[1] if lane.op is Op.RANGE else 1
+    first = symbolic.substitute(positions[0], {lane: symbolic.ZERO}) if lanes > 1 else positions[0]
     width = lanes * len(positions)
-    panel = Node(Op.SHARED, value.dtype, tuple(loops), (0, inner.arg[1] * width))
-    along, beside = numbers.make(inner.arg[1], Axis.LOOP), numbers.make(width, Axis.LOOP)
-    base = symbolic.substitute(positions[0], {lane: symbolic.ZERO}) if lanes > 1 else positions[0]
-    copied = symbolic.substitute(value, {column: symbolic.add(base, beside), inner: along})
-    place = symbolic.add(symbolic.scale(along, width), beside)
-    fill = Node(Op.STORE, value.dtype, (panel, place, copied))
-    loads = [node for node in toposort([value]) if node.op is Op.LOAD]
-    neighbours = all(symbolic.factor_of(node.src[1], column) in (0, 1) for node in loads)
-    tiles = {beside: Tile(len(positions), lanes)} if neighbours else {along: Tile(1, lanes)}
-    first = symbolic.add(symbolic.scale(inner, width), lane)
-    steps = [symbolic.offset(first, step * lanes) for step in range(len(positions))]
-    vectors = [Node(Op.LOAD, value.dtype, (panel, step, symbolic.TRUE)) for step in steps]
-    return vectors, arrange((fill,), (along, beside), tiles, numbers)
+    panel = Node(Op.SHARED, product.right.dtype, tuple(loops), (0, product.inner.arg[1] * width))
+    fill = _fill(panel, (width, 1), (product.right, product.inner, product.column), first, width, lanes, numbers)
+    base = symbolic.add(symbolic.scale(product.inner, width), lane)
+    return [_load(panel, symbolic.offset(base, step * lanes)) for step in range(len(positions))], fill
 
 
 def _left_panel(
-    inner: Node, rows: Sequence[Node], loops: Sequence[Node], numbers: Numbers
+    product: Product, positions: Sequence[Node], loops: Sequence[Node], lanes: int, numbers: Numbers
 ) -> tuple[list[Node], list[Nest]]:
-    """(what each row's scalar is now, loops that copy them)."""
-    pitch = inner.arg[1] + PADDING
-    panel = Node(Op.SHARED, rows[0].dtype, tuple(loops), (1, len(rows) * pitch))
-    along = numbers.make(inner.arg[1], Axis.LOOP)
-    fills = tuple(
-        Node(
-            Op.STORE,
-            value.dtype,
-            (panel, symbolic.offset(along, pitch * number), symbolic.substitute(value, {inner: along})),
-        )
-        for number, value in enumerate(rows)
-    )
-    scalars = [
-        Node(Op.LOAD, value.dtype, (panel, symbolic.offset(inner, pitch * number), symbolic.TRUE))
-        for number, value in enumerate(rows)
-    ]
-    return scalars, arrange(fills, (along,), {along: Tile(1, PADDING)}, numbers)
+    """(what each row's scalar is now, loops that copy them): as they lie in memory, along rows or along steps."""
+    width, depth = len(positions), product.inner.arg[1]
+    steps = (width, 1) if _neighbours(product.left, product.row) else (1, depth + PADDING)
+    panel = Node(Op.SHARED, product.left.dtype, tuple(loops), (1, width * (depth + PADDING)))
+    fill = _fill(panel, steps, (product.left, product.inner, product.row), positions[0], width, lanes, numbers)
+    base = symbolic.scale(product.inner, steps[0])
+    return [_load(panel, symbolic.offset(base, step * steps[1])) for step in range(width)], fill
+
+
+def _fill(
+    panel: Node,
+    steps: tuple[int, int],
+    operand: tuple[Node, Node, Node],
+    first: Node,
+    width: int,
+    lanes: int,
+    numbers: Numbers,
+) -> list[Nest]:
+    """Loops that copy an operand, (value, reduced range, own range), of which ``width`` elements begin at ``first``.
+
+    ``steps``: how far a step of the reduced range and of the own one is in the panel.
+    """
+    value, inner, own = operand
+    along, beside = numbers.make(inner.arg[1], Axis.LOOP), numbers.make(width, Axis.LOOP)
+    copied = symbolic.substitute(value, {own: symbolic.add(first, beside), inner: along})
+    place = symbolic.add(symbolic.scale(along, steps[0]), symbolic.scale(beside, steps[1]))
+    store = Node(Op.STORE, value.dtype, (panel, place, copied))
+    tiles = {beside: Tile(-(-width // lanes), lanes)} if _neighbours(value, own) else {along: Tile(1, lanes)}
+    return arrange((store,), (along, beside), tiles, numbers)
+
+
+def _neighbours(value: Node, own: Node) -> bool:
+    """Whether elements along a range lie beside each other in memory."""
+    loads = [node for node in toposort([value]) if node.op is Op.LOAD]
+    return all(symbolic.factor_of(node.src[1], own) in (0, 1) for node in loads)
+
+
+def _load(panel: Node, position: Node) -> Node:
+    return Node(Op.LOAD, panel.dtype, (panel, position, symbolic.TRUE))

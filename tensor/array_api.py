@@ -19,6 +19,7 @@ from amdrv.tensor import devices, dtypes
 from amdrv.tensor import elementwise as _elementwise
 from amdrv.tensor.core import BadType, Core, check_axes
 from amdrv.tensor.dtypes import DType
+from amdrv.tensor.tables.array_names import BINARY, KINDS, REDUCTIONS, UNARY
 from amdrv.tensor.tensor import Tensor
 
 __array_api_version__ = "2024.12"
@@ -65,12 +66,6 @@ def meshgrid(*arrays: Tensor, indexing: str = "xy") -> list[Tensor]:
     shape = [arrays[own.index(axis)].size for axis in range(len(arrays))]
     thin = ([-1 if axis == mine else 1 for axis in range(len(arrays))] for mine in own)
     return [part.reshape(form).expand(shape) for part, form in zip(arrays, thin, strict=True)]
-
-
-KINDS = {
-    "bool": ("bool",), "signed integer": ("int",), "unsigned integer": ("uint",), "integral": ("int", "uint"),
-    "real floating": ("float",), "complex floating": (), "numeric": ("int", "uint", "float"),
-}  # fmt: skip
 
 
 def isdtype(dtype: DType, kind: Any) -> builtins.bool:
@@ -283,21 +278,6 @@ def _reduction(name: str) -> Callable[..., Any]:
     return lambda x, /, *, axis=None, keepdims=False: getattr(x, name)(axis, keepdim=keepdims)
 
 
-UNARY = {
-    "abs": "__abs__", "negative": "__neg__", "positive": "__pos__", "bitwise_invert": "__invert__",
-} | dict.fromkeys(
-    ("exp", "expm1", "log", "log2", "log10", "log1p", "sqrt", "sin", "cos", "tan", "tanh", "sinh", "cosh", "asin",
-     "acos", "atan", "asinh", "acosh", "atanh", "floor", "ceil", "round", "trunc", "sign", "square", "isnan", "isinf",
-     "isfinite", "signbit", "reciprocal", "logical_not", "nonzero"), "")  # fmt: skip
-BINARY = {
-    "add": "__add__", "subtract": "__sub__", "multiply": "__mul__", "divide": "__truediv__", "pow": "__pow__",
-    "floor_divide": "__floordiv__", "remainder": "__mod__", "less": "__lt__", "less_equal": "__le__",
-    "greater": "__gt__", "greater_equal": "__ge__", "bitwise_and": "__and__", "bitwise_or": "__or__",
-    "bitwise_xor": "__xor__", "bitwise_left_shift": "__lshift__", "bitwise_right_shift": "__rshift__",
-} | dict.fromkeys(
-    ("atan2", "logaddexp", "hypot", "copysign", "nextafter", "maximum", "minimum", "equal", "not_equal", "logical_and",
-     "logical_or", "logical_xor", "matmul"), "")  # fmt: skip
-REDUCTIONS = dict.fromkeys(("max", "min", "mean", "any", "all", "argmax", "argmin"), "")
 FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     **{name: _unary(method or name) for name, method in UNARY.items()},
     **{name: _binary(method or name) for name, method in BINARY.items()},

@@ -17,22 +17,9 @@ from amdrv.tensor.dtypes import DType
 from amdrv.tensor.ir import Node, Op, const, where
 from amdrv.tensor.patterns import Rule, RuleSet, node, var
 from amdrv.tensor.rewrite import Step, rewrite
+from amdrv.tensor.tables.numbers import ERF_TERMS, ERFC, FAR_BITS, HALF_PI, LN2_HI, LN2_LO, TERMS, TWO_OVER_PI_BITS
 
-LN2_HI = {dtypes.float32: 0.693359375, dtypes.float64: float.fromhex("0x1.62e42fee00000p-1")}
-LN2_LO = {name: math.log(2) - high for name, high in LN2_HI.items()}
-LN2_LO[dtypes.float64] = float.fromhex("0x1.a39ef35793c76p-33")
-# pi/2 as a sum of parts. Of float32 the first two have so few bits that their products with small integers are exact.
-HALF_PI = {
-    dtypes.float32: (1.5703125, 4.837512969970703e-4, 7.549790126404332e-8),
-    dtypes.float64: (1.5707963267948966, 6.123233995736766e-17, -1.4973849048591833e-33),
-}
-TERMS = {
-    dtypes.float32: {"exp": 8, "log": 6, "sin": 6, "cos": 6},
-    dtypes.float64: {"exp": 14, "log": 13, "sin": 9, "cos": 9},
-}
-TWO_OVER_PI_BITS = 256
-FAR_BITS = 1216  # for every float64
-LEADING_ZEROS = 16  # in front of those bits, so that no number is shifted the other way
+LEADING_ZEROS = 16  # in front of the bits of 2/pi, so that no number is shifted the other way
 
 
 def _integer(dtype: DType) -> DType:
@@ -233,24 +220,6 @@ def _circular(x: Node, ahead: int) -> Node:
     result = where((number & 2).eq(0), result, -result)
     finite = (x - x).eq(0.0)
     return where(finite, result, const(dtype, math.nan))
-
-
-# erfc(x) = exp(-x²) * t * P(t) with t = 1 / (1 + x / 2). P: polynomials through Chebyshev points of 1 <= x <= 12,
-# found with 50 digits; relative error below 4e-10 and 2e-21.
-ERFC = {
-    dtypes.float32: (
-        *(0.2820940711231525, 0.2821152324161349, 0.24659784822205488, 0.1776560929291931, 0.08048118694569809),
-        *(-0.00917311150465846, 9.68452237221811e-05, -0.22361604221197517, 0.23851095274990713, -0.07496666165319492),
-    ),
-    dtypes.float64: (
-        *(0.28209479176366475, 0.2820947925747743, 0.2468329131148926, 0.17630993701011755, 0.08373549830399014),
-        *(-0.004266864350168101, -0.058108456832616596, -0.04295803946129462, -0.0696013837710037, 0.389461807984423),
-        *(-1.3995585022098334, 5.160581348714367, -15.368151975855293, 37.41156798060154, -75.63308171860751),
-        *(124.73641030646763, -164.30931394173683, 170.27182774268164, -136.8967424503546, 83.74267926667893),
-        *(-37.734636426498646, 11.82889294361621, -2.307077201869962, 0.211007587089711),
-    ),
-}
-ERF_TERMS = {dtypes.float32: 11, dtypes.float64: 20}
 
 
 def _error_function(x: Node) -> Node:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 
@@ -14,6 +14,8 @@ from amdrv.tensor.core import BadType, Core, Operand
 from amdrv.tensor.dtypes import DType
 from amdrv.tensor.ir import Node, Op, Shape
 
+S = TypeVar("S", bound="Elementwise")
+BITWISE = frozenset({Op.AND, Op.OR, Op.XOR, Op.SHL, Op.SHR})
 HUGE = 1e9  # where adding one to a square changes nothing
 
 
@@ -37,6 +39,15 @@ def expanded(node: Node, shape: Shape) -> Node:
     return node if node.shape == shape else Node(Op.EXPAND, node.dtype, (node,), shape)
 
 
+def _operator(what: str, op: Op, reverse: bool = False, dtype: DType | None = None) -> Callable[[S, Operand], S]:
+    """The method for an operator; see ``Elementwise._apply``."""
+    return lambda tensor, other: tensor._apply(what, op, other, reverse, dtype)
+
+
+def _of_floats(op: Op) -> Callable[[S], S]:
+    return lambda tensor: tensor._float()._unary(op)
+
+
 class Elementwise(Core):
     """Arithmetic, comparisons, functions of one number."""
 
@@ -45,6 +56,8 @@ class Elementwise(Core):
     def _apply(self, what: str, op: Op, other: Operand, reverse: bool = False, dtype: DType | None = None) -> Self:
         """An operation on two tensors of any shapes that go together, in the type both are promoted to."""
         b = self._operand(other)
+        if op in BITWISE and (self.dtype.is_float or b.dtype.is_float):
+            raise BadType(f"{what}: {self.dtype} and {b.dtype} are not all integers")
         common = self._common(b, other)
         if dtype is not None and not common.is_float:
             common = dtypes.float64 if common.bits > 32 and common.is_int else dtype
@@ -83,29 +96,20 @@ class Elementwise(Core):
             raise InvalidArgument(f"bitcast: {self.dtype} and {wanted} have different sizes or a bool among them")
         return self._new(self.node.bitcast(wanted))
 
-    def __add__(self, other: Operand) -> Self:
-        return self._apply("add", Op.ADD, other)
-
-    def __radd__(self, other: Operand) -> Self:
-        return self._apply("add", Op.ADD, other, reverse=True)
-
-    def __sub__(self, other: Operand) -> Self:
-        return self._apply("subtract", Op.SUB, other)
-
-    def __rsub__(self, other: Operand) -> Self:
-        return self._apply("subtract", Op.SUB, other, reverse=True)
-
-    def __mul__(self, other: Operand) -> Self:
-        return self._apply("multiply", Op.MUL, other)
-
-    def __rmul__(self, other: Operand) -> Self:
-        return self._apply("multiply", Op.MUL, other, reverse=True)
-
-    def __truediv__(self, other: Operand) -> Self:
-        return self._apply("divide", Op.DIV, other, dtype=dtypes.float32)
-
-    def __rtruediv__(self, other: Operand) -> Self:
-        return self._apply("divide", Op.DIV, other, reverse=True, dtype=dtypes.float32)
+    __add__ = _operator("add", Op.ADD)
+    __radd__ = _operator("add", Op.ADD, reverse=True)
+    __sub__ = _operator("subtract", Op.SUB)
+    __rsub__ = _operator("subtract", Op.SUB, reverse=True)
+    __mul__ = _operator("multiply", Op.MUL)
+    __rmul__ = _operator("multiply", Op.MUL, reverse=True)
+    __truediv__ = _operator("divide", Op.DIV, dtype=dtypes.float32)
+    __rtruediv__ = _operator("divide", Op.DIV, reverse=True, dtype=dtypes.float32)
+    __rpow__ = _operator("pow", Op.POW, reverse=True)
+    __and__ = __rand__ = _operator("bitwise_and", Op.AND)
+    __or__ = __ror__ = _operator("bitwise_or", Op.OR)
+    __xor__ = __rxor__ = _operator("bitwise_xor", Op.XOR)
+    __lt__ = _operator("less", Op.LT)
+    __gt__ = _operator("greater", Op.LT, reverse=True)
 
     def __floordiv__(self, other: Operand) -> Self:
         if self._common(self._operand(other), other).is_float:
@@ -154,18 +158,6 @@ class Elementwise(Core):
                 return result if other > 0 else 1.0 / result
         return self._apply("pow", Op.POW, other)
 
-    def __rpow__(self, other: Operand) -> Self:
-        return self._apply("pow", Op.POW, other, reverse=True)
-
-    def __and__(self, other: Operand) -> Self:
-        return self._bits("bitwise_and", Op.AND, other)
-
-    def __or__(self, other: Operand) -> Self:
-        return self._bits("bitwise_or", Op.OR, other)
-
-    def __xor__(self, other: Operand) -> Self:
-        return self._bits("bitwise_xor", Op.XOR, other)
-
     def __lshift__(self, other: Operand) -> Self:
         return self._shift("bitwise_left_shift", Op.SHL, other)
 
@@ -178,23 +170,15 @@ class Elementwise(Core):
     def __rrshift__(self, other: Operand) -> Self:
         return self._operand(other) >> self
 
-    __rand__, __ror__, __rxor__ = __and__, __or__, __xor__
-
     def _shift(self, what: str, op: Op, other: Operand) -> Self:
         """Bits moved; by more than there are, as often as there are."""
-        found = self._bits(what, op, other)
+        found = self._apply(what, op, other)
         if isinstance(other, int) and 0 <= other < found.dtype.bits:
             return found
         by, last = self._operand(other).cast(found.dtype), found.dtype.bits - 1
         within = (by >= 0) & (by <= last)
         most = (self.cast(found.dtype) >> last) * (op is Op.SHR and found.dtype.kind == "int")
-        return within.where(self._bits(what, op, within.where(by, 0)), most)
-
-    def _bits(self, what: str, op: Op, other: Operand) -> Self:
-        b = self._operand(other)
-        if self.dtype.is_float or b.dtype.is_float:
-            raise BadType(f"{what}: {self.dtype} and {b.dtype} are not all integers")
-        return self._apply(what, op, other)
+        return within.where(self._apply(what, op, within.where(by, 0)), most)
 
     def __invert__(self) -> Self:
         if self.dtype.is_float:
@@ -236,12 +220,6 @@ class Elementwise(Core):
         b = self._operand(other)
         dtype = dtypes.promote(self._float().dtype, b._float().dtype)
         return self.cast(dtype), b.cast(dtype), dtype
-
-    def __lt__(self, other: Operand) -> Self:
-        return self._apply("less", Op.LT, other)
-
-    def __gt__(self, other: Operand) -> Self:
-        return self._apply("greater", Op.LT, other, reverse=True)
 
     def __le__(self, other: Operand) -> Self:
         return (self < other) | self.equal(other)
@@ -291,17 +269,14 @@ class Elementwise(Core):
             nodes[1] = Node(Op.EXPAND, common, (nodes[1],), shape)
         return self._new(Node(Op.WHERE, common, tuple(nodes)), x, y)
 
-    def exp(self) -> Self:
-        return self._float()._unary(Op.EXP)
-
-    def exp2(self) -> Self:
-        return self._float()._unary(Op.EXP2)
-
-    def log(self) -> Self:
-        return self._float()._unary(Op.LOG)
-
-    def log2(self) -> Self:
-        return self._float()._unary(Op.LOG2)
+    exp = _of_floats(Op.EXP)
+    exp2 = _of_floats(Op.EXP2)
+    log = _of_floats(Op.LOG)
+    log2 = _of_floats(Op.LOG2)
+    sqrt = _of_floats(Op.SQRT)
+    sin = _of_floats(Op.SIN)
+    cos = _of_floats(Op.COS)
+    erf = _of_floats(Op.ERF)
 
     def log10(self) -> Self:
         return self.log() * (1 / math.log(10))
@@ -321,9 +296,6 @@ class Elementwise(Core):
         half = (x.minimum(1.0) * 0.5).tanh()
         return (x.abs() < 1.0).where(half * 2.0 / (1.0 - half), x.exp() - 1.0)
 
-    def sqrt(self) -> Self:
-        return self._float()._unary(Op.SQRT)
-
     def rsqrt(self) -> Self:
         return 1.0 / self.sqrt()
 
@@ -332,12 +304,6 @@ class Elementwise(Core):
 
     def square(self) -> Self:
         return self * self
-
-    def sin(self) -> Self:
-        return self._float()._unary(Op.SIN)
-
-    def cos(self) -> Self:
-        return self._float()._unary(Op.COS)
 
     def tan(self) -> Self:
         return self.sin() / self.cos()
@@ -407,9 +373,6 @@ class Elementwise(Core):
         x, y, _ = self._floats(other)
         most = x.maximum(y)
         return most.isfinite().where(most + (x - y).minimum(y - x).exp().log1p(), most)
-
-    def erf(self) -> Self:
-        return self._float()._unary(Op.ERF)
 
     def tanh(self) -> Self:
         x = self._float()
@@ -510,6 +473,12 @@ def _in_place(name: str) -> Callable[[Any, Operand], Any]:
 _WORDS = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor", "lshift", "rshift")
 for _name in _WORDS:
     setattr(Elementwise, f"__i{_name}__", _in_place(f"__{_name}__"))
+
+
+# The names that tracebacks and the page of ``viz`` show are those of the code.
+for _name, _method in vars(Elementwise).items():
+    if getattr(_method, "__name__", "") == "<lambda>":
+        _method.__name__, _method.__code__ = _name, _method.__code__.replace(co_name=_name)
 
 
 def _halves(x: Any) -> tuple[Any, Any]:

@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 from amdrv.errors import Unsupported
 from amdrv.tensor import dtypes, ir, symbolic
 from amdrv.tensor.dtypes import DType
-from amdrv.tensor.instructions import HANDLERS, HORIZONTAL, INSTRUCTIONS, INTRINSICS, TYPES, kind
+from amdrv.tensor.instructions import HANDLERS, kind
 from amdrv.tensor.ir import Axis, Node, Op, toposort
 from amdrv.tensor.optimise import Nest
+from amdrv.tensor.tables.llvm import HORIZONTAL, INSTRUCTIONS, INTRINSICS, TYPES
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from amdrv.runtime.compile import compile_llvm
 from amdrv.runtime.device import Device
 from amdrv.runtime.graph import LaunchRequest
 from amdrv.runtime.module import Kernel as LoadedKernel
+from amdrv.runtime.object_cache import ObjectCache
 from amdrv.tensor import dtypes
 from amdrv.tensor.arrange_gpu import for_gpu
 from amdrv.tensor.arrange_matrix import CORES, PARTS, TILES, MatrixTile
@@ -23,7 +24,6 @@ from amdrv.tensor.decompose import decompose
 from amdrv.tensor.emit import Dialect, Emitter, Scope, write_nest
 from amdrv.tensor.ir import Axis, Node, Op, toposort
 from amdrv.tensor.lower import Kernel
-from amdrv.tensor.object_cache import ObjectCache
 from amdrv.tensor.optimise import Layout
 from amdrv.tensor.storage import Program
 

@@ -1,115 +1,25 @@
-"""The host as a device: kernels in vector instructions, outer loops spread over threads.
-
-Objects are kept on disk under the hash of their IR and of what made them, so a kernel is compiled once per machine.
-"""
+"""The host as a device: kernels in vector instructions, outer loops spread over threads by ``runtime/host_code``."""
 
 from __future__ import annotations
 
-import ctypes
-import functools
-import os
-import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+import math
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import llvmlite
-import numpy as np
-from llvmlite import binding
-from llvmlite.binding import orcjit
-from numpy.typing import NDArray
-
-from amdrv.errors import OutOfMemory, Unsupported
-from amdrv.runtime.host_graph import HostCall, HostGraph, Team
+from amdrv.runtime.host_code import HostFunction, HostProcessor, has_feature
+from amdrv.runtime.host_memory import ALIGN_BYTES, HostMemory, Pool
 from amdrv.tensor.arrange_host import Machine, for_host
 from amdrv.tensor.decompose import decompose
 from amdrv.tensor.emit import Dialect, Emitter, write_nest
 from amdrv.tensor.ir import Axis, Node, Op, toposort
 from amdrv.tensor.lower import Kernel
-from amdrv.tensor.object_cache import ObjectCache
 from amdrv.tensor.optimise import Nest
 from amdrv.tensor.storage import Program, Tape
 
-ALIGN_BYTES = 128
-PHYSICAL_BYTES = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-POOL_BYTES_MAX = 1 << 29
 MODULE_CHARS = 1 << 16  # of IR: setting LLVM up takes less than compiling it
-THREAD_WORK_MIN = 1 << 16  # operations below which starting threads costs more than it saves
 DIALECT = Dialect(pointer="ptr", index_bits=64, stream_bytes=1 << 24)
-
-
-# -- memory ------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """Bytes of this process, aligned for vectors."""
-
-    view: NDArray[np.uint8]
-    address: int
-
-
-class Pool:
-    """Blocks of memory that were given back, by size. Fresh pages of the system cost more than most kernels."""
-
-    def __init__(self) -> None:
-        self._free: dict[int, list[Block]] = {}
-        self._kept_bytes = 0
-        self._most_bytes = POOL_BYTES_MAX  # kept here: at exit, modules are emptied before the last blocks come back
-
-    # Lists and numbers are changed in steps that the interpreter does not divide; a block is never in two hands, and
-    # the count of bytes only decides how many are kept.
-
-    def take(self, size_bytes: int) -> Block:
-        """A block with undefined contents."""
-        try:
-            found = self._free[size_bytes].pop()
-        except (KeyError, IndexError):
-            try:
-                if size_bytes > PHYSICAL_BYTES:  # the system may promise it, and end the process when it is touched
-                    raise MemoryError
-                raw = np.empty(size_bytes + ALIGN_BYTES, np.uint8)
-            except (MemoryError, ValueError):
-                raise OutOfMemory(f"{size_bytes} bytes for a tensor; this machine has {PHYSICAL_BYTES}") from None
-            start = -raw.ctypes.data % ALIGN_BYTES
-            return Block(raw[start : start + size_bytes], raw.ctypes.data + start)
-        self._kept_bytes -= size_bytes
-        return found
-
-    def give(self, block: Block) -> None:
-        """Keep a block for later, or leave it to the system when there are many."""
-        size_bytes = block.view.size
-        if self._kept_bytes + size_bytes <= self._most_bytes:
-            self._kept_bytes += size_bytes
-            self._free.setdefault(size_bytes, []).append(block)
-
-
-class HostMemory:
-    """A block, given back to the pool when forgotten."""
-
-    __slots__ = ("__weakref__", "_block", "_pool", "address", "size_bytes", "view")
-
-    def __init__(self, pool: Pool, size_bytes: int) -> None:
-        self._pool = pool
-        self._block = pool.take(size_bytes)
-        self.view = self._block.view
-        self.address = self._block.address
-        self.size_bytes = size_bytes
-
-    def __del__(self) -> None:
-        if hasattr(self, "_block"):  # else there was no memory
-            self._pool.give(self._block)
-
-    def write(self, data: NDArray[np.uint8], offset: int = 0) -> None:
-        self.view[offset : offset + data.size] = data
-
-    def read(self, size_bytes: int, offset: int = 0) -> NDArray[np.uint8]:
-        return self.view[offset : offset + size_bytes].copy()
-
-
-# -- code --------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,72 +76,18 @@ def _function(name: str, nest: Nest, buffers: int) -> tuple[str, dict[str, None]
     return f"{head}\nentry:\n{emitter.text}\n  ret void\n}}", emitter.declared
 
 
-@functools.cache
-def target_machine() -> Any:
-    """LLVM for this processor."""
-    binding.initialize_native_target()
-    binding.initialize_native_asmprinter()
-    cpu, features = binding.get_host_cpu_name(), binding.get_host_cpu_features().flatten()
-    target = binding.Target.from_triple(binding.get_process_triple())
-    options = {"opt": 2, "reloc": "pic", "codemodel": "jitdefault", "jit": True}
-    return target.create_target_machine(cpu=cpu, features=features + ",-prefer-256-bit", **options)
-
-
-@functools.cache
 def machine() -> Machine:
     """The registers of this processor."""
-    features = binding.get_host_cpu_features()
-    if features.get("avx512f"):
+    if has_feature("avx512f"):
         return Machine(vector_bits=512, registers=32)
-    return Machine(vector_bits=256 if features.get("avx2") else 128, registers=16)
-
-
-def compile_object(ir: str) -> bytes:
-    """Machine code from IR. Raises Unsupported with LLVM's message and the IR."""
-    target = target_machine()
-    context = binding.create_context()
-    module = None
-    # A module must be gone before its context is: it is not left to the garbage collector.
-    try:
-        module = binding.parse_assembly(ir, context)
-        module.triple = binding.get_process_triple()
-        module.data_layout = str(target.target_data)
-        module.verify()
-        return bytes(target.emit_object(module))
-    except RuntimeError as error:
-        raise Unsupported(f"LLVM refuses a kernel (stage: host code): {error}\n{ir}") from error
-    finally:
-        if module is not None:
-            module.close()
-        context.close()
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """One nest of a program."""
-
-    function: Any
-    trips: int  # of the outermost loop
-    work: int  # operations of one trip, about
-
-    @property
-    def address(self) -> int:
-        return ctypes.cast(self.function, ctypes.c_void_p).value or 0
-
-    def share(self, threads: int) -> int:
-        """Among how many threads dividing its trips pays."""
-        return min(threads, self.trips, self.trips * self.work // THREAD_WORK_MIN)
+    return Machine(vector_bits=256 if has_feature("avx2") else 128, registers=16)
 
 
 class HostProgram:
     """A kernel in this process."""
 
-    def __init__(
-        self, written: Written, parts: Sequence[Part], tracker: object, pool: ThreadPoolExecutor, threads: int
-    ) -> None:
-        self._written = written
-        self.parts, self._tracker = parts, tracker  # the code goes when the tracker is forgotten
-        self._pool, self._threads = pool, threads
+    def __init__(self, written: Written, parts: Sequence[HostFunction], processor: HostProcessor) -> None:
+        self._written, self.parts, self._processor = written, parts, processor
 
     @property
     def ir(self) -> str:
@@ -243,21 +99,7 @@ class HostProgram:
         return [store for nest in self._written.nests for store in nest.stores]
 
     def run(self, addresses: Sequence[int]) -> None:
-        for part in self.parts:
-            share = part.share(self._threads)
-            if share < 2:
-                part.function(*addresses, 0, part.trips)
-                continue
-            edges = [part.trips * k // share for k in range(share + 1)]
-            spans = [(*addresses, edges[k], edges[k + 1]) for k in range(share)]
-            waiting = [self._pool.submit(_call, part.function, span) for span in spans[1:]]
-            part.function(*spans[0])
-            for item in waiting:
-                item.result()
-
-
-def _call(function: Callable[..., None], arguments: Sequence[int]) -> None:
-    function(*arguments)
+        self._processor.run(self.parts, addresses)
 
 
 class HostBackend:
@@ -266,22 +108,11 @@ class HostBackend:
     name = "CPU"
 
     def __init__(self, threads: int | None = None, cache: Path | None = None) -> None:
-        self.machine = self._started()
-        self.threads = threads or len(os.sched_getaffinity(0))
-        self._pool = ThreadPoolExecutor(max(1, self.threads), "amdrv-tensor")
-        self._team = Team(self._pool, threading.Lock())
-        versions = (llvmlite.__version__, binding.llvm_version_info, binding.get_host_cpu_name())
-        self.cache = ObjectCache((*versions, binding.get_host_cpu_features().flatten()), cache)
-        self._jit = orcjit.create_lljit_compiler(target_machine(), suppress_errors=True)
-        self._lock = threading.Lock()
+        self._processor = HostProcessor(threads, cache)
+        self.machine = machine()
+        self.threads, self.cache = self._processor.threads, self._processor.cache
         self._memory = Pool()
         self.programs: dict[Node, Program] = {}
-        self._loaded = 0
-
-    @staticmethod
-    def _started() -> Machine:
-        target_machine()
-        return machine()
 
     def __repr__(self) -> str:
         return self.name
@@ -299,42 +130,22 @@ class HostBackend:
             written.append(write_ir(kernel, self.machine, f"kernel{number}", rank))
             size_chars += sum(map(len, written[-1].functions))
             if size_chars >= MODULE_CHARS or number == len(kernels):
-                text = module_text(written[waiting:])
-                objects.append(self._pool.submit(self.cache.compiled, text, compile_object))
+                objects.append(self._processor.compile(module_text(written[waiting:])))
                 waiting, size_chars = number, 0
-        tracker = self._linked([item.result() for item in objects], [name for part in written for name in part.names])
-        return [self._program(kernel, found, tracker) for kernel, found in zip(kernels, written, strict=True)]
+        names = [name for part in written for name in part.names]
+        code = self._processor.link([item.result() for item in objects], names)
+        return [self._program(len(kernel.buffers), own, code) for kernel, own in zip(kernels, written, strict=True)]
 
-    def link(self, ir: str, names: Sequence[str]) -> Any:
-        """The addresses of functions by their names, as long as the result is kept."""
-        return self._linked([self.cache.compiled(ir, compile_object)], names)
-
-    def _linked(self, objects: Sequence[bytes], names: Sequence[str]) -> Any:
-        builder = orcjit.JITLibraryBuilder()
-        for item in objects:
-            builder.add_object_img(item)
-        for name in names:
-            builder.export_symbol(name)
-        with self._lock:
-            self._loaded += 1
-            return builder.link(self._jit, f"kernels{self._loaded}")
+    def _program(self, buffers: int, written: Written, code: Mapping[str, int]) -> HostProgram:
+        parts = [
+            HostFunction.of(code, name, buffers, nest.loops[0].arg[1] if nest.loops else 1, _work(nest))
+            for name, nest in zip(written.names, written.nests, strict=True)
+        ]
+        return HostProgram(written, parts, self._processor)
 
     def tape(self, calls: Sequence[tuple[Program, Sequence[int]]]) -> Tape:
         """Programs to repeat, in one native call."""
-        parts = ((part, slots) for program, slots in calls for part in program.parts)  # type: ignore[attr-defined]
-        listed = [
-            HostCall(part.address, tuple(slots), part.trips, max(1, part.share(self.threads))) for part, slots in parts
-        ]
-        return HostGraph(listed, self.link, self._team)
-
-    def _program(self, kernel: Kernel, written: Written, tracker: Any) -> HostProgram:
-        arguments = [ctypes.c_void_p] * len(kernel.buffers) + [ctypes.c_int64] * 2
-        kind = ctypes.CFUNCTYPE(None, *arguments)
-        parts = [
-            Part(kind(tracker[name]), nest.loops[0].arg[1] if nest.loops else 1, _work(nest))
-            for name, nest in zip(written.names, written.nests, strict=True)
-        ]
-        return HostProgram(written, parts, tracker, self._pool, self.threads)
+        return self._processor.graph([(part, slots) for program, slots in calls for part in program.parts])  # type: ignore[attr-defined]
 
     def synchronize(self) -> None:
         """Programs have run when ``run`` returns."""
@@ -342,13 +153,7 @@ class HostBackend:
 
 def _work(nest: Nest) -> int:
     """About how many operations one trip of the outermost loop takes."""
-    total = len(nest.stores) * 4
-    for node in toposort(nest.stores):
-        if node.op is Op.REDUCE:
-            loops = 1
-            for part in node.src[1:]:
-                loops *= part.arg[1]
-            total += loops * 4
-    for loop in nest.loops[1:]:
-        total *= loop.arg[1]
-    return total
+    reduced = (node.src[1:] for node in toposort(nest.stores) if node.op is Op.REDUCE)
+    total: int = 4 * (len(nest.stores) + sum(math.prod(part.arg[1] for part in ranges) for ranges in reduced))
+    trips: int = math.prod(loop.arg[1] for loop in nest.loops[1:])
+    return total * trips

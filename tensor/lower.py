@@ -6,6 +6,7 @@ nothing; elementwise operations apply to the elements; a reduction opens ranges 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
@@ -72,10 +73,8 @@ class Lowering:
     def _param(self, node: Node) -> Node:
         found = self._buffers.get(node)
         if found is None:
-            size = 1
-            for n in node.shape:
-                size *= n
-            found = self._buffers[node] = Node(Op.PARAM, node.dtype, (), (len(self._buffers), size))
+            about = (len(self._buffers), math.prod(node.shape))
+            found = self._buffers[node] = Node(Op.PARAM, node.dtype, (), about)
         return found
 
     def value(self, node: Node, at: Position, gate: Node) -> Node:

@@ -41,14 +41,5 @@ def place(intervals: Sequence[Interval]) -> tuple[list[int], int]:
     return offsets, total
 
 
-def peak(intervals: Sequence[Interval]) -> int:
-    """Bytes that are needed at the same time at most: no placement takes less."""
-    steps = {interval.first for interval in intervals}
-    live = (
-        sum(_aligned(found.size_bytes) for found in intervals if found.first <= step <= found.last) for step in steps
-    )
-    return max(live, default=0)
-
-
 def _aligned(size_bytes: int) -> int:
     return -(-size_bytes // ALIGN_BYTES) * ALIGN_BYTES

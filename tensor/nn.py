@@ -193,11 +193,6 @@ class Optimiser:
         raise InvalidArgument(f"{type(self).__name__} has no rule to update with")
 
 
-def _fixed(tensor: Tensor) -> Tensor:
-    """A parameter's values without its history."""
-    return tensor.detach()
-
-
 class SGD(Optimiser):
     """Steps against the gradient, with momentum."""
 
@@ -209,7 +204,7 @@ class SGD(Optimiser):
         self._speed: dict[int, Tensor] = {}
 
     def _update(self, place: int, tensor: Tensor, gradient: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
-        now = _fixed(tensor)
+        now = tensor.detach()
         if self._decay:
             gradient = gradient + now * self._decay
         if not self._momentum:
@@ -247,7 +242,7 @@ class Adam(Optimiser):
         super().step(powers, *also)
 
     def _update(self, place: int, tensor: Tensor, gradient: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
-        now = _fixed(tensor)
+        now = tensor.detach()
         (first, second), left = self._betas, self._left
         mean = self._mean[place] * first + gradient * (1 - first)
         square = self._square[place] * second + gradient * gradient * (1 - second)

@@ -24,6 +24,10 @@ COMMUTATIVE = frozenset({Op.ADD, Op.MUL, Op.MAX, Op.MIN, Op.AND, Op.OR, Op.XOR, 
 Bound = dict[str, Node]
 
 
+def _operator(op: Op) -> Callable[[Pattern, Pattern | Scalar], Pattern]:
+    return lambda pattern, other: node(op, pattern, other)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Pattern:
     """What a node must look like. Made with ``var``, ``const``, ``node`` and arithmetic on patterns."""
@@ -38,32 +42,9 @@ class Pattern:
         """The same pattern, whose node is bound to a name."""
         return replace(self, name=name)
 
-    def __add__(self, other: Pattern | Scalar) -> Pattern:
-        return node(Op.ADD, self, other)
-
-    def __sub__(self, other: Pattern | Scalar) -> Pattern:
-        return node(Op.SUB, self, other)
-
-    def __mul__(self, other: Pattern | Scalar) -> Pattern:
-        return node(Op.MUL, self, other)
-
-    def __truediv__(self, other: Pattern | Scalar) -> Pattern:
-        return node(Op.DIV, self, other)
-
-    def __floordiv__(self, other: Pattern | Scalar) -> Pattern:
-        return node(Op.IDIV, self, other)
-
-    def __mod__(self, other: Pattern | Scalar) -> Pattern:
-        return node(Op.MOD, self, other)
-
-    def __pow__(self, other: Pattern | Scalar) -> Pattern:
-        return node(Op.POW, self, other)
-
-    def __and__(self, other: Pattern | Scalar) -> Pattern:
-        return node(Op.AND, self, other)
-
-    def __or__(self, other: Pattern | Scalar) -> Pattern:
-        return node(Op.OR, self, other)
+    __add__, __sub__, __mul__, __truediv__ = map(_operator, (Op.ADD, Op.SUB, Op.MUL, Op.DIV))
+    __floordiv__, __mod__, __pow__ = map(_operator, (Op.IDIV, Op.MOD, Op.POW))
+    __and__, __or__ = map(_operator, (Op.AND, Op.OR))
 
     def __neg__(self) -> Pattern:
         return node(Op.NEG, self)

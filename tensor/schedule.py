@@ -15,23 +15,8 @@ from amdrv.tensor import dtypes, shapes
 from amdrv.tensor.ir import ELEMENTWISE, MOVEMENT, Axis, Node, Op, toposort
 from amdrv.tensor.lower import Kernel, Lowering, loop_position
 from amdrv.tensor.shapes import Position
+from amdrv.tensor.tables.costs import COST
 
-COST = {
-    Op.EXP: 8,
-    Op.EXP2: 8,
-    Op.LOG: 8,
-    Op.LOG2: 8,
-    Op.SIN: 12,
-    Op.COS: 12,
-    Op.ERF: 16,
-    Op.POW: 24,
-    Op.DIV: 3,
-    Op.SQRT: 3,
-    Op.IDIV: 4,
-    Op.MOD: 4,
-    Op.CAST: 0,
-    Op.BITCAST: 0,
-}
 CHEAP = 4  # below this, computing a value again costs less than storing and loading it
 PLACES_MAX = 3  # positions at which one kernel computes a costly value, as softmax does exp: for the sum and the result
 TILE_MAX = 64  # results side by side that loops are arranged to compute together

@@ -9,10 +9,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from amdrv.runtime.object_cache import ObjectCache
 from amdrv.tensor import dtypes
 from amdrv.tensor.ir import Node, Op, Shape
 from amdrv.tensor.lower import Kernel
-from amdrv.tensor.object_cache import ObjectCache
 
 
 class Program(Protocol):

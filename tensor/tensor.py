@@ -185,7 +185,7 @@ class Tensor(Functional):
 
     def explain(self, code: bool = True) -> str:
         """How this tensor is computed: graph, rules, kernels, loops, code and times, as text."""
-        from amdrv.tensor.explain import explain
+        from amdrv.tensor.viz.explain import explain
 
         return explain(self.node, self.backend, code)
 

@@ -26,6 +26,8 @@ UNITS = {
     "ratio": (1.0, "of the reference's speed"),
     "kernels": (1.0, "kernels"),
     "share": (100.0, "% of the tests"),
+    "cycles_per_kflop": (1.0, "cycles per thousand operations of a wave"),
+    "against_triton": (1.0, "x of Triton's for the same tile"),
 }
 
 

@@ -10,12 +10,12 @@ from typing import Any
 
 from amdrv.tensor import engine, ir, simplify
 from amdrv.tensor.decompose import decompose
-from amdrv.tensor.explain import computed, origins, sources
 from amdrv.tensor.ir import Node, toposort
 from amdrv.tensor.lower import Kernel
 from amdrv.tensor.rewrite import Step, again, rewritten
 from amdrv.tensor.schedule import size_bytes
 from amdrv.tensor.storage import Backend, Program
+from amdrv.tensor.viz.explain import computed, origins, sources
 from amdrv.tensor.viz.machine_code import listing
 from amdrv.tensor.viz.record import Recorded
 

@@ -12,8 +12,9 @@ from elftools.elf.sections import SymbolTableSection
 from amdrv.runtime import code_object
 from amdrv.runtime import listing as code_listing
 from amdrv.runtime.compile import compile_llvm
+from amdrv.runtime.host_code import compile_object
 from amdrv.tensor.gpu import GpuBackend
-from amdrv.tensor.host import HostBackend, compile_object
+from amdrv.tensor.host import HostBackend
 from amdrv.tensor.storage import Backend
 
 MACHINES = {

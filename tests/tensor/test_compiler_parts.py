@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from amdrv.errors import InvalidArgument, OutOfMemory, Unsupported
-from amdrv.tensor import Tensor, dtypes, host, ir, simplify, spec, symbolic
+from amdrv.runtime.host_code import compile_object
+from amdrv.runtime.object_cache import ObjectCache
+from amdrv.tensor import Tensor, dtypes, ir, simplify, spec, symbolic
 from amdrv.tensor.ir import Axis, Node, Op
-from amdrv.tensor.memory_plan import Interval, peak, place
-from amdrv.tensor.object_cache import ObjectCache
+from amdrv.tensor.memory_plan import Interval, place
 from amdrv.tensor.patterns import Rule, RuleSet, const, node, var
 from amdrv.tensor.rewrite import Step, rewrite
 
@@ -185,7 +186,6 @@ def test_arrays_that_are_needed_together_do_not_share_bytes(given_intervals: lis
             if a.first <= b.last and b.first <= a.last:
                 apart = offsets[k] + a.size_bytes <= offsets[other] or offsets[other] + b.size_bytes <= offsets[k]
                 assert apart
-    assert total >= peak(intervals)
 
 
 def test_damaged_objects_on_disk_are_compiled_again(tmp_path: Path) -> None:
@@ -208,7 +208,7 @@ def test_damaged_objects_on_disk_are_compiled_again(tmp_path: Path) -> None:
 
 def test_code_that_llvm_refuses_is_shown_with_its_stage() -> None:
     with pytest.raises(Unsupported, match=r"(?s)host code.*define void @f\(\) \{ nonsense \}"):
-        host.compile_object("define void @f() { nonsense }")
+        compile_object("define void @f() { nonsense }")
 
 
 def test_memory_that_is_not_there_is_an_error_of_the_family() -> None:

@@ -10,9 +10,10 @@ import pytest
 
 from amdrv.bench.tensor import Block
 from amdrv.errors import InvalidArgument, OutOfMemory
+from amdrv.runtime.host_memory import HostMemory
 from amdrv.tensor import Tensor, engine, jit, nn
 from amdrv.tensor.core import Core
-from amdrv.tensor.host import HostBackend, HostMemory
+from amdrv.tensor.host import HostBackend
 from amdrv.tensor.ir import Op
 from amdrv.tensor.storage import parts_of
 

@@ -1,0 +1,1 @@
+"""Facts that the compiler looks up: operations, instructions, coefficients, costs."""

@@ -268,13 +268,14 @@ class Gpu:
         self._check_usable()
         return self._hardware.smu.read_metrics()
 
-    def halted_wave(self) -> HaltedWave | None:
+    def halted_wave(self, *, or_running: bool = False) -> HaltedWave | None:
         """A wave that an error halted, with its registers; None when no wave is halted.
 
-        Some thousand register accesses when none is: for diagnosis, before ``recover`` ends the wave.
+        Some thousand register accesses when none is: for diagnosis, before ``recover`` ends the wave. With
+        ``or_running`` a wave that still runs will do: of its registers only the PC means something.
         """
         self._check_usable()
-        wave = self._hardware.waves.find_halted(self._hardware.table.gc)
+        wave = self._hardware.waves.find_halted(self._hardware.table.gc, or_running=or_running)
         if wave is not None:
             log.info("%s: %s", self.function.name, wave)
         return wave

@@ -25,7 +25,8 @@ def card(
 
     ``vram_bytes`` and ``bar0_bytes`` (bytes) shape a card that does not exist yet; BAR0 holds all of VRAM unless told.
     The shaders of a new card that is ``interpreted`` run in NumPy instead of compiled code: slow, but easy to follow.
-    Raises NotFound for a chip that is not emulated, InvalidArgument for a size given to a card that exists otherwise.
+    Raises NotFound for a chip that is not emulated, InvalidArgument for a size or an interpreter asked of a card that
+    exists without.
     """
     from amdrv.emulator.chips import CHIPS
     from amdrv.emulator.shell import Card
@@ -47,6 +48,8 @@ def card(
             )
         elif vram_bytes is not None and vram_bytes != existing.vram_bytes:
             raise InvalidArgument(f"{key} is plugged in already, with {existing.vram_bytes} bytes of VRAM")
+        elif interpreted and not existing.interpreted:
+            raise InvalidArgument(f"{key} is plugged in already, with a translator: unplug it, or take another number")
         return existing
 
 

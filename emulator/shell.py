@@ -259,6 +259,11 @@ class Card:
         engines = self.chip.shader_array.shader_engines
         return create_engine(self.chip.arch, shader_engines=engines, interpreted=self.interpreted)
 
+    def running_pc(self) -> int | None:
+        """Where a wave is that a shader engine runs; None when none does, or that is not known."""
+        engines = (self.__dict__[name] for name in ("shader_engine", "oracle") if name in self.__dict__)  # none is made
+        return next((pc for engine in engines if (pc := engine.running_pc()) is not None), None)
+
     @cached_property
     def oracle(self) -> ShaderEngine:
         """What executes dispatches that see memory through caches that differ from it: every access is translated."""

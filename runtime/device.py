@@ -384,10 +384,18 @@ class Device:
         if self._queue.poll_faults(thorough=True):
             return self._faulted()
         running = [launch.kernel for launch in self._queue.unfinished]
-        hint = f"{running[0]!r} was running; " if running else ""
+        hint = f"{running[0]!r} was running{self._where_it_runs()}; " if running else ""
         if len(running) > 1:
             hint += f"dropped behind it: {diagnosis.names(running[1:])}; "
         return self._rebuild(Timeout(timeout.what, timeout.timeout_s, hint=hint + self._aftermath))
+
+    def _where_it_runs(self) -> str:
+        """Of a kernel that does not end: where one of its waves was a moment ago."""
+        wave = self._gpu.halted_wave(or_running=True)
+        if wave is None:
+            return ""
+        place, text = self._locate(wave.pc), code_at(self._gpu.memory, self.arch, wave.pc).text
+        return f", a wave of it at pc {wave.pc:#x}" + (f" = {place}" if place else "") + (f": {text}" if text else "")
 
     def _rebuild(self, error: AmdrvError) -> AmdrvError:
         """Restart the queue after ``error``, which is the first unfinished launch's; those behind it were dropped.

@@ -9,6 +9,7 @@ import ctypes
 import functools
 import os
 import threading
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -91,17 +92,25 @@ class HostProcessor:
 
     def __init__(self, threads: int | None = None, cache: Path | None = None) -> None:
         self.threads = threads or len(os.sched_getaffinity(0))
-        self._pool = ThreadPoolExecutor(max(1, self.threads), "amdrv-tensor")
-        self._team = Team(self._pool, threading.Lock())
+        self._team = Team(self._new_pool(), threading.Lock())
         self._jit = orcjit.create_lljit_compiler(target_machine(), suppress_errors=True)
         versions = (llvmlite.__version__, binding.llvm_version_info, binding.get_host_cpu_name())
         self.cache = ObjectCache((*versions, binding.get_host_cpu_features().flatten()), cache)
         self._lock = threading.Lock()
         self._loaded = 0
+        forked = weakref.WeakMethod(self._forked)
+        os.register_at_fork(after_in_child=lambda: (restart := forked()) and restart())
+
+    def _new_pool(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(max(1, self.threads), "amdrv-tensor")
+
+    def _forked(self) -> None:
+        """In the child of a fork: it has none of the threads, and locks as they happened to be."""
+        self._team.pool, self._team.turn, self._lock = self._new_pool(), threading.Lock(), threading.Lock()
 
     def compile(self, ir: str) -> Future[bytes]:
         """The object of a module, made by another thread."""
-        return self._pool.submit(self.cache.compiled, ir, compile_object)
+        return self._team.pool.submit(self.cache.compiled, ir, compile_object)
 
     def link(self, objects: Sequence[bytes], names: Sequence[str]) -> Mapping[str, int]:
         """The addresses of functions by their names, as long as the result is kept."""
@@ -124,7 +133,7 @@ class HostProcessor:
                 continue
             edges = [part.trips * k // share for k in range(share + 1)]
             spans = [(*addresses, edges[k], edges[k + 1]) for k in range(share)]
-            waiting = [self._pool.submit(_call, part.function, span) for span in spans[1:]]
+            waiting = [self._team.pool.submit(_call, part.function, span) for span in spans[1:]]
             part.function(*spans[0])
             for item in waiting:
                 item.result()

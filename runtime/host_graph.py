@@ -101,9 +101,9 @@ class HostCall:
     share: int  # threads that the trips are divided among
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Team:
-    """Threads for graphs. A graph needs its threads all at the same time, so graphs take turns."""
+    """Threads for graphs. A graph needs its threads all at the same time, so graphs take turns. A fork has new ones."""
 
     pool: ThreadPoolExecutor
     turn: threading.Lock

@@ -7,6 +7,7 @@ Products of float16 matrices have a layout of their own, in ``arrange_matrix``.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -58,9 +59,6 @@ def for_gpu(stores: tuple[Node, ...], cores: MatrixCores | None, rank: int, tile
     return _items(stores, loops, found, rank)
 
 
-# -- one work-item for each tile ---------------------------------------------------------------------------------------
-
-
 def _items(stores: tuple[Node, ...], loops: Sequence[Node], found: Sequence[Node], rank: int) -> Layout:
     numbers = Numbers()
     tiles = _tiles(stores, loops, found, rank)
@@ -80,20 +78,13 @@ def _items(stores: tuple[Node, ...], loops: Sequence[Node], found: Sequence[Node
         if kept:
             where[kept[0]] = symbolic.divide(place, rest)
     body = []
-    for positions in _product([pieces[loop].positions for loop in tiles]):
+    for positions in itertools.product(*(pieces[loop].positions for loop in tiles)):
         memo: dict[Node, Node] = {}
         step = dict(zip(tiles, positions, strict=True))
         tiled = [symbolic.substitute(store, step, memo) for store in stores]
         placed: dict[Node, Node] = {}
         body += [symbolic.substitute(store, where, placed) for store in tiled]
     return Layout(group, item, Nest((), tuple(body)), inside)
-
-
-def _product(choices: Sequence[Sequence[Node]]) -> list[tuple[Node, ...]]:
-    result: list[tuple[Node, ...]] = [()]
-    for options in choices:
-        result = [(*chosen, option) for chosen in result for option in options]
-    return result
 
 
 def _tiles(stores: tuple[Node, ...], loops: Sequence[Node], found: Sequence[Node], rank: int) -> dict[Node, Tile]:
@@ -114,9 +105,6 @@ def _tiles(stores: tuple[Node, ...], loops: Sequence[Node], found: Sequence[Node
     # Sharing operands is worth most, until there are too few work-items, or registers.
     side = ranked(dividing, lambda side: abs(side - (VECTOR if results >= 64 * VECTOR**2 else 1)), rank)
     return {loop: Tile(side) for loop in reused} if side > 1 else {}
-
-
-# -- one workgroup for each row ----------------------------------------------------------------------------------------
 
 
 def _rows(stores: tuple[Node, ...], row: Sequence[Node], across: Sequence[Node]) -> Layout:

@@ -140,15 +140,11 @@ def _reduce_score(inner: Sequence[Node], touched: Sequence[Node]) -> int:
     return min((lane_score(node.src[-1], touched) for node in inner if node.src[-1].arg[1] >= 4), default=0)
 
 
-def _reused(loop: Node, touched: Iterable[Node]) -> bool:
-    """Whether some operand is the same for neighbours along a range."""
-    return any(node.op is Op.LOAD and loop not in node.ranges for node in touched)
-
-
 def _dot_tiles(order: Sequence[Node], inner: Sequence[Node], touched: Sequence[Node]) -> dict[Node, Tile]:
-    """Vectors along the reduced range: small square tiles of the others."""
-    wanted = [loop for loop in order if loop.arg[1] > 1 and _reused(loop, touched)][-2:]
-    return {loop: Tile(4) for loop in wanted}
+    """Vectors along the reduced range: small square tiles of others, for whose neighbours some operand is the same."""
+    loads = [node for node in touched if node.op is Op.LOAD]
+    wanted = [loop for loop in order if loop.arg[1] > 1 and any(loop not in node.ranges for node in loads)]
+    return {loop: Tile(4) for loop in wanted[-2:]}
 
 
 def _beside(stores: Sequence[Node], product: Product | None) -> Product | None:

@@ -209,10 +209,8 @@ def arrange_product(
         top, left = (symbolic.add(corner[loop], first) for loop, first in zip(ways, at, strict=True))
         for part in range(PARTS):
             result = Node(Op.PART, dtypes.float32, (total,), part)
-            row = symbolic.add(
-                symbolic.offset(top, 2 * part if lanes == SIDE else part),
-                symbolic.scale(high, 1 if lanes == SIDE else PARTS),
-            )
+            step_down, half_down = (2, 1) if lanes == SIDE else (1, PARTS)
+            row = symbolic.add(symbolic.offset(top, part * step_down), symbolic.scale(high, half_down))
             column = symbolic.add(left, low)
             places = {**where, product.row: row, product.column: column, product.reduce: result}
             inside = symbolic.both(symbolic.less(row, product.row.arg[1]), symbolic.less(column, product.column.arg[1]))

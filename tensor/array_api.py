@@ -10,7 +10,7 @@ import builtins
 import math
 from collections import namedtuple
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +19,11 @@ from amdrv.tensor import devices, dtypes
 from amdrv.tensor import elementwise as _elementwise
 from amdrv.tensor.core import BadType, Core, check_axes
 from amdrv.tensor.dtypes import DType
-from amdrv.tensor.tables.array_names import BINARY, KINDS, REDUCTIONS, UNARY
+from amdrv.tensor.tables.array_methods import METHODS
+from amdrv.tensor.tables.array_types import __array_namespace_info__ as __array_namespace_info__
+from amdrv.tensor.tables.array_types import finfo as finfo
+from amdrv.tensor.tables.array_types import iinfo as iinfo
+from amdrv.tensor.tables.array_types import isdtype as isdtype
 from amdrv.tensor.tensor import Tensor
 
 __array_api_version__ = "2024.12"
@@ -29,9 +33,6 @@ bool = dtypes.bool_
 int8, int16, int32, int64 = dtypes.int8, dtypes.int16, dtypes.int32, dtypes.int64
 uint8, uint16, uint32, uint64 = dtypes.uint8, dtypes.uint16, dtypes.uint32, dtypes.uint64
 float16, bfloat16, float32, float64 = dtypes.float16, dtypes.bfloat16, dtypes.float32, dtypes.float64
-
-
-# -- what takes more than a line ---------------------------------------------------------------------------------------
 
 
 def asarray(obj: Any, /, *, dtype: DType | None = None, device: Any = None, copy: Any = None) -> Tensor:
@@ -68,17 +69,6 @@ def meshgrid(*arrays: Tensor, indexing: str = "xy") -> list[Tensor]:
     return [part.reshape(form).expand(shape) for part, form in zip(arrays, thin, strict=True)]
 
 
-def isdtype(dtype: DType, kind: Any) -> builtins.bool:
-    """Whether a type is of a kind, or one of several."""
-    if isinstance(kind, tuple):
-        return builtins.any(isdtype(dtype, part) for part in kind)
-    if isinstance(kind, DType):
-        return dtype is kind
-    if kind not in KINDS:
-        raise InvalidArgument(f"isdtype: {kind!r} is no kind of type; they are {', '.join(KINDS)}")
-    return dtype.kind in KINDS[kind]
-
-
 def result_type(*arrays_and_dtypes: Any) -> DType:
     """What the types of several arrays are promoted to; Python scalars only decide the kind."""
     found: DType | None = None
@@ -91,61 +81,6 @@ def result_type(*arrays_and_dtypes: Any) -> DType:
     if found is None:
         raise InvalidArgument("result_type without an array or a type")
     return found
-
-
-class Limits(NamedTuple):
-    """What a type can hold: of floats with ``eps`` and ``smallest_normal``."""
-
-    bits: int
-    max: Any
-    min: Any
-    dtype: DType
-    eps: float = 0.0
-    smallest_normal: float = 0.0
-
-
-def finfo(type: Any, /) -> Limits:
-    """The limits of a float type."""
-    dtype = result_type(type)
-    if not dtype.is_float:
-        raise BadType(f"finfo of {dtype}, which is no float")
-    bias = (1 << dtype.exponent_bits - 1) - 1
-    # float8_e4m3fn has numbers where other types have infinities.
-    most = 448.0 if dtype is dtypes.float8_e4m3fn else (2 - 2.0**-dtype.mantissa_bits) * 2.0**bias
-    return Limits(dtype.bits, most, -most, dtype, 2.0**-dtype.mantissa_bits, 2.0 ** (1 - bias))
-
-
-def iinfo(type: Any, /) -> Limits:
-    """The limits of an integer type."""
-    dtype = result_type(type)
-    if not dtype.is_int:
-        raise BadType(f"iinfo of {dtype}, which is no integer")
-    return Limits(dtype.bits, dtype.limits[1], dtype.limits[0], dtype)
-
-
-class __array_namespace_info__:
-    """What the namespace can do."""
-
-    def capabilities(self) -> dict[str, Any]:
-        """Shapes may depend on values, which are then computed at once."""
-        return {"boolean indexing": True, "data-dependent shapes": True, "max dimensions": None}
-
-    def default_device(self) -> str:
-        """The device of tensors that are made without one."""
-        return devices.DEFAULT
-
-    def devices(self) -> list[str]:
-        """The names of devices."""
-        return [devices.DEFAULT, "CPU"]
-
-    def default_dtypes(self, *, device: Any = None) -> dict[str, DType]:
-        """The types of tensors that are made without one."""
-        return {"real floating": float32, "integral": int64, "indexing": int64}
-
-    def dtypes(self, *, device: Any = None, kind: Any = None) -> dict[str, DType]:
-        """The standard's types that there are."""
-        found = [dtype for dtype in dtypes.ALL if not dtype.is_float or dtype in (float32, float64)]
-        return {dtype.name: dtype for dtype in found if kind is None or isdtype(dtype, kind)}
 
 
 def imag(x: Tensor, /) -> Tensor:
@@ -263,74 +198,17 @@ def unique_all(x: Tensor, /) -> Any:
     return Unique(Tensor(values, device=x.backend), *places)
 
 
-# -- what is a method --------------------------------------------------------------------------------------------------
-
-
-def _unary(name: str) -> Callable[..., Any]:
-    return lambda x, /: getattr(x, name)()
-
-
-def _binary(name: str) -> Callable[..., Any]:
-    return lambda x1, x2, /: getattr(x1 if isinstance(x1, Core) else x2._operand(x1), name)(x2)
-
-
-def _reduction(name: str) -> Callable[..., Any]:
-    return lambda x, /, *, axis=None, keepdims=False: getattr(x, name)(axis, keepdim=keepdims)
-
-
 FUNCTIONS: Mapping[str, Callable[..., Any]] = {
-    **{name: _unary(method or name) for name, method in UNARY.items()},
-    **{name: _binary(method or name) for name, method in BINARY.items()},
-    **{name: _reduction(name) for name in REDUCTIONS},
-    "arange": lambda start, /, stop=None, step=1, *, dtype=None, device=None: Tensor.arange(
-        start, stop, step, dtype, device
-    ),
-    "linspace": lambda start, stop, /, num, *, dtype=None, device=None, endpoint=True: Tensor.linspace(
-        start, stop, num, dtype or float32, device, endpoint
-    ),
-    "eye": lambda n_rows, n_cols=None, /, *, k=0, dtype=None, device=None: Tensor.eye(
-        n_rows, n_cols, dtype or float32, device, k
-    ),
-    "full": lambda shape, fill_value, *, dtype=None, device=None: Tensor.full(shape, fill_value, dtype, device),
-    "zeros": lambda shape, *, dtype=None, device=None: Tensor.full(shape, 0, dtype or float32, device),
-    "empty": lambda shape, *, dtype=None, device=None: Tensor.full(shape, 0, dtype or float32, device),
-    "ones": lambda shape, *, dtype=None, device=None: Tensor.full(shape, 1, dtype or float32, device),
-    "full_like": lambda x, /, fill_value, *, dtype=None, device=None: x.full_like(fill_value, dtype, device),
-    "zeros_like": lambda x, /, *, dtype=None, device=None: x.full_like(0, dtype, device),
-    "empty_like": lambda x, /, *, dtype=None, device=None: x.full_like(0, dtype, device),
-    "ones_like": lambda x, /, *, dtype=None, device=None: x.full_like(1, dtype, device),
-    "tril": lambda x, /, *, k=0: x.tril(k),
-    "triu": lambda x, /, *, k=0: x.triu(k),
+    **METHODS,
     "can_cast": lambda from_, to, /: result_type(from_, to) is to,
-    "clip": lambda x, /, min=None, max=None: x.clip(min, max).cast(x.dtype),
-    "where": lambda condition, x1, x2, /: condition.where(x1, x2),
     "take": lambda x, indices, /, *, axis=None: x.take(indices, _one_axis("take", x, axis)),
-    "broadcast_to": lambda x, /, shape: x.expand(tuple(shape)),
-    "stack": lambda arrays, /, *, axis=0: arrays[0].stack(*arrays[1:], axis=axis),
-    "unstack": lambda x, /, *, axis=0: tuple(part.squeeze(axis) for part in x.split(1, axis)),
-    "expand_dims": lambda x, /, axis: x.unsqueeze(axis),
-    "flip": lambda x, /, *, axis=None: x.flip(axis),
-    "permute_dims": lambda x, /, axes: x.permute(tuple(axes)),
-    "reshape": lambda x, /, shape, *, copy=None: x.reshape(tuple(shape)),
-    "squeeze": lambda x, /, axis: x.squeeze(axis),
-    "tile": lambda x, repetitions, /: x.repeat(tuple(repetitions)),
-    "matrix_transpose": lambda x, /: x.mT,
-    "argsort": lambda x, /, *, axis=-1, descending=False, stable=True: x.argsort(axis, descending),
-    "sort": lambda x, /, *, axis=-1, descending=False, stable=True: x.sort(axis, descending),
-    "searchsorted": lambda x1, x2, /, *, side="left", sorter=None: x1.searchsorted(x2, side, sorter),
     "count_nonzero": lambda x, /, *, axis=None, keepdims=False: x.cast(bool).sum(axis, keepdims),
-    "sum": lambda x, /, *, axis=None, dtype=None, keepdims=False: x.sum(axis, keepdims, dtype),
-    "prod": lambda x, /, *, axis=None, dtype=None, keepdims=False: x.prod(axis, keepdims, dtype),
-    "var": lambda x, /, *, axis=None, correction=0.0, keepdims=False: x.var(axis, keepdims, correction),
-    "std": lambda x, /, *, axis=None, correction=0.0, keepdims=False: x.std(axis, keepdims, correction),
     "cumulative_sum": lambda x, /, *, axis=None, dtype=None, include_initial=False: _so_far(
         "cumsum", 0, x, axis, dtype, include_initial
     ),
     "cumulative_prod": lambda x, /, *, axis=None, dtype=None, include_initial=False: _so_far(
         "cumprod", 1, x, axis, dtype, include_initial
     ),
-    "real": lambda x, /: +x,
-    "conj": lambda x, /: +x,
     "unique_counts": lambda x, /: UniqueCounts(unique_all(x).values, unique_all(x).counts),
     "unique_inverse": lambda x, /: UniqueInverse(unique_all(x).values, unique_all(x).inverse_indices),
     "unique_values": lambda x, /: unique_all(x).values,

@@ -49,9 +49,9 @@ class Core:
             self.node: Node = data.to(self.backend).node
             if wanted is not None:
                 self.node = self.node.cast(wanted)
-        elif isinstance(data, (bool, int, float)):
+        elif isinstance(data, (bool, int, float)) and not isinstance(data, np.generic):
             self.backend = devices.backend(device)
-            self.node = ir.const(wanted or dtypes.of_scalar(data), data)
+            self.node = ir.const(fitting(data, wanted or dtypes.of_scalar(data)), data)
         else:
             self.backend = devices.backend(device)
             self.node = self._from_array(data, wanted)
@@ -80,8 +80,6 @@ class Core:
 
     def _own_leaves(self) -> frozenset[tuple[Core, Node]]:
         return self._leaves | {(self, self.node)} if self.requires_grad else self._leaves
-
-    # -- what it is ----------------------------------------------------------------------------------------------------
 
     @property
     def shape(self) -> Shape:
@@ -115,8 +113,6 @@ class Core:
 
     def __hash__(self) -> int:
         return id(self)
-
-    # -- values --------------------------------------------------------------------------------------------------------
 
     def realize(self, *others: Core, search: bool = False) -> Self:
         """Compute the values now, together with those of other tensors of the same device.
@@ -242,10 +238,17 @@ class Core:
             return value
         if isinstance(value, (bool, int, float)):
             wanted = dtype or dtypes.promote_scalar(self.dtype, value)
-            made = self._new(ir.const(wanted, value))
+            made = self._new(ir.const(fitting(value, wanted), value))
             made._leaves = frozenset()
             return made
         return type(self)(value, device=self.backend)
+
+
+def fitting(value: Scalar, dtype: DType) -> DType:
+    """The type. Raises InvalidArgument for an integer that is none of its values."""
+    if dtype.is_int and isinstance(value, int) and not dtype.limits[0] <= value <= dtype.limits[1]:
+        raise InvalidArgument(f"{value} does not fit into {dtype}")
+    return dtype
 
 
 def check_axes(axes: int | Sequence[int] | None, ndim: int, what: str) -> tuple[int, ...]:

@@ -17,7 +17,17 @@ from amdrv.tensor.dtypes import DType
 from amdrv.tensor.ir import Node, Op, const, where
 from amdrv.tensor.patterns import Rule, RuleSet, node, var
 from amdrv.tensor.rewrite import Step, rewrite
-from amdrv.tensor.tables.numbers import ERF_TERMS, ERFC, FAR_BITS, HALF_PI, LN2_HI, LN2_LO, TERMS, TWO_OVER_PI_BITS
+from amdrv.tensor.tables.numbers import (
+    ERF_TERMS,
+    ERFC,
+    FAR_BITS,
+    HALF_PI,
+    LN2_HI,
+    LN2_LO,
+    TERMS,
+    TWO_OVER_PI_BITS,
+    two_over_pi,
+)
 
 LEADING_ZEROS = 16  # in front of the bits of 2/pi, so that no number is shifted the other way
 
@@ -79,7 +89,7 @@ def _log_parts(x: Node) -> tuple[Node, Node]:
     tiny = x < 2.0 ** (1 - bias)
     grown = where(tiny, x * 2.0**bits, x).bitcast(integer)
     # Subtracting the bits of sqrt(1/2) makes the exponent step where the mantissa passes it.
-    root = int.from_bytes(_bytes_of(math.sqrt(0.5), dtype), "little")
+    root = int.from_bytes(struct.pack("<f" if dtype.bits == 32 else "<d", math.sqrt(0.5)), "little")
     exponent = (grown - root) >> bits
     mantissa = (grown - (exponent << bits)).bitcast(dtype)
     exponent = (exponent - where(tiny, const(integer, bits), const(integer, 0))).cast(dtype)
@@ -89,10 +99,6 @@ def _log_parts(x: Node) -> tuple[Node, Node]:
     # log(m) = 2r + 2r^3/3 + … and 2r = (m-1) - r(m-1): keeping m-1, which is exact, keeps results near zero accurate.
     less_one = mantissa - 1.0
     return exponent, less_one - ratio * (less_one - squared * series)
-
-
-def _bytes_of(value: float, dtype: DType) -> bytes:
-    return struct.pack("<f" if dtype.bits == 32 else "<d", value)
 
 
 def _logarithm(x: Node, base2: bool) -> Node:
@@ -186,23 +192,6 @@ def _quadrant_far(x: Node) -> tuple[Node, Node]:
     return where(negative, -quarter, quarter), where(negative, -angle, angle)
 
 
-def two_over_pi(bits: int = TWO_OVER_PI_BITS) -> int:
-    """The bits of 2/pi behind the binary point, by default enough for every float32; by Machin's formula for pi."""
-    places = bits + 64
-    one = 1 << places
-
-    def arctan_of_inverse(n: int) -> int:
-        total, term, k = 0, one // n, 0
-        while term:
-            total += (-1) ** k * term // (2 * k + 1)
-            term //= n * n
-            k += 1
-        return total
-
-    pi = 4 * (4 * arctan_of_inverse(5) - arctan_of_inverse(239))
-    return (2 << (bits + places)) // pi
-
-
 def _circular(x: Node, ahead: int) -> Node:
     """The sine of x moved ahead by quarter product."""
     dtype = x.dtype
@@ -261,9 +250,6 @@ def _integer_power(x: Node, y: Node) -> Node:
         result = where((rest & 1).eq(0), result, result * base)
         base, rest = base * base, rest >> 1
     return result
-
-
-# -- narrow floats -----------------------------------------------------------------------------------------------------
 
 
 def _decode(x: Node, narrow: DType) -> Node:

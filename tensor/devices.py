@@ -36,9 +36,8 @@ def group(devices: Sequence[object]) -> Group:
     """Several devices as one; the same object for the same devices. Raises InvalidArgument for none or one twice."""
     found = tuple(backend(device) for device in devices)
     if not found or len(set(found)) != len(found) or any(isinstance(device, Group) for device in found):
-        raise InvalidArgument(
-            f"a group has different devices, not {', '.join(device.name for device in found) or 'none'}"
-        )
+        names = ", ".join(device.name for device in found)
+        raise InvalidArgument(f"a group has different devices, not {names or 'none'}")
     return _group(found)
 
 
@@ -61,12 +60,7 @@ def backend(device: object = None) -> Backend:
         return host(int(device[4:]))
     if isinstance(device, str) and device != DEFAULT:
         raise InvalidArgument(f'{device!r} is no device of tensors; they are "AMD", "CPU" and open Devices')
-    if (
-        device is not None
-        and not isinstance(device, str)
-        and hasattr(device, "allocate")
-        and hasattr(device, "compile")
-    ):
+    if hasattr(device, "allocate") and hasattr(device, "compile"):
         return device  # type: ignore[return-value]
     from amdrv.runtime.device import Device
     from amdrv.runtime.selection import default_device

@@ -125,8 +125,8 @@ def of(spec: object) -> DType:
 
 
 def of_scalar(value: Scalar) -> DType:
-    """The type of a tensor made from one Python scalar."""
-    return _PYTHON_TYPES[type(value)]
+    """The type of a tensor made from one Python or NumPy scalar."""
+    return of(type(value))
 
 
 @functools.cache

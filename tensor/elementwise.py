@@ -44,6 +44,14 @@ def _operator(what: str, op: Op, reverse: bool = False, dtype: DType | None = No
     return lambda tensor, other: tensor._apply(what, op, other, reverse, dtype)
 
 
+def _reversed(name: str) -> Callable[[S, Operand], S]:
+    return lambda tensor, other: getattr(tensor._operand(other), name)(tensor)
+
+
+def _logical(name: str) -> Callable[[S, Operand], S]:
+    return lambda tensor, other: getattr(tensor.cast(dtypes.bool_), name)(tensor._operand(other).cast(dtypes.bool_))
+
+
 def _of_floats(op: Op) -> Callable[[S], S]:
     return lambda tensor: tensor._float()._unary(op)
 
@@ -105,6 +113,10 @@ class Elementwise(Core):
     __truediv__ = _operator("divide", Op.DIV, dtype=dtypes.float32)
     __rtruediv__ = _operator("divide", Op.DIV, reverse=True, dtype=dtypes.float32)
     __rpow__ = _operator("pow", Op.POW, reverse=True)
+    __rfloordiv__ = _reversed("__floordiv__")
+    __rmod__ = _reversed("__mod__")
+    __rlshift__ = _reversed("__lshift__")
+    __rrshift__ = _reversed("__rshift__")
     __and__ = __rand__ = _operator("bitwise_and", Op.AND)
     __or__ = __ror__ = _operator("bitwise_or", Op.OR)
     __xor__ = __rxor__ = _operator("bitwise_xor", Op.XOR)
@@ -116,16 +128,10 @@ class Elementwise(Core):
             return self._divided(other)[0]
         return self._apply("floor_divide", Op.IDIV, other)
 
-    def __rfloordiv__(self, other: Operand) -> Self:
-        return self._operand(other) // self
-
     def __mod__(self, other: Operand) -> Self:
         if self._common(self._operand(other), other).is_float:
             return self._divided(other)[1]
         return self._apply("remainder", Op.MOD, other)
-
-    def __rmod__(self, other: Operand) -> Self:
-        return self._operand(other) % self
 
     def _divided(self, other: Operand) -> tuple[Self, Self]:
         """The quotient of floats rounded down, and the remainder, which has the divisor's sign.
@@ -161,14 +167,8 @@ class Elementwise(Core):
     def __lshift__(self, other: Operand) -> Self:
         return self._shift("bitwise_left_shift", Op.SHL, other)
 
-    def __rlshift__(self, other: Operand) -> Self:
-        return self._operand(other) << self
-
     def __rshift__(self, other: Operand) -> Self:
         return self._shift("bitwise_right_shift", Op.SHR, other)
-
-    def __rrshift__(self, other: Operand) -> Self:
-        return self._operand(other) >> self
 
     def _shift(self, what: str, op: Op, other: Operand) -> Self:
         """Bits moved; by more than there are, as often as there are."""
@@ -452,14 +452,9 @@ class Elementwise(Core):
     def logical_not(self) -> Self:
         return ~self.cast(dtypes.bool_)
 
-    def logical_and(self, other: Any) -> Self:
-        return self.cast(dtypes.bool_) & self._operand(other).cast(dtypes.bool_)
-
-    def logical_or(self, other: Any) -> Self:
-        return self.cast(dtypes.bool_) | self._operand(other).cast(dtypes.bool_)
-
-    def logical_xor(self, other: Any) -> Self:
-        return self.cast(dtypes.bool_) ^ self._operand(other).cast(dtypes.bool_)
+    logical_and = _logical("__and__")
+    logical_or = _logical("__or__")
+    logical_xor = _logical("__xor__")
 
 
 def _in_place(name: str) -> Callable[[Any, Operand], Any]:

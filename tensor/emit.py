@@ -16,7 +16,7 @@ from amdrv.errors import Unsupported
 from amdrv.tensor import dtypes, ir, symbolic
 from amdrv.tensor.dtypes import DType
 from amdrv.tensor.instructions import HANDLERS, kind
-from amdrv.tensor.ir import Axis, Node, Op, toposort
+from amdrv.tensor.ir import REDUCTIONS, Axis, Node, Op, toposort
 from amdrv.tensor.optimise import Nest
 from amdrv.tensor.tables.llvm import HORIZONTAL, INSTRUCTIONS, INTRINSICS, TYPES
 
@@ -56,8 +56,6 @@ class Emitter:
         self.declared: dict[str, None] = {}
         self.params: dict[Node, str] = {}
 
-    # -- text ----------------------------------------------------------------------------------------------------------
-
     @property
     def text(self) -> str:
         """What was written, when all loops are closed."""
@@ -80,6 +78,18 @@ class Emitter:
         """Begin a block."""
         self._scopes[-1].lines.append(f"{label}:")
         self._label = label
+
+    def name_sources(self, roots: Sequence[Node]) -> list[Node]:
+        """Name the buffers and number the lanes that nodes use. Returns SHARED memory, which the target has to make."""
+        shared = []
+        for node in toposort(roots):
+            if node.op is Op.PARAM:
+                self.params[node] = f"%p{node.arg[0]}"
+            elif node.op is Op.SHARED:
+                shared.append(node)
+            elif node.op is Op.RANGE and node.arg[2] is Axis.LANE:
+                self.bind(node, f"<{', '.join(f'{self.index_type} {k}' for k in range(node.arg[1]))}>")
+        return shared
 
     def bind(self, node: Node, value: str) -> None:
         """Say where the value of a node is that no loop opens."""
@@ -109,8 +119,6 @@ class Emitter:
         self.declared[f"declare {result} @{name}({', '.join(kind for kind, _ in arguments)})"] = None
         return f"call {result} @{name}({', '.join(f'{kind} {value}' for kind, value in arguments)})"
 
-    # -- types ---------------------------------------------------------------------------------------------------------
-
     def type_of(self, dtype: DType) -> str:
         return self.index_type if dtype is dtypes.index else TYPES[dtype]
 
@@ -124,7 +132,7 @@ class Emitter:
         return base if lanes == 1 else f"<{lanes} x {base}>"
 
     def mangled(self, dtype: DType, lanes: int) -> str:
-        base = {"half": "f16", "float": "f32", "double": "f64"}.get(self.type_of(dtype), self.type_of(dtype))
+        base = _short(self.type_of(dtype))
         return base if lanes == 1 else f"v{lanes}{base}"
 
     def bits_of(self, dtype: DType) -> int:
@@ -149,8 +157,6 @@ class Emitter:
         if dtype is dtypes.bool_:
             return "true" if value else "false"
         return str(value)
-
-    # -- values --------------------------------------------------------------------------------------------------------
 
     def value(self, root: Node) -> str:
         """The register or literal with a node's value; writes what is not there yet."""
@@ -228,8 +234,6 @@ class Emitter:
     def memory_type(self, dtype: DType) -> str:
         """The type of an element in memory."""
         return "i8" if dtype is dtypes.bool_ else TYPES[dtype]
-
-    # -- loops ---------------------------------------------------------------------------------------------------------
 
     def open(self, loop: Node, begin: str = "0", end: str = "") -> OpenLoop:
         """Begin a loop over a range, which makes at least one trip."""
@@ -355,10 +359,8 @@ class Emitter:
     def alu(self, op: Op, dtype: DType, lanes: int, operands: Sequence[str]) -> str:
         """The text of an instruction of the tables. ``dtype`` is the operands'."""
         column, vector = kind(dtype), self.vector(dtype, lanes)
-        if op in (Op.MAX, Op.MIN) and dtype is dtypes.bool_:
-            return f"{'or' if op is Op.MAX else 'and'} {vector} {', '.join(operands)}"
-        if op in (Op.ADD, Op.MUL) and dtype is dtypes.bool_:
-            return f"{'or' if op is Op.ADD else 'and'} {vector} {', '.join(operands)}"
+        if op in REDUCTIONS and dtype is dtypes.bool_:
+            return f"{'or' if op in (Op.MAX, Op.ADD) else 'and'} {vector} {', '.join(operands)}"
         if op in INTRINSICS:
             name = INTRINSICS[op][column]
             if name is not None:
@@ -437,12 +439,7 @@ class Emitter:
             base = self.params[node.src[0]]
             # The address may lie outside where no lane is wanted.
             place = self.into(scope, f"getelementptr {memory}, {pointer} {base}, {self.index_type} {at}")
-            arguments = [
-                (pointer, place),
-                ("i32", str(align)),
-                (f"<{lanes} x i1>", mask),
-                (vector, "zeroinitializer"),
-            ]
+            arguments = [(pointer, place), ("i32", str(align)), (f"<{lanes} x i1>", mask), (vector, "zeroinitializer")]
             found = self.into(scope, self.call(name, vector, arguments))
         else:
             found = self._gather(node, access, at, lanes, scope)

@@ -7,6 +7,7 @@ memory for every temporary array; arrays that are never needed at the same time 
 from __future__ import annotations
 
 import functools
+import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -58,16 +59,6 @@ class Plan:
     result_bytes: tuple[int, ...]
     temporary_bytes: Mapping[Backend, int]
     seconds: Mapping[str, float]  # what each stage took
-
-
-@dataclass(slots=True)
-class Timings:
-    """Seconds by stage."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    def add(self, stage: str, started: float) -> None:
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - started
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,20 +172,17 @@ def canonical(roots: Sequence[Node], made_of: dict[Node, Node] | None = None) ->
     """The graph with numbered slots in place of storages, and the storages. ``made_of``: its nodes → those given."""
     slots: dict[Storage, int] = {}
     made: dict[Node, Node] = {}
+
+    def slot(buffer: Node) -> Node:
+        storage, shape = buffer.arg
+        number = slots.setdefault(storage, len(slots))
+        return Node(Op.BUFFER, buffer.dtype, (), ((number, storage.backend), shape))
+
     for node in toposort(roots, lambda node: node.buffer is not None):
-        if node.op is Op.BUFFER:
-            storage, shape = node.arg
-            number = slots.setdefault(storage, len(slots))
-            made[node] = Node(Op.BUFFER, node.dtype, (), ((number, storage.backend), shape))
-            continue
-        sources = []
         for source in node.src:
             if source not in made and source.buffer is not None:
-                storage, shape = source.buffer.arg
-                number = slots.setdefault(storage, len(slots))
-                made[source] = Node(Op.BUFFER, source.dtype, (), ((number, storage.backend), shape))
-            sources.append(made[source])
-        made[node] = Node(node.op, node.dtype, tuple(sources), node.arg)
+                made[source] = slot(source.buffer)
+        made[node] = slot(node) if node.op is Op.BUFFER else node.replace(tuple([made[source] for source in node.src]))
     if made_of is not None:
         made_of.update((new, old) for old, new in made.items())
     return Node(Op.SINK, dtypes.bool_, tuple(made[root] for root in roots)), tuple(slots)
@@ -204,17 +192,13 @@ def devices_of(order: Sequence[Node], default: Backend) -> dict[Node, Backend]:
     """The device on which each node is computed. Raises InvalidArgument when sources are on different ones."""
     found: dict[Node, Backend | None] = {}
     for node in order:
-        if node.op is Op.BUFFER:
-            found[node] = node.arg[0][1]
-            continue
-        if node.op is Op.COPY:
-            found[node] = node.arg[0]
+        if node.op in (Op.BUFFER, Op.COPY):
+            found[node] = node.arg[0][1] if node.op is Op.BUFFER else node.arg[0]
             continue
         there = {device for source in node.src if (device := found[source]) is not None}
         if len(there) > 1 and node.op is not Op.SINK:
-            raise InvalidArgument(
-                f"{node.op} of tensors on different devices: {', '.join(sorted(d.name for d in there))}"
-            )
+            names = ", ".join(sorted(device.name for device in there))
+            raise InvalidArgument(f"{node.op} of tensors on different devices: {names}")
         found[node] = next(iter(there)) if len(there) == 1 else None
     return {node: device or default for node, device in found.items()}
 
@@ -222,25 +206,23 @@ def devices_of(order: Sequence[Node], default: Backend) -> dict[Node, Backend]:
 @functools.lru_cache(PLANS_MAX)
 def plan(graph: Node, backend: Backend, search: bool = False) -> Plan:
     """Schedule and compile a graph with numbered slots; ``search`` as for ``realise``."""
-    timings = Timings()
-    started = time.perf_counter()
+    clock = [time.perf_counter()]
     asked, graph = graph, simplify.simplify(graph)
     # What turns out to be an argument as it is is copied: every result has memory of its own.
     outputs = tuple(Node(Op.CONTIGUOUS, node.dtype, (node,)) if node.op is Op.BUFFER else node for node in graph.src)
-    timings.add("simplify", started)
-    started = time.perf_counter()
+    clock.append(time.perf_counter())
     steps = kernels(outputs)
-    timings.add("schedule", started)
     order = list(toposort(outputs))
     where = devices_of(order, backend)
     places, sizes = _places(outputs, steps, where)
-    started = time.perf_counter()
+    clock.append(time.perf_counter())
     programs: dict[tuple[Backend, Node], Program] = {}
     for device in dict.fromkeys(where.values()):
         mine = [step for step in steps if isinstance(step, Kernel) and where[step.results[0]] is device]
         made = searching.fastest(mine, device) if search else compiled(mine, device)
         programs.update(((device, body), program) for body, program in made.items())
-    timings.add("compile", started)
+    clock.append(time.perf_counter())
+    seconds = (after - before for before, after in itertools.pairwise(clock))
     planned = []
     for step in steps:
         nodes = (step, *step.src) if isinstance(step, Node) else step.buffers
@@ -256,7 +238,7 @@ def plan(graph: Node, backend: Backend, search: bool = False) -> Plan:
         tuple((where[node], node) for node in outputs),
         tuple(map(size_bytes, outputs)),
         sizes,
-        timings.seconds,
+        dict(zip(("simplify", "schedule", "compile"), seconds, strict=True)),
     )
 
 

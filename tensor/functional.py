@@ -186,6 +186,8 @@ class Functional(Indexing):
     def cross_entropy(self, target: Core, axis: int = 1) -> Self:
         """The mean of -log(softmax) at the target classes. ``target``: integers without the class axis."""
         logs = self.log_softmax(axis).transpose(axis, -1)
+        if target.shape != logs.shape[:-1]:
+            raise InvalidArgument(f"cross_entropy: classes of shape {target.shape} for {self.shape}, axis {axis}")
         classes = self._position(logs.shape[-1])
         wanted = self._operand(target).unsqueeze(-1).cast(classes.dtype) == classes
         picked = wanted.where(logs, self._operand(0.0, logs.dtype)).sum(-1)

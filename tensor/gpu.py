@@ -22,7 +22,7 @@ from amdrv.tensor.arrange_gpu import for_gpu
 from amdrv.tensor.arrange_matrix import CORES, PARTS, TILES, MatrixTile
 from amdrv.tensor.decompose import decompose
 from amdrv.tensor.emit import Dialect, Emitter, Scope, write_nest
-from amdrv.tensor.ir import Axis, Node, Op, toposort
+from amdrv.tensor.ir import Node, Op
 from amdrv.tensor.lower import Kernel
 from amdrv.tensor.optimise import Layout
 from amdrv.tensor.storage import Program
@@ -169,15 +169,10 @@ def write_ir(kernel: Kernel, arch: str, rank: int = 0, tiles: Sequence[MatrixTil
     stores = (*nest.stores, *layout.first, *layout.next)
     emitter = GpuEmitter(Node(Op.SINK, nest.stores[0].dtype, stores), layout)
     shared = ""
-    for node in toposort([*stores, layout.inside]):
-        if node.op is Op.PARAM:
-            emitter.params[node] = f"%p{node.arg[0]}"
-        elif node.op is Op.SHARED:
-            emitter.params[node] = f"@shared{node.arg[0]}"
-            kind = emitter.memory_type(node.dtype)
-            shared += f"@shared{node.arg[0]} = internal addrspace(3) global [{node.arg[1]} x {kind}] poison, align 16\n"
-        elif node.op is Op.RANGE and node.arg[2] is Axis.LANE:
-            emitter.bind(node, f"<{', '.join(f'{emitter.index_type} {k}' for k in range(node.arg[1]))}>")
+    for node in emitter.name_sources([*stores, layout.inside]):
+        emitter.params[node] = f"@shared{node.arg[0]}"
+        kind = emitter.memory_type(node.dtype)
+        shared += f"@shared{node.arg[0]} = internal addrspace(3) global [{node.arg[1]} x {kind}] poison, align 16\n"
     for node, name in ((layout.group, "workgroup.id.x"), (layout.item, "workitem.id.x")):
         number = emitter.into(emitter.scope, emitter.call(f"llvm.amdgcn.{name}", "i32", ()))
         wide = emitter.index_type == "i64"

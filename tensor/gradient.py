@@ -37,10 +37,6 @@ def _extreme(g: Node, found: Node, x: Node, y: Node) -> Gradients:
     return where(x.eq(found), g, _zero(g)) - half, where(y.eq(found), g, _zero(g)) - half
 
 
-def _reshape(g: Node, found: Node, x: Node) -> Gradients:
-    return (Node(Op.RESHAPE, g.dtype, (g,), x.shape),)
-
-
 def _permute(g: Node, found: Node, x: Node) -> Gradients:
     return (Node(Op.PERMUTE, g.dtype, (g,), tuple(found.arg.index(axis) for axis in range(len(found.arg)))),)
 
@@ -137,10 +133,6 @@ def _reduce(g: Node, found: Node, x: Node) -> Gradients:
     return (hit * wide / shares,)
 
 
-def _cast(g: Node, found: Node, x: Node) -> Gradients:
-    return (g.cast(x.dtype) if x.dtype.is_float else None,)
-
-
 x, y, c = var("x"), var("y"), var("c")
 RULES = RuleSet(
     [
@@ -163,8 +155,8 @@ RULES = RuleSet(
         Rule("erf", node(Op.ERF, x), lambda g, x: (g * (-(x * x)).unary(Op.EXP) * (2 / math.sqrt(math.pi)),)),
         Rule("floor", node(Op.FLOOR, x), lambda: (None,)),
         Rule("round", node(Op.RINT, x), lambda: (None,)),
-        Rule("cast", node(Op.CAST, x, name="found"), _cast),
-        Rule("reshape", node(Op.RESHAPE, x, name="found"), _reshape),
+        Rule("cast", node(Op.CAST, x), lambda g, x: (g.cast(x.dtype) if x.dtype.is_float else None,)),
+        Rule("reshape", node(Op.RESHAPE, x), lambda g, x: (Node(Op.RESHAPE, g.dtype, (g,), x.shape),)),
         Rule("permute", node(Op.PERMUTE, x, name="found"), _permute),
         Rule("expand", node(Op.EXPAND, x, name="found"), _expand),
         Rule("pad", node(Op.PAD, x, name="found"), _pad),

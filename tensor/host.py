@@ -13,7 +13,7 @@ from amdrv.runtime.host_memory import ALIGN_BYTES, HostMemory, Pool
 from amdrv.tensor.arrange_host import Machine, for_host
 from amdrv.tensor.decompose import decompose
 from amdrv.tensor.emit import Dialect, Emitter, write_nest
-from amdrv.tensor.ir import Axis, Node, Op, toposort
+from amdrv.tensor.ir import Node, Op, toposort
 from amdrv.tensor.lower import Kernel
 from amdrv.tensor.optimise import Nest
 from amdrv.tensor.storage import Program, Tape
@@ -60,16 +60,10 @@ def module_text(kernels: Sequence[Written]) -> str:
 def _function(name: str, nest: Nest, buffers: int) -> tuple[str, dict[str, None]]:
     stores = (*nest.stores, *(store for _, first in nest.before for store in first.stores))
     emitter = Emitter(Node(Op.SINK, stores[0].dtype, stores), DIALECT)
-    for node in toposort(stores):
-        if node.op is Op.PARAM:
-            emitter.params[node] = f"%p{node.arg[0]}"
-        elif node.op is Op.SHARED:
-            emitter.params[node] = f"%panel{node.arg[0]}"
-            kind = emitter.memory_type(node.dtype)
-            emitter.line(f"%panel{node.arg[0]} = alloca [{node.arg[1]} x {kind}], align {ALIGN_BYTES}")
-        elif node.op is Op.RANGE and node.arg[2] is Axis.LANE:
-            lanes = node.arg[1]
-            emitter.bind(node, f"<{', '.join(f'{emitter.index_type} {k}' for k in range(lanes))}>")
+    for node in emitter.name_sources(stores):
+        emitter.params[node] = f"%panel{node.arg[0]}"
+        kind = emitter.memory_type(node.dtype)
+        emitter.line(f"%panel{node.arg[0]} = alloca [{node.arg[1]} x {kind}], align {ALIGN_BYTES}")
     write_nest(emitter, nest, "%begin", "%end")
     arguments = "".join(f"ptr noalias %p{slot}, " for slot in range(buffers))
     head = f"define void @{name}({arguments}{emitter.index_type} %begin, {emitter.index_type} %end) nounwind {{"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -52,6 +52,13 @@ def _merged(rank: Any, order: Any, own: Any, size: Any) -> Any:
     return look(order, start + left.where(count, first + place - count))
 
 
+def _used(item: Any) -> int:
+    """How many axes an index is for."""
+    if item is None or item is Ellipsis:
+        return 0
+    return int(item.ndim) if getattr(item, "dtype", None) in (dtypes.bool_, np.bool_) else 1
+
+
 class Indexing(Reduce):
     """NumPy's indexing. What a mask selects is computed at once, because its length is a shape."""
 
@@ -73,6 +80,9 @@ class Indexing(Reduce):
             items.append(Ellipsis)
         at = next(k for k, item in enumerate(items) if item is Ellipsis)
         items[at : at + 1] = [slice(None)] * (self.ndim - used)
+        # NumPy: integers are arrays where arrays stand beside them with something between.
+        picks = [k for k, item in enumerate(items) if item is not None and not isinstance(item, slice)]
+        apart = any(isinstance(items[k], Core) for k in picks) and picks[-1] - picks[0] >= len(picks)
         slices: list[slice] = []
         shape: list[int] = []
         arrays: dict[int, Core] = {}  # position in the result before arrays are looked up
@@ -84,14 +94,18 @@ class Indexing(Reduce):
             if isinstance(item, slice):
                 slices.append(item)
                 shape.append(len(range(*item.indices(n))))
-            elif isinstance(item, Core):
+            elif isinstance(item, Core) or apart:
                 slices.append(slice(None))
-                arrays[len(shape)] = item
+                known = item if isinstance(item, Core) else self._operand(self._one(item, n).start, dtypes.int64)
+                arrays[len(shape)] = known
                 shape.append(n)
             else:
                 slices.append(self._one(item, n))
         part = self.slice(*slices).reshape(tuple(shape))
         return part._look_up(arrays) if arrays else part
+
+    def __iter__(self) -> Iterator[Self]:
+        return (self[k] for k in range(len(self)))
 
     def _one(self, item: Any, n: int) -> slice:
         try:
@@ -104,16 +118,20 @@ class Indexing(Reduce):
 
     def _split_masks(self, key: tuple[Any, ...]) -> list[Any]:
         items: list[Any] = []
+        axis, used = 0, sum(_used(item) for item in key)
         for item in key:
             if isinstance(item, (list, np.ndarray)):
                 item = type(self)(item if len(item) else np.zeros(0, np.int64), device=self.backend)
             if isinstance(item, Core) and item.dtype is dtypes.bool_:
+                if item.shape != self.shape[axis : axis + item.ndim]:
+                    raise BadIndex(f"index: a mask of shape {item.shape} for {self.shape}, axis {axis}")
                 found = np.nonzero(item.numpy())
                 items += [type(self)(part.astype(np.int64), device=self.backend) for part in found]
             elif isinstance(item, Core) and not item.dtype.is_int:
                 raise BadType(f"an index of type {item.dtype}; it must be integer or bool")
             else:
                 items.append(item)
+            axis += self.ndim - used if item is Ellipsis else _used(item)
         return items
 
     def _look_up(self, arrays: dict[int, Core]) -> Self:
@@ -244,6 +262,8 @@ class Indexing(Reduce):
     def topk(self, count: int, axis: int = -1, largest: bool = True) -> tuple[Self, Self]:
         """The first few elements in order along an axis, and their positions."""
         (at,) = check_axes((axis,), self.ndim, "topk")
+        if not 0 <= count <= self.shape[at]:
+            raise InvalidArgument(f"topk: {count} elements along axis {axis} of {self.shape}")
         places = self.argsort(at, largest).slice(*[slice(None)] * at, slice(0, count))
         return self.gather(at, places), places
 

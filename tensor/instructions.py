@@ -121,10 +121,6 @@ def _emit_part(self: Emitter, node: Node, scope: Scope) -> str:
     return self.into(scope, f"extractelement {kind_name} {self.value(source)}, i64 {node.arg}")
 
 
-def _emit_load(self: Emitter, node: Node, scope: Scope) -> str:
-    return self.load(node, scope)
-
-
 _Handler = Callable[["Emitter", Node, "Scope"], str]
 HANDLERS: dict[Op, _Handler] = {
     **dict.fromkeys({*INSTRUCTIONS, *INTRINSICS, *COMPARE}, _emit_alu),
@@ -134,6 +130,6 @@ HANDLERS: dict[Op, _Handler] = {
     Op.MOD: _emit_divide,
     Op.CAST: _emit_cast,
     Op.BITCAST: _emit_bitcast,
-    Op.LOAD: _emit_load,
+    Op.LOAD: lambda emitter, node, scope: emitter.load(node, scope),
     Op.PART: _emit_part,
 }

@@ -129,12 +129,6 @@ class Lowering:
             return src[0].cast(node.dtype).cast(node.dtype.compute)
         return Node(node.op, node.dtype.compute, tuple(src), node.arg)
 
-    def _const(self, node: Node, at: Position, gate: Node) -> Node:
-        return ir.const(node.dtype.compute, node.arg)
-
-    def _iota(self, node: Node, at: Position, gate: Node) -> Node:
-        return Node(Op.CAST, node.dtype, (at[node.arg[1]],))
-
     def _reduce(self, node: Node, at: Position, gate: Node) -> Node:
         op, axes = node.arg
         source = node.src[0]
@@ -170,16 +164,15 @@ class Lowering:
             chosen.append(Node(Op.CAST, dtypes.index, (found,)))
         return tuple(chosen)
 
-    def _through(self, node: Node, at: Position, gate: Node) -> Node:
-        return self.value(node.src[0], at, gate)
+
+def _through(lowering: Lowering, node: Node, at: Position, gate: Node) -> Node:
+    return lowering.value(node.src[0], at, gate)
 
 
 _OTHERS: Mapping[Op, Callable[[Lowering, Node, Position, Node], Node]] = {
-    Op.CONST: Lowering._const,
-    Op.IOTA: Lowering._iota,
+    Op.CONST: lambda _, node, at, gate: ir.const(node.dtype.compute, node.arg),
+    Op.IOTA: lambda _, node, at, gate: Node(Op.CAST, node.dtype, (at[node.arg[1]],)),
     Op.REDUCE: Lowering._reduce,
     Op.TAKE: Lowering._take,
-    Op.SCATTER: Lowering._through,  # its base; see ``updates``
-    Op.CONTIGUOUS: Lowering._through,
-    Op.DETACH: Lowering._through,
+    **dict.fromkeys((Op.SCATTER, Op.CONTIGUOUS, Op.DETACH), _through),  # of a SCATTER: its base; see ``updates``
 }

@@ -21,9 +21,7 @@ def place(intervals: Sequence[Interval]) -> tuple[list[int], int]:
     """An offset for each array, and the size of the block: large arrays first, each at the lowest free spot."""
     offsets = [0] * len(intervals)
     placed: list[int] = []
-    for index in sorted(
-        range(len(intervals)), key=lambda index: (-intervals[index].size_bytes, intervals[index].first)
-    ):
+    for index in sorted(range(len(intervals)), key=lambda k: (-intervals[k].size_bytes, intervals[k].first)):
         wanted = intervals[index]
         taken = sorted(
             (offsets[other], offsets[other] + _aligned(intervals[other].size_bytes))

@@ -97,9 +97,8 @@ class Movement(Elementwise):
     def flip(self, axis: int | Sequence[int] | None = None) -> Self:
         """The elements in the opposite order along axes."""
         chosen = check_axes(axis, self.ndim, "flip")
-        return self._move(
-            Op.SLICE, tuple((n - 1, -1, n) if a in chosen else (0, 1, n) for a, n in enumerate(self.shape))
-        )
+        cut = tuple((n - 1, -1, n) if a in chosen else (0, 1, n) for a, n in enumerate(self.shape))
+        return self._move(Op.SLICE, cut)
 
     def slice(self, *parts: slice) -> Self:
         """A part along the first axes, by Python slices with any step but 0."""
@@ -107,17 +106,16 @@ class Movement(Elementwise):
         for n, part in zip(self.shape, parts, strict=False):
             start, stop, step = part.indices(n)
             cut.append((start, step, len(range(start, stop, step))))
-        cut += [(0, 1, n) for n in self.shape[len(cut) :]]
-        return (
-            self
-            if all(c == (0, 1, n) for c, n in zip(cut, self.shape, strict=True))
-            else self._move(Op.SLICE, tuple(cut))
-        )
+        whole = [(0, 1, n) for n in self.shape]
+        cut += whole[len(cut) :]
+        return self if cut == whole else self._move(Op.SLICE, tuple(cut))
 
     def pad(self, widths: Sequence[tuple[int, int]], value: float = 0) -> Self:
         """Elements of one value around it: (before, after) for each axis; negative widths cut off."""
         if len(widths) != self.ndim:
             raise InvalidArgument(f"pad: {len(widths)} widths for the {self.ndim} axes of {self.shape}")
+        if any(n + min(0, a) + min(0, b) < 0 for (a, b), n in zip(widths, self.shape, strict=True)):
+            raise InvalidArgument(f"pad: widths {tuple(widths)} cut more off {self.shape} than there is")
         part = self.slice(*(slice(max(0, -a), n - max(0, -b)) for (a, b), n in zip(widths, self.shape, strict=True)))
         wide = tuple((max(0, a), max(0, b), 0) for a, b in widths)
         if not any(a or b for a, b, _ in wide):
@@ -135,9 +133,8 @@ class Movement(Elementwise):
         """
         (at,) = check_axes((axis,), self.ndim, "window")
         if min(size, stride, dilation) < 1 or dilation * (size - 1) + 1 > self.shape[at]:
-            raise InvalidArgument(
-                f"window: {size} elements {dilation} apart, every {stride}, along axis {axis} of {self.shape}"
-            )
+            wanted = f"{size} elements {dilation} apart, every {stride}"
+            raise InvalidArgument(f"window: {wanted}, along axis {axis} of {self.shape}")
         return self._move(Op.WINDOW, (at, size, stride, dilation))
 
     def cat(self, *others: Core, axis: int = 0) -> Self:
@@ -176,6 +173,8 @@ class Movement(Elementwise):
         """Parts along an axis: of one size, or of given sizes."""
         (at,) = check_axes((axis,), self.ndim, "split")
         n = self.shape[at]
+        if isinstance(sizes, int) and sizes < 1:
+            raise InvalidArgument(f"split: parts of {sizes} along axis {axis} of {self.shape}")
         lengths = [min(sizes, n - k) for k in range(0, n, sizes)] if isinstance(sizes, int) else list(sizes)
         if sum(lengths) != n:
             raise InvalidArgument(f"split: sizes {lengths} along axis {axis} of {self.shape}")
@@ -186,6 +185,8 @@ class Movement(Elementwise):
     def chunk(self, count: int, axis: int = 0) -> list[Self]:
         """About equal parts along an axis."""
         (at,) = check_axes((axis,), self.ndim, "chunk")
+        if count < 1:
+            raise InvalidArgument(f"chunk: axis {axis} of {self.shape} in {count} parts")
         return self.split(max(1, -(-self.shape[at] // count)), axis)
 
     def repeat(self, *counts: Any) -> Self:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -12,12 +11,7 @@ from amdrv.errors import InvalidArgument
 from amdrv.tensor.core import Core
 from amdrv.tensor.tensor import Tensor
 
-
-class Layer(Protocol):
-    """What maps a tensor to a tensor."""
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Apply it."""
+Layer = Callable[[Tensor], Tensor]
 
 
 class Seeds:
@@ -111,9 +105,6 @@ class Sequential:
         return x
 
 
-# -- the tensors of a model --------------------------------------------------------------------------------------------
-
-
 def state_dict(model: object, prefix: str = "") -> dict[str, Tensor]:
     """The tensors of a model by the path of attributes and positions that leads to them."""
     return dict(_tensors(model, prefix))
@@ -159,9 +150,6 @@ def distribute(model: object, devices: Sequence[object], axis: int | None = None
         fits = axis is not None and tensor.ndim > axis and tensor.shape[axis] % len(devices) == 0
         there = tensor.detach().shard(devices, axis if fits else None).realize()
         tensor.node, tensor.backend = there.node, there.backend
-
-
-# -- optimisers --------------------------------------------------------------------------------------------------------
 
 
 class Optimiser:

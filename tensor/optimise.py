@@ -78,9 +78,6 @@ class Numbers:
         return Node(Op.RANGE, dtypes.index, (), (next(self._next), size, axis))
 
 
-# -- what a kernel looks like ------------------------------------------------------------------------------------------
-
-
 def loops_of(stores: Iterable[Node]) -> list[Node]:
     """The ranges of a kernel that are not reduced, outermost first."""
     found = {part for store in stores for part in store.ranges if part.arg[2] is Axis.LOOP}
@@ -153,9 +150,6 @@ def lane_score(loop: Node, touched: Iterable[Node]) -> int:
         elif step != 0:
             score -= 6 if node.op is Op.LOAD else 8
     return score
-
-
-# -- cutting ranges ----------------------------------------------------------------------------------------------------
 
 
 def cut(loop: Node, tile: Tile, numbers: Numbers) -> list[Piece]:

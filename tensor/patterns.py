@@ -137,9 +137,6 @@ class RuleSet:
             op: tuple(rule for rule in self.rules if rule.left.op in (op, None)) for op in Op
         }
 
-    def __add__(self, other: RuleSet) -> RuleSet:
-        return RuleSet(self.rules + other.rules)
-
     def about(self, op: Op) -> tuple[Rule, ...]:
         """The rules that may apply to an operation."""
         return self._by_op[op]

@@ -6,7 +6,7 @@ came out is remembered for every other place where the node is used.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from amdrv.errors import InvalidArgument
@@ -23,20 +23,15 @@ class Step:
     after: Node
 
 
-Rebuild = Callable[[Node, tuple[Node, ...]], Node]
-
-
-def rewrite(root: Node, rules: RuleSet, trace: list[Step] | None = None, rebuild: Rebuild = Node.replace) -> Node:
+def rewrite(root: Node, rules: RuleSet, trace: list[Step] | None = None) -> Node:
     """The node with the rules applied everywhere. ``trace`` collects what each application did.
 
     Raises InvalidArgument when rules undo each other.
     """
-    return rewritten(root, rules, trace, rebuild)[root]
+    return rewritten(root, rules, trace)[root]
 
 
-def rewritten(
-    root: Node, rules: RuleSet, trace: list[Step] | None = None, rebuild: Rebuild = Node.replace
-) -> dict[Node, Node]:
+def rewritten(root: Node, rules: RuleSet, trace: list[Step] | None = None) -> dict[Node, Node]:
     """What every node that the root needs becomes; see ``rewrite``."""
     done: dict[Node, Node] = {}
     became: dict[Node, Node] = {}  # what a rule made of a node and must be rewritten itself
@@ -50,7 +45,7 @@ def rewritten(
         elif missing := [source for source in node.src if source not in done]:
             stack.extend(missing)
         else:
-            current = rebuild(node, tuple([done[source] for source in node.src]))
+            current = node.replace(tuple([done[source] for source in node.src]))
             after = _apply_first(current, rules, trace)
             if after is None:
                 done[node] = done[current] = current

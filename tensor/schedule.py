@@ -124,15 +124,12 @@ def _fits_inside(node: Node, use: Use, found: Decisions) -> bool:
     ranges of the kernel's other inner reductions or be enclosed by them.
     """
     mentioned = use.mentioned
-    if any(part.arg[2] is Axis.REDUCE for part in mentioned) or any(_loads(part) for part in use.at):
+    looked_up = any(part.op is Op.CAST for part in toposort(use.at))
+    if looked_up or any(part.arg[2] is Axis.REDUCE for part in mentioned):
         return False
     if math.prod(part.arg[1] for part in mentioned) > math.prod(node.shape):
         return False
     return all(mentioned <= other or other <= mentioned for other in found.inner[use.root])
-
-
-def _loads(position: Node) -> bool:
-    return any(node.op is Op.CAST for node in toposort([position]))
 
 
 def _passed_on(node: Node, use: Use) -> list[tuple[Node, Use]]:
@@ -165,9 +162,6 @@ def _passed_on(node: Node, use: Use) -> list[tuple[Node, Use]]:
         inner = [(index, Use(use.root, use.at[:rank], use.scope, use.gated)) for index in indices]
         return [(source, Use(use.root, (*chosen, *use.at[rank:]), use.scope, use.gated)), *inner]
     return [(source, use) for source in node.src]
-
-
-# -- kernels -----------------------------------------------------------------------------------------------------------
 
 
 Step = Kernel | Node  # a COPY node stands for itself

@@ -36,10 +36,6 @@ def _copy_shape(node: Node) -> Shape:
     return first if len(node.src) == 1 else (sum(source.shape[0] for source in node.src), *first[1:])
 
 
-def _elementwise_shape(node: Node) -> Shape:
-    return next((source.shape for source in node.src if source.op is not Op.CONST), ())
-
-
 _SHAPES: Mapping[Op, Callable[[Node], Shape]] = {
     Op.CONST: lambda node: (),
     Op.BUFFER: lambda node: node.arg[1],
@@ -60,7 +56,9 @@ _SHAPES: Mapping[Op, Callable[[Node], Shape]] = {
 
 def infer(node: Node) -> Shape:
     """The shape of a node of the tensor graph."""
-    return _elementwise_shape(node) if node.op in ELEMENTWISE else _SHAPES[node.op](node)
+    if node.op in ELEMENTWISE:
+        return next((source.shape for source in node.src if source.op is not Op.CONST), ())
+    return _SHAPES[node.op](node)
 
 
 def strides(shape: Shape) -> tuple[int, ...]:

@@ -134,8 +134,6 @@ class Divider:
         else:
             self._found[node] = _RULES.get(node.op, _whole)(self, node, layouts[0].group)
 
-    # -- changes of layout ---------------------------------------------------------------------------------------------
-
     def on(self, node: Node, group: Group, axis: int | None, anywhere: bool = False) -> Nodes:
         """A node's part on each device of a group, divided along an axis, or the whole for None.
 
@@ -230,9 +228,8 @@ def _elementwise(divider: Divider, node: Node, group: Group) -> Layout:
     found = [divider.of(source) for source in node.src]
     layouts = [source for source in found if isinstance(source, Layout)]
     if node.op is Op.ADD and all(isinstance(source, Layout) and source.pending is Op.ADD for source in found):
-        return Layout(
-            group, tuple(a + b for a, b in zip(*(layout.parts for layout in layouts), strict=True)), None, Op.ADD
-        )
+        sums = (a + b for a, b in zip(*(layout.parts for layout in layouts), strict=True))
+        return Layout(group, tuple(sums), None, Op.ADD)
     axis = min((layout.axis for layout in layouts if layout.axis is not None), default=None)
     sources = [divider.on(source, group, axis) for source in node.src]
     return Layout(group, tuple(map(node.replace, zip(*sources, strict=True))), axis)
@@ -253,9 +250,8 @@ def _move(divider: Divider, node: Node, group: Group) -> Layout:
         if there is None:
             return _whole(divider, node, group)
         axis, argument = there
-    return Layout(
-        group, tuple(Node(node.op, node.dtype, (part,), argument) for part in found.parts), axis, found.pending
-    )
+    parts = tuple(Node(node.op, node.dtype, (part,), argument) for part in found.parts)
+    return Layout(group, parts, axis, found.pending)
 
 
 def _new_axis(node: Node, axis: int, count: int) -> tuple[int, object] | None:

@@ -42,20 +42,12 @@ def _fold_cast(found: Node, c: Node) -> Node | None:
     return None if found.dtype.is_float and found.dtype.bits < 32 else ir.const(found.dtype, c.arg)
 
 
-def _reshape_twice(found: Node, x: Node) -> Node:
-    return Node(Op.RESHAPE, found.dtype, (x,), found.arg)
-
-
 def _same_shape(found: Node, x: Node) -> Node | None:
     return x if x.shape == found.arg else None
 
 
 def _permute_twice(found: Node, inner: Node, x: Node) -> Node:
     return Node(Op.PERMUTE, found.dtype, (x,), tuple(inner.arg[axis] for axis in found.arg))
-
-
-def _permute_nothing(found: Node, x: Node) -> Node | None:
-    return x if found.arg == tuple(range(len(found.arg))) else None
 
 
 def _split(found: Node, x: Node) -> Node | None:
@@ -93,10 +85,10 @@ RULES = RuleSet(
         Rule("times zero", _whole * 0, lambda x: Node(Op.EXPAND, x.dtype, (ir.const(x.dtype, 0),), x.shape)),
         Rule("divide by one", x / 1, x),
         Rule("negate twice", node(Op.NEG, node(Op.NEG, x)), x),
-        Rule("reshape twice", node(Op.RESHAPE, node(Op.RESHAPE, x), name="found"), _reshape_twice),
+        Rule("reshape twice", node(Op.RESHAPE, node(Op.RESHAPE, x), name="f"), lambda f, x: f.replace((x,))),
         Rule("reshape to the same", node(Op.RESHAPE, x, name="found"), _same_shape),
         Rule("permute twice", node(Op.PERMUTE, node(Op.PERMUTE, x, name="inner"), name="found"), _permute_twice),
-        Rule("permute nothing", node(Op.PERMUTE, x, name="found"), _permute_nothing),
+        Rule("permute nothing", node(Op.PERMUTE, x, name="f"), lambda f, x: x if [*f.arg] == sorted(f.arg) else None),
         Rule("expand to the same", node(Op.EXPAND, x, name="found"), _same_shape),
         Rule("contiguous twice", node(Op.CONTIGUOUS, node(Op.CONTIGUOUS, x, name="inner")), lambda inner: inner),
         Rule("split long reduction", node(Op.REDUCE, x, name="found"), _split),

@@ -16,9 +16,8 @@ def problem(node: Node) -> str:
     if node.op in UNARY:
         return "" if types == [node.dtype] else "one source of the result's type"
     if node.op in COMPARE:
-        return (
-            "" if len(types) == 2 and types[0] is types[1] and node.dtype is dtypes.bool_ else "two of one type → bool"
-        )
+        same = len(types) == 2 and types[0] is types[1] and node.dtype is dtypes.bool_
+        return "" if same else "two of one type → bool"
     if node.op in BINARY:
         return "" if types == [node.dtype] * 2 else "two sources of the result's type"
     if node.op is Op.WHERE:

@@ -27,9 +27,6 @@ def number(value: int) -> Node:
 ZERO = number(0)
 
 
-# -- what is known about a value ---------------------------------------------------------------------------------------
-
-
 def bounds(node: Node) -> Bounds:
     """The least and greatest value that a position can have."""
     if node._bounds is None:
@@ -77,9 +74,6 @@ _BOUNDS: Mapping[Op, Callable[[Node], Bounds]] = {
     Op.MOD: _mod_bounds,
     Op.CAST: _cast_bounds,
 }
-
-
-# -- sums --------------------------------------------------------------------------------------------------------------
 
 
 def affine(node: Node) -> tuple[Terms, int]:
@@ -160,9 +154,6 @@ def offset(a: Node, by: int) -> Node:
     return add(a, number(by)) if by else a
 
 
-# -- quotients ---------------------------------------------------------------------------------------------------------
-
-
 def _split(a: Node, divisor: int) -> tuple[list[tuple[Node, int]], int, Node]:
     """a = divisor * (terms + constant) + rest, where the rest has what does not divide evenly."""
     terms, constant = affine(a)
@@ -220,9 +211,6 @@ def modulo(a: Node, divisor: int) -> Node:
     return Node(Op.MOD, dtypes.index, (rest, number(divisor)))
 
 
-# -- conditions --------------------------------------------------------------------------------------------------------
-
-
 def less(a: Node, b: int) -> Node:
     """a < b."""
     low, high = bounds(a)
@@ -266,9 +254,6 @@ def clamp(a: Node, low: int, high: int) -> Node:
     if least < low:
         a = Node(Op.MAX, dtypes.index, (a, number(low)))
     return a if greatest <= high else Node(Op.MIN, dtypes.index, (a, number(high)))
-
-
-# -- substitution ------------------------------------------------------------------------------------------------------
 
 
 def rebuild(node: Node, src: tuple[Node, ...]) -> Node:

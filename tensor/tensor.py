@@ -26,8 +26,6 @@ class Tensor(Functional):
 
     __slots__ = ()
 
-    # -- creation ------------------------------------------------------------------------------------------------------
-
     @classmethod
     def _of(cls, node: Node, device: object, requires_grad: bool = False) -> Self:
         made = object.__new__(cls)
@@ -58,6 +56,8 @@ class Tensor(Functional):
     ) -> Self:
         """start, start + step, … below stop; from 0 when only one limit is given."""
         begin, end = (0, start) if stop is None else (start, stop)
+        if not step:
+            raise InvalidArgument(f"arange from {begin} to {end} in steps of 0")
         count = max(0, math.ceil((end - begin) / step))
         whole = all(isinstance(value, int) for value in (begin, end, step))
         wanted = dtypes.of(dtype) if dtype is not None else dtypes.int64 if whole else dtypes.float32
@@ -106,8 +106,6 @@ class Tensor(Functional):
     def ones_like(self, dtype: object = None) -> Self:
         return self.full_like(1, dtype)
 
-    # -- random numbers ------------------------------------------------------------------------------------------------
-
     @classmethod
     def random_bits(cls, *shape: Any, seed: int, device: object = None) -> Self:
         """uint32 with random bits: Philox 4x32-10, whose counter is the element's place. Same seed, same bits.
@@ -152,15 +150,17 @@ class Tensor(Functional):
     @classmethod
     def randint(cls, *shape: Any, low: int, high: int, seed: int, device: object = None) -> Self:
         """int64 from low up to, but not including, high."""
+        if not 0 < high - low < 1 << 32:
+            raise InvalidArgument(f"randint from {low} to {high}: there are to be 1 to 2**32 - 1 values")
         bits = cls.random_bits(*shape, seed=seed, device=device).cast(dtypes.uint64)
         return ((bits * (high - low)) >> 32).cast(dtypes.int64) + low
 
     def dropout(self, chance: float, seed: int) -> Self:
         """Zero with some chance, scaled up else, so that the mean stays."""
+        if not 0 <= chance < 1:
+            raise InvalidArgument(f"dropout with a chance of {chance}")
         keep = self.rand(*self.shape, seed=seed, device=self.backend) >= chance
         return keep.where(self * (1 / (1 - chance)), self._operand(0.0, self.dtype))
-
-    # -- gradients -----------------------------------------------------------------------------------------------------
 
     def backward(self, gradient: Core | None = None) -> Self:
         """Add the gradient of this tensor to ``grad`` of every tensor with ``requires_grad`` that it comes from.
@@ -180,8 +180,6 @@ class Tensor(Functional):
                 part._leaves = frozenset()
                 leaf.grad = part if leaf.grad is None else leaf.grad + part
         return self
-
-    # -- looking inside ------------------------------------------------------------------------------------------------
 
     def explain(self, code: bool = True) -> str:
         """How this tensor is computed: graph, rules, kernels, loops, code and times, as text."""

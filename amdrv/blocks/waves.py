@@ -69,7 +69,7 @@ class HaltedWave:
 
     def __str__(self) -> str:
         place = f"shader engine {self.engine}, array {self.array}, WGP {self.wgp}, SIMD {self.simd}"
-        return f"wave {self.wave} of {place} is halted at {self.pc:#x}"
+        return f"wave {self.wave} of {place} is at {self.pc:#x}"
 
 
 class Waves:
@@ -80,10 +80,11 @@ class Waves:
         self._regs = mmio.registers.block("GC")
         self._design = design
 
-    def find_halted(self, gc: GcInfo) -> HaltedWave | None:
+    def find_halted(self, gc: GcInfo, *, or_running: bool = False) -> HaltedWave | None:
         """The first wave that an error halted; None when none is. Leaves register writes broadcast to every engine.
 
-        Two accesses for each wave slot that is looked at: some thousand when no wave is halted.
+        Two accesses for each wave slot that is looked at: some thousand when no wave is halted. With ``or_running`` a
+        wave that runs counts, too: its PC is where it was a moment ago.
         """
         wgps = gc.cus_per_array // CUS_PER_WGP
         design = self._design
@@ -94,7 +95,7 @@ class Waves:
                 self._select(engine, array, wgp, simd)
                 for wave in range(gc.max_waves_per_simd):
                     status = self._read(wave, design.status)
-                    if status & design.valid and self._is_halted(wave, status):
+                    if status & design.valid and (or_running or self._is_halted(wave, status)):
                         pc = self._read(wave, design.pc_hi) << 32 | self._read(wave, design.pc_lo)
                         return HaltedWave(engine, array, wgp, simd, wave, pc, self)
             return None

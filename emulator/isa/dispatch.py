@@ -138,5 +138,8 @@ class ShaderEngine(Protocol):
         ``interrupt`` gets M0 of s_sendmsg(INTERRUPT). Raises ShaderFault.
         """
 
+    def running_pc(self) -> int | None:
+        """Where a wave of the dispatch under way was not long ago; None when that is not known. From any thread."""
+
     def invalidate_code(self) -> None:
         """Forget decoded instructions: what ACQUIRE_MEM with an I$ invalidation does."""

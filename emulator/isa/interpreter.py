@@ -41,6 +41,12 @@ class Interpreter:
         self._shader_engines = shader_engines
         self._resident_lanes = resident_lanes
         self._blocks: dict[Key, Block] = {}
+        self._schedule: Schedule | None = None  # of the batch under way
+
+    def running_pc(self) -> int | None:
+        """Where a wave of the dispatch under way is; see ShaderEngine.running_pc."""
+        schedule = self._schedule
+        return min((group.pc for group in schedule.groups), default=None) if schedule is not None else None
 
     def invalidate_code(self) -> None:
         """Forget prepared instructions: what ACQUIRE_MEM with an I$ invalidation does."""
@@ -60,16 +66,20 @@ class Interpreter:
         stats = DispatchStats()
         path = MemoryPath(memory)
         code = CodeCache(self._blocks, memory, launch.lanes, launch.vgprs, self._decoder)
-        with quiet():
-            for first, count in launch.batches(self._resident_lanes):
-                state = create_waves(launch, first, count)
-                machine = Machine(launch, state, path, Lds(count, launch.lds_bytes), realtime, interrupt)
-                machine.cycles = stats.wave_instructions
-                finished = _run_batch(machine, code, Schedule(machine, count, dispatch.pc, launch.mode), cancelled)
-                stats.waves += state.waves
-                stats.wave_instructions = machine.cycles
-                if not finished:
-                    break
+        try:
+            with quiet():
+                for first, count in launch.batches(self._resident_lanes):
+                    state = create_waves(launch, first, count)
+                    machine = Machine(launch, state, path, Lds(count, launch.lds_bytes), realtime, interrupt)
+                    machine.cycles = stats.wave_instructions
+                    self._schedule = Schedule(machine, count, dispatch.pc, launch.mode)
+                    finished = _run_batch(machine, code, self._schedule, cancelled)
+                    stats.waves += state.waves
+                    stats.wave_instructions = machine.cycles
+                    if not finished:
+                        break
+        finally:
+            self._schedule = None
         return stats
 
 

@@ -46,7 +46,7 @@ class Grbm12(Grbm):
         causes = EXCP_MEMVIOL * wave.memory_violation | EXCP_ILLEGAL_INST * wave.illegal_instruction
         return {
             SQ_WAVE_STATUS: STATUS_VALID,
-            SQ_WAVE_STATE_PRIV: STATE_PRIV_HALT,
+            SQ_WAVE_STATE_PRIV: STATE_PRIV_HALT * wave.halted,
             SQ_WAVE_EXCP_FLAG_PRIV: causes,
             SQ_WAVE_PC_LO: wave.pc & 0xFFFF_FFFF,
             SQ_WAVE_PC_HI: wave.pc >> 32,

@@ -27,12 +27,13 @@ TRAPSTS_MEM_VIOL, TRAPSTS_ILLEGAL_INST = 1 << 8, 1 << 11  # RDNA3 ISA manual, TR
 
 
 class WaveState(NamedTuple):
-    """What SQ_IND shows of a halted wave."""
+    """What SQ_IND shows of a wave that is halted, or of one that runs."""
 
     pc: int
     memory_violation: bool
     illegal_instruction: bool
     registers: WaveRegisters | None  # None: they read as zero
+    halted: bool = True
 
     def register(self, index: int, lane: int) -> int:
         """An SGPR, or a lane of a VGPR, by its SQ_IND index."""
@@ -138,10 +139,15 @@ class Grbm(Model):
 
     def _wave_register(self) -> int:
         index = self._index.register.decode(self._index.value)
-        wave = self._halted
-        if wave is None or index.WAVE_ID != 0:
+        wave = None if index.WAVE_ID else self._halted or self._running()
+        if wave is None:
             return 0
         return self.state_registers(wave).get(index.INDEX, wave.register(index.INDEX, index.WORKITEM_ID))
+
+    def _running(self) -> WaveState | None:
+        """A wave of the dispatch under way; what it holds while it runs reads as zero."""
+        pc = self.card.running_pc()
+        return None if pc is None else WaveState(pc, False, False, None, halted=False)
 
     def state_registers(self, wave: WaveState) -> dict[int, int]:
         """What SQ_IND shows beside the wave's SGPRs and VGPRs, by index."""
@@ -149,7 +155,7 @@ class Grbm(Model):
             TRAPSTS_ILLEGAL_INST if wave.illegal_instruction else 0
         )
         return {
-            SQ_WAVE_STATUS: STATUS_VALID | STATUS_HALT,
+            SQ_WAVE_STATUS: STATUS_VALID | STATUS_HALT * wave.halted,
             SQ_WAVE_TRAPSTS: traps,
             SQ_WAVE_PC_LO: wave.pc & 0xFFFF_FFFF,
             SQ_WAVE_PC_HI: wave.pc >> 32,

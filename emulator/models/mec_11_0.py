@@ -19,7 +19,7 @@ from amdrv.emulator.models.grbm_11_0 import Grbm
 from amdrv.emulator.models.rlc_11_0 import Rlc
 from amdrv.emulator.models.vmhub import HubView
 from amdrv.emulator.pm4.aql import AqlProcessor
-from amdrv.emulator.pm4.faults import send_wave_message
+from amdrv.emulator.pm4.faults import report_memory_violation, send_wave_message
 from amdrv.emulator.pm4.packets import COMPUTE_PACKETS
 from amdrv.emulator.pm4.processor import QueueProcessor
 from amdrv.emulator.pm4.queue_engine import (
@@ -175,25 +175,27 @@ class Mec(QueueEngine):
         if isinstance(state.processor, AqlProcessor):
             state.wptr = value + 1
         else:
-            state.wptr = value = self._published(queue, value)
+            state.wptr = value = self._published(queue, state, value)
         self.set_hqd(queue, "CP_HQD_PQ_WPTR_LO", value & 0xFFFF_FFFF)
         self.set_hqd(queue, "CP_HQD_PQ_WPTR_HI", value >> 32)
         self.start(queue, state)
 
-    def _published(self, queue: QueueId, value: int) -> int:
+    def _published(self, queue: QueueId, state: QueueState, value: int) -> int:
         """How far a packet queue may run: to the doorbell's value, but not beyond the write pointer in memory.
 
         Which of the two the firmware takes differs between its versions and situations (a queue that is mapped later
-        has only the one in memory), so a client publishes it before it rings; inferred.
+        has only the one in memory), so a client publishes it before it rings; inferred. An address that nothing is
+        mapped at is a page fault, and the queue stays where it is.
         """
         address = self.hqd_pair(queue, "CP_HQD_PQ_WPTR_POLL_ADDR", "CP_HQD_PQ_WPTR_POLL_ADDR_HI") & ~7
         if not address or self.card.relaxed:
             return value
+        vmid = self.hqd(queue, "CP_HQD_VMID") & 15
         try:
-            published = self.hub.view(self.hqd(queue, "CP_HQD_VMID") & 15).read64(address)
-        except MemoryViolation:
-            return value
-        return min(value, published)
+            return min(value, self.hub.view(vmid).read64(address))
+        except MemoryViolation as violation:
+            report_memory_violation(self, state, vmid, violation)
+            return state.wptr
 
     def doorbell_dword(self, queue: QueueId) -> int | None:
         """From CP_HQD_PQ_DOORBELL_CONTROL."""

@@ -60,6 +60,8 @@ def report_shader_fault(
 ) -> None:
     """A wave stopped: it stays halted for SQ_IND, and the queue behind it never gets further."""
     with engine.card.lock:
+        if state.cancelled:
+            return  # the queue is gone, and its waves with it: later work must not be blamed
         state.hung = True
         if fault.registers is None:
             fault.registers = _registers(engine, vmid, fault)

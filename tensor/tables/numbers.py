@@ -37,3 +37,20 @@ ERFC = {
     ),
 }
 ERF_TERMS = {dtypes.float32: 11, dtypes.float64: 20}
+
+
+def two_over_pi(bits: int = TWO_OVER_PI_BITS) -> int:
+    """The bits of 2/pi behind the binary point, by default enough for every float32; by Machin's formula for pi."""
+    places = bits + 64
+    one = 1 << places
+
+    def arctan_of_inverse(n: int) -> int:
+        total, term, k = 0, one // n, 0
+        while term:
+            total += (-1) ** k * term // (2 * k + 1)
+            term //= n * n
+            k += 1
+        return total
+
+    pi = 4 * (4 * arctan_of_inverse(5) - arctan_of_inverse(239))
+    return (2 << (bits + places)) // pi

@@ -530,6 +530,12 @@ def test_wave_that_is_absent_or_runs_is_not_halted(function, mmio, registers, st
     assert Waves(mmio).find_halted(INFO) is None
 
 
+def test_wave_that_runs_is_found_where_it_will_do(function, mmio, registers) -> None:
+    stand(function, registers, (1, 0, 3), 2, 1 << 16, 0x1000)
+    found = Waves(mmio).find_halted(INFO, or_running=True)
+    assert found is not None and found.pc == 0x1000
+
+
 def test_a_halted_waves_registers_are_read_where_it_stands(function, mmio, registers) -> None:
     gc = registers.block("GC")
     place = (1, 0, 1 << 2 | 3, 2)

@@ -175,6 +175,20 @@ def test_slot_keeps_its_card_until_unplugged() -> None:
     assert second is not first
 
 
+def test_slot_with_a_translator_is_no_interpreter() -> None:
+    name = "emu:gfx1100#98"
+    try:
+        amdrv.emulator.card(name, vram_bytes=64 << 20)
+        with pytest.raises(InvalidArgument, match="with a translator"):
+            amdrv.emulator.card(name, interpreted=True)
+        amdrv.emulator.unplug(name)
+        slow = amdrv.emulator.card(name, vram_bytes=64 << 20, interpreted=True)
+        assert amdrv.emulator.card(name) is slow
+        assert amdrv.emulator.card(name, interpreted=True) is slow
+    finally:
+        amdrv.emulator.unplug(name)
+
+
 @pytest.mark.parametrize(("name", "error"), [("emu:gfx9999", NotFound), ("emu:gfx1100#x", InvalidArgument)])
 def test_name_without_a_card_is_refused(name: str, error: type[Exception]) -> None:
     with pytest.raises(error, match="gfx"):

@@ -195,6 +195,23 @@ def test_doorbell_before_the_write_pointer_is_in_memory_starts_nothing(name: str
         client.wait()
 
 
+def test_write_pointer_in_memory_at_an_address_without_a_mapping_is_a_fault(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = emulator.card(name)
+    left_out, write = card.registers.named("GC.CP_HQD_PQ_WPTR_POLL_ADDR_HI").address, card.write_register
+    monkeypatch.setattr(card, "write_register", lambda at, value: None if at == left_out else write(at, value))
+    with Gpu.open(connect(name)) as gpu:
+        client = Client(gpu)
+        client.put()
+        client.publish()
+        client.ring_doorbell()
+        with pytest.raises(Timeout):
+            client.wait(0.1)
+        assert gpu._hardware.gmc.take_faults()
+        gpu.recover()
+
+
 def test_doorbell_before_the_packets_runs_what_was_there(name: str) -> None:
     with Gpu.open(connect(name)) as gpu:
         client = Client(gpu)

@@ -179,7 +179,7 @@ class FakeGpu:
         taken, self._faults = self._faults, []
         return taken
 
-    def halted_wave(self) -> SimpleNamespace | None:
+    def halted_wave(self, *, or_running: bool = False) -> SimpleNamespace | None:
         if self.pc is None:
             return None
         return SimpleNamespace(pc=self.pc, exec_mask=0, scalar=lambda code: 0, vector=lambda register, lane: 0)

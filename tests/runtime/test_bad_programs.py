@@ -4,13 +4,17 @@ refusal; and the device works on."""
 from __future__ import annotations
 
 import random
+import re
 import struct
+import threading
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
 
 import amdrv
+import amdrv.emulator
+from amdrv.emulator.isa.dispatch import Dispatch, ShaderFault
 from amdrv.emulator.isa.table import load_table
 from amdrv.runtime.device import Device
 
@@ -51,6 +55,14 @@ define amdgpu_kernel void @k(ptr addrspace(1) %p, ptr addrspace(4) %q) {
 }
 """
 TRAP = "declare void @llvm.trap()\ndefine amdgpu_kernel void @k() {\n call void @llvm.trap()\n ret void\n}"
+ENDLESS = """
+define amdgpu_kernel void @k(ptr addrspace(1) %p) {
+  br label %again
+again:
+  %x = load volatile i32, ptr addrspace(1) %p
+  br label %again
+}
+"""
 RECURSION = """
 define void @deeper(i32 %n) noinline {
   %room = alloca [64 x i32], addrspace(5)
@@ -328,3 +340,49 @@ def test_random_bytes_as_code_end_or_fault_or_time_out(dev: Device) -> None:
             outcomes.add(getattr(error, "kind", "timeout"))
     assert {"ended", "illegal instruction", "page fault"} <= outcomes
     assert (witness.numpy(np.uint32) == np.arange(1024)).all()
+
+
+def endless(device: Device) -> amdrv.Timeout:
+    """What a kernel that does not end is told with; its compilation does not count."""
+    kernel = device.load(amdrv.compile_llvm(ENDLESS))["k"]
+    room = device.alloc(64)
+    for timeout_s in (0.2, 2.0, 20.0):
+        kernel.launch(2, 64, (room,))
+        with pytest.raises(amdrv.Timeout) as caught:
+            device.synchronize(timeout_s=timeout_s)
+        if "a wave of it" in str(caught.value):
+            break
+    return caught.value
+
+
+def test_time_out_names_the_instruction_of_a_wave_that_still_ran(dev: Device) -> None:
+    assert re.search(r"'k' was running, a wave of it at pc 0x\w+ = k\+0x\w+: (global_load|s_)", str(endless(dev)))
+
+
+def test_interpreted_wave_that_still_runs_is_named_too() -> None:
+    name = "emu:gfx1100#176"
+    amdrv.emulator.card(name, interpreted=True)
+    with amdrv.open(name) as device:
+        assert re.search(r"a wave of it at pc 0x\w+ = k\+0x\w+: (global_load|s_)", str(endless(device)))
+    amdrv.emulator.unplug(name)
+
+
+def test_fault_of_a_dispatch_that_was_given_up_is_not_blamed_on_later_work(
+    dev: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel = dev.load(amdrv.compile_llvm(STORE))["k"]
+    engine = amdrv.emulator.card(NAME).shader_engine
+    release = threading.Event()
+
+    def late(dispatch: Dispatch, *_: object, **__: object) -> None:
+        release.wait(20)
+        raise ShaderFault("illegal instruction", "late", pc=dispatch.pc)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "run", late)
+        kernel.launch(1, 64, (dev.alloc(256), 4))
+        with pytest.raises(amdrv.Timeout):
+            dev.synchronize(timeout_s=0.2)
+    later = kernel.launch(1, 64, (dev.alloc(256), 4))
+    release.set()
+    later.wait()

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from amdrv.tensor import Tensor, array_api
-from amdrv.tensor.array_api import BINARY, UNARY
+from amdrv.tensor.tables.array_methods import BINARY, UNARY
 
 strict = pytest.importorskip("array_api_strict", reason="array-api-strict is not installed")
 

@@ -128,7 +128,7 @@ def test_machine_without_an_archive_says_so(monkeypatch: pytest.MonkeyPatch, tmp
 def test_parts_that_are_not_there_are_named(tmp_path: Path) -> None:
     (tmp_path / "firmware" / "amdgpu").mkdir(parents=True)
     with pytest.raises(packages.Unavailable, match=r"qemu is not there|the guest's packages are for x86_64"):
-        parts.gather(tmp_path / "vm", fetch=False)
+        parts.gather(tmp_path / "vm", "gfx1100", fetch=False)
 
 
 def test_kernel_of_several_packages_is_found_whole() -> None:

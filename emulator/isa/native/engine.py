@@ -67,6 +67,7 @@ class Translator:
         self._generation = generation_for(arch)
         self._shader_engines = shader_engines
         self._cache = cache
+        self._current: Run | None = None  # the dispatch under way
         self._libraries: dict[int, tuple[Library, jit.LoadedLibrary]] = {}
         self._entries: dict[int, Entries] = {}
         self._planner = Planner()
@@ -92,6 +93,13 @@ class Translator:
     def settle(self, timeout_s: float) -> None:
         """Return when nothing is being compiled in the background. Raises Timeout."""
         self._improver.settle(timeout_s)
+
+    def running_pc(self) -> int | None:
+        """Where a wave of the dispatch under way last gave way; see ShaderEngine.running_pc."""
+        run, interpreter = self._current, self._interpreter
+        if run is not None:
+            return run.running_pc
+        return interpreter.running_pc() if interpreter is not None else None
 
     def invalidate_code(self) -> None:
         """Compare code with memory before it is used again: what ACQUIRE_MEM with an I$ invalidation does."""
@@ -126,7 +134,11 @@ class Translator:
                 return self._interpreter.run(
                     dispatch, memory, cancelled=cancelled, realtime=realtime, interrupt=interrupt
                 )
-            self._pool.work(run, self.threads)
+            self._current = run
+            try:
+                self._pool.work(run, self.threads)
+            finally:
+                self._current = None
             return run.result()
 
     def _prepare(

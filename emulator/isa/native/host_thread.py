@@ -200,6 +200,7 @@ class HostThread:
     def _handle(self, run: Run, place: Place, outcome: int) -> bool:
         """Keep a workgroup going; True when it has ended, False when it waits for others."""
         while outcome != Outcome.END:
+            run.gave_way = place.states, place.job
             if outcome == Outcome.POLL:
                 return False
             if outcome == Outcome.YIELD:

@@ -75,6 +75,7 @@ class Run:
         self._asked = time.perf_counter()
         self._slots = 0
         self._failures: list[tuple[int, BaseException]] = []
+        self.gave_way: tuple[State, Job] | None = None  # states and place of the workgroup that last did
         self.on_long: Callable[[], None] | None = None  # called once if workgroups are left after the first turn
 
     # State.
@@ -88,6 +89,18 @@ class Run:
     def exhausted(self) -> bool:
         """Whether every workgroup has been taken."""
         return bool(self._plan.next >= self._plan.total)
+
+    @property
+    def running_pc(self) -> int | None:
+        """Where a wave stood that gave way not long ago; None when none has yet."""
+        if self.gave_way is None:
+            return None
+        words, job = self.gave_way
+        each = self.state_bytes // 4
+        states = words[: each * min(max(1, job.states_used), self._group_waves)].reshape(-1, each)
+        going_on = (state.view(np.uint64) for state in states if state[layout.STATE_OUTCOME // 4] != Outcome.END)
+        counters = (int(state[layout.STATE_PC // 8]) for state in going_on)
+        return next((pc for pc in counters if pc != layout.START), None)
 
     def stop(self) -> None:
         """Let all threads come back."""

@@ -56,7 +56,7 @@ def _used(item: Any) -> int:
     """How many axes an index is for."""
     if item is None or item is Ellipsis:
         return 0
-    return int(item.ndim) if getattr(item, "dtype", None) in (dtypes.bool_, np.bool_) else 1
+    return item.ndim if isinstance(item, Core) and item.dtype is dtypes.bool_ else 1
 
 
 class Indexing(Reduce):
@@ -116,12 +116,14 @@ class Indexing(Reduce):
             raise BadIndex(f"index {index} is out of range for an axis of {n} in {self.shape}")
         return slice(index % n, index % n + 1)
 
+    def _array(self, item: Any) -> Self:
+        return type(self)(item if np.size(item) else np.zeros(np.shape(item), np.int64), device=self.backend)
+
     def _split_masks(self, key: tuple[Any, ...]) -> list[Any]:
         items: list[Any] = []
-        axis, used = 0, sum(_used(item) for item in key)
-        for item in key:
-            if isinstance(item, (list, np.ndarray)):
-                item = type(self)(item if len(item) else np.zeros(0, np.int64), device=self.backend)
+        known = [self._array(item) if isinstance(item, (list, np.ndarray)) else item for item in key]
+        axis, used = 0, sum(_used(item) for item in known)
+        for item in known:
             if isinstance(item, Core) and item.dtype is dtypes.bool_:
                 if item.shape != self.shape[axis : axis + item.ndim]:
                     raise BadIndex(f"index: a mask of shape {item.shape} for {self.shape}, axis {axis}")

@@ -183,7 +183,7 @@ class Elementwise(Core):
     def __invert__(self) -> Self:
         if self.dtype.is_float:
             raise BadType(f"bitwise_invert: {self.dtype} is no integer")
-        return self ^ (True if self.dtype is dtypes.bool_ else -1)
+        return self ^ (-1 if self.dtype.kind == "int" else self.dtype.limits[1])
 
     def __neg__(self) -> Self:
         return self._unary(Op.NEG)

@@ -61,6 +61,7 @@ class Decisions:
 
     realised: dict[Node, None] = field(default_factory=dict)
     inner: dict[Node, list[frozenset[Node]]] = field(default_factory=dict)
+    cut: set[Node] = field(default_factory=set)  # the ends of formulas that would be too long
 
 
 def costs(order: Sequence[Node]) -> tuple[dict[Node, int], set[Node]]:
@@ -87,7 +88,7 @@ def decide(outputs: Sequence[Node]) -> Decisions:
     wanted = {node for node in outputs if node.op is not Op.BUFFER} | cut
     wanted |= {source for node in order if node.op is Op.COPY for source in node.src}
     wanted |= {node for node in order if node.op in (Op.COPY, Op.CONTIGUOUS, Op.SCATTER)}
-    found = Decisions()
+    found = Decisions(cut=cut)
     uses: dict[Node, dict[Use, None]] = {}
     for node in reversed(order):
         if node.op is Op.BUFFER or (node.op in LEAVES and node not in wanted):
@@ -218,7 +219,8 @@ def _merge(order: list[Node], decisions: Decisions) -> list[tuple[Node, ...]]:
 
 def _mergeable(node: Node, source: Node, needs: dict[Node, dict[Node, bool]], decisions: Decisions) -> bool:
     kinds = (node.op, source.op)
-    if not {Op.COPY, Op.CONTIGUOUS, Op.TAKE, Op.SCATTER}.isdisjoint(kinds) or 0 in node.shape:
+    alone = source in decisions.cut or 0 in node.shape
+    if alone or not {Op.COPY, Op.CONTIGUOUS, Op.TAKE, Op.SCATTER}.isdisjoint(kinds):
         return False
     nested = all(a <= b or b <= a for a in decisions.inner[node] for b in decisions.inner[source])
     used = needs[node].get(source, True) and needs[source].get(node, True)

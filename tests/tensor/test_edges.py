@@ -1,0 +1,107 @@
+"""What does not fit is refused by name, and NumPy's rarer rules of indexing hold."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from amdrv.errors import InvalidArgument
+from amdrv.tensor import Tensor
+from amdrv.tensor.lower import Kernel
+from amdrv.tensor.schedule import kernels
+
+ARRAY = np.arange(24, dtype=np.int32).reshape(2, 3, 4)
+
+
+def _tensor(array: object) -> Tensor:
+    return Tensor(array, device="CPU")
+
+
+REFUSED: dict[str, tuple[Callable[[Tensor], object], str]] = {
+    "parts of length zero": (lambda x: x.split(0), r"split: parts of 0 along axis 0 of \(2, 3, 4\)"),
+    "no parts": (lambda x: x.chunk(0, 1), r"chunk: axis 1 of \(2, 3, 4\) in 0 parts"),
+    "more than there are": (lambda x: x.topk(5), r"topk: 5 elements along axis -1 of \(2, 3, 4\)"),
+    "cut off more": (lambda x: x.pad([(0, -3), (0, 0), (0, 0)]), r"pad: .* \(2, 3, 4\)"),
+    "a mask of another shape": (lambda x: x[_tensor(np.ones((3, 2), bool))], r"mask of shape \(3, 2\) for \(2, 3, 4\)"),
+    "a mask behind others": (lambda x: x[..., np.ones(3, bool)], r"mask of shape \(3,\) for \(2, 3, 4\), axis 2"),
+    "a target of another shape": (
+        lambda x: x.cast("float32").cross_entropy(_tensor(np.zeros((1, 4), np.int64))),
+        r"cross_entropy: classes of shape \(1, 4\) for \(2, 3, 4\), axis 1",
+    ),
+    "a number that is too large": (lambda x: x + (1 << 31), "2147483648 does not fit into int32"),
+    "one that is too large for all": (lambda x: _tensor(1 << 70), "does not fit into int64"),
+    "steps of nothing": (lambda x: Tensor.arange(0, 5, 0, device="CPU"), "arange from 0 to 5 in steps of 0"),
+    "dropping all": (lambda x: x.dropout(1.0, seed=1), "dropout with a chance of 1.0"),
+    "an empty range": (lambda x: Tensor.randint(3, low=5, high=2, seed=1, device="CPU"), "randint from 5 to 2"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_does_not_fit_is_refused_by_name(name: str) -> None:
+    operation, message = REFUSED[name]
+    with pytest.raises(InvalidArgument, match=message):
+        operation(_tensor(ARRAY))
+
+
+def test_a_tensor_without_axes_is_not_iterated_over() -> None:
+    with pytest.raises(TypeError, match="without axes"):
+        list(_tensor(1.0))  # type: ignore[call-overload]
+    assert [row.tolist() for row in _tensor([[1, 2], [3, 4]])] == [[1, 2], [3, 4]]
+
+
+def test_numpy_scalars_keep_their_type() -> None:
+    assert _tensor(np.float64(2)).numpy().dtype == np.float64
+    assert Tensor.full((2,), np.int16(3), device="CPU").numpy().tolist() == [3, 3]
+
+
+KEYS = {
+    "an integer apart from an array": (0, slice(None), np.array([2, 3])),
+    "an array apart from an integer": (np.array([1, 0]), slice(None), -1),
+    "with a new axis between": (0, None, np.array([1, 2])),
+    "side by side": (slice(None), 1, np.array([1, 2])),
+    "a mask behind an ellipsis": (..., np.array([True, False, True, True])),
+    "a mask and an integer": (slice(None), np.array([True, False, True]), 2),
+    "a mask as nested lists": ([[True, False, True], [False, True, False]],),
+    "an array without axes": (np.array(1),),
+}
+
+
+@pytest.mark.parametrize("name", KEYS)
+def test_indices_mean_what_they_mean_in_numpy(name: str) -> None:
+    key = KEYS[name]
+    np.testing.assert_array_equal(_tensor(ARRAY)[key].numpy(), ARRAY[key])
+    changed, tensor = ARRAY.copy(), _tensor(ARRAY)
+    changed[key] = -5
+    tensor[key] = -5
+    np.testing.assert_array_equal(tensor.numpy(), changed)
+
+
+def test_a_forked_process_has_threads_of_its_own() -> None:
+    large = np.ones((300, 300), np.float32)
+
+    def product() -> float:
+        return float((_tensor(large) @ _tensor(large)).sum())
+
+    assert product() == 300**3  # so the parent has started its threads
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # a process with threads forks
+        child = os.fork()
+    if child == 0:
+        import signal
+
+        signal.alarm(20)
+        os._exit(0 if product() == 300**3 else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_long_formulas_are_cut_and_stay_cut() -> None:
+    chain = _tensor(np.ones((2, 4), np.float32))
+    for _ in range(400):
+        chain = chain.sin()
+    listed = kernels([chain.node])
+    assert len(listed) > 10
+    assert len({step.body for step in listed[1:-1] if isinstance(step, Kernel)}) == 1  # compiled once

@@ -84,7 +84,11 @@ def explain(
     if address is not None:
         by = f" by {main.client}" if main.client and main.address is not None else ""
         lane = f" in lane {culprit.lane}" if culprit is not None and culprit.lane is not None else ""
-        parts.append(f"{f'{access} of' if access else 'access to'} {address:#x}{by}{lane}; {book.describe(address)}")
+        in_lds = culprit is not None and culprit.in_lds
+        what = f"{'LDS at ' if in_lds else ''}{address:#x}{by}{lane}"
+        parts.append(f"{f'{access} of' if access else 'access to'} {what}")
+        if not in_lds:
+            parts.append(book.describe(address))
     details = dict.fromkeys(fault.detail for fault in faults if fault.detail)
     parts.extend(details)
     if stop is not None:

@@ -1,7 +1,7 @@
 """Which lane of a stopped wave made an access, and where to: from its registers and the instruction it stands at. Pure.
 
-Address rules: RDNA3 ISA manual, "Flat memory instructions" and "Scalar memory". The instruction has not written its
-destination yet: a wave stops before.
+Address rules: RDNA3 ISA manual, "Flat memory instructions", "Scalar memory" and "Data share". The instruction has not
+written its destination yet: a wave stops before.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ NULL_CODE, M0_CODE = 124, 125
 LAST_SGPR = 127
 SIZE = re.compile(r"_[a-z]+(\d+)(?:x(\d+))?(?:_rtn)?$")
 ADDRESS_MASK = (1 << 64) - 1
+LDS_ADDRESS_MASK = (1 << 32) - 1
+# Parts of the names of LDS instructions that are no atomics.
+PLAIN_LDS = ("_load", "_store", "permute", "swizzle", "append", "consume", "_nop")
 
 
 class WaveWindow(Protocol):
@@ -38,13 +41,14 @@ class WaveWindow(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LaneAccess:
-    """What one lane asked of memory; a scalar instruction has no lane."""
+    """What one lane asked of memory, or of its workgroup's LDS; a scalar instruction has no lane."""
 
     lane: int | None
     va: int
     size_bytes: int
     access: str  # "read" or "write"
     atomic: bool
+    in_lds: bool = False  # ``va`` is an offset there
 
     @property
     def misaligned(self) -> bool:
@@ -53,6 +57,8 @@ class LaneAccess:
 
     def touches(self, page_va: int) -> bool:
         """Whether any byte lies in the page at ``page_va``, as far as a hub can tell pages apart."""
+        if self.in_lds:
+            return False
         pages = range(self.va >> PAGE_SHIFT, (self.va + self.size_bytes - 1 >> PAGE_SHIFT) + 1)
         return any((page ^ page_va >> PAGE_SHIFT) & (1 << HUB_PAGE_BITS) - 1 == 0 for page in pages)
 
@@ -83,6 +89,14 @@ def _accesses(instruction: Instruction, wave: WaveWindow, lanes: int) -> Iterato
         for lane in range(lanes):
             if mask >> lane & 1:
                 yield LaneAccess(lane, _lane_address(instruction, wave, lane), size_bytes, access, atomic)
+    elif encoding == "DS" and not any(part in mnemonic for part in PLAIN_LDS):
+        address, fields = _operand(instruction, "addr"), instruction.fields
+        offset = fields.get("offset1", 0) << 8 | fields.get("offset0", 0)
+        size_bytes *= 2 if "_pk_" in mnemonic else 1
+        for lane in range(lanes if address is not None else 0):
+            if address is not None and wave.exec_mask >> lane & 1:
+                at = wave.vector(address.index, lane) + offset & LDS_ADDRESS_MASK
+                yield LaneAccess(lane, at, size_bytes, "write", True, in_lds=True)
 
 
 def _scalar_address(instruction: Instruction, wave: WaveWindow) -> int:

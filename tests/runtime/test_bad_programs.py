@@ -180,6 +180,13 @@ def test_a_misaligned_atomic_is_a_fault_of_its_own_kind(dev: Device) -> None:
     assert fault.mnemonic == "global_atomic_add_u32" and "misaligned access in kernel 'k'" in str(fault)
 
 
+def test_a_misaligned_atomic_of_lds_names_the_lane_and_the_place(dev: Device) -> None:
+    ds_add_u32 = (0xD8000002, 0x00000000)  # ds_add_u32 v0, v0 offset:2
+    fault = fault_of(dev, program(ds_add_u32), 64, (0, 0))
+    assert (fault.kind, fault.lane, fault.address, fault.mnemonic) == ("misaligned access", 0, 2, "ds_add_u32")
+    assert "write of LDS at 0x2 in lane 0" in str(fault)
+
+
 def test_a_trap_is_a_trap(dev: Device) -> None:
     fault = fault_of(dev, amdrv.compile_llvm(TRAP), 64, ())
     assert (fault.kind, fault.mnemonic) == ("trap", "s_trap")

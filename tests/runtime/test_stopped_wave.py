@@ -41,6 +41,7 @@ LOAD_B64 = "dc561ff8 027c0004"  # global_load_b64 v[2:3], v[4:5], off offset:-8
 STORE_SADDR = "dc6a0010 00020604"  # global_store_b32 v4, v6, s[2:3] offset:16
 FLAT_U16 = "dc480fff 017c0004"  # flat_load_u16 v1, v[4:5] offset:4095
 CMPSWAP_B64 = "dd0a0000 007c0604"  # global_atomic_cmpswap_b64 v[4:5], v[6:9], off
+DS_ADD_B64 = "d9800008 00000604"  # ds_add_rtn_u64 v[0:1], v4, v[6:7] offset:8
 S_LOAD_B128 = "f4080201 0a1ffff0"  # s_load_b128 s[8:11], s[2:3], s5 offset:-0x10
 
 
@@ -61,6 +62,12 @@ def test_a_scalar_base_is_added_to_a_32_bit_offset() -> None:
     wave = Wave(base=0xFFFF_FF00, step=0x10, scalar_base=0x7F_0000_0000)
     page = 0x7F_FFFF_F000
     assert found(STORE_SADDR, wave, page) == LaneAccess(0, 0x7F_FFFF_FF10, 4, "write", False)
+
+
+def test_an_atomic_of_lds_counts_from_the_start_of_lds() -> None:
+    wave = Wave(base=0x100, step=4)
+    assert found(DS_ADD_B64, wave, None) == LaneAccess(1, 0x10C, 8, "write", True, in_lds=True)
+    assert found(DS_ADD_B64, wave, 0) is None
 
 
 def test_a_flat_offset_is_not_signed() -> None:

@@ -203,13 +203,22 @@ def devices_of(order: Sequence[Node], default: Backend) -> dict[Node, Backend]:
     return {node: device or default for node, device in found.items()}
 
 
+def _of_their_own(nodes: Sequence[Node]) -> tuple[Node, ...]:
+    """Results with memory of their own: what turns out to be an argument, or the same as another result, is copied."""
+    found: dict[Node, None] = {}
+    for node in nodes:
+        while node.op is Op.BUFFER or node in found:
+            node = Node(Op.CONTIGUOUS, node.dtype, (node,))
+        found[node] = None
+    return tuple(found)
+
+
 @functools.lru_cache(PLANS_MAX)
 def plan(graph: Node, backend: Backend, search: bool = False) -> Plan:
     """Schedule and compile a graph with numbered slots; ``search`` as for ``realise``."""
     clock = [time.perf_counter()]
     asked, graph = graph, simplify.simplify(graph)
-    # What turns out to be an argument as it is is copied: every result has memory of its own.
-    outputs = tuple(Node(Op.CONTIGUOUS, node.dtype, (node,)) if node.op is Op.BUFFER else node for node in graph.src)
+    outputs = _of_their_own(graph.src)
     clock.append(time.perf_counter())
     steps = kernels(outputs)
     order = list(toposort(outputs))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from amdrv.errors import InvalidArgument
-from amdrv.tensor import Tensor
+from amdrv.tensor import Tensor, jit
 from amdrv.tensor.lower import Kernel
 from amdrv.tensor.schedule import kernels
 
@@ -105,3 +105,16 @@ def test_long_formulas_are_cut_and_stay_cut() -> None:
     listed = kernels([chain.node])
     assert len(listed) > 10
     assert len({step.body for step in listed[1:-1] if isinstance(step, Kernel)}) == 1  # compiled once
+
+
+@pytest.mark.parametrize("device", ["CPU", "AMD"])
+def test_results_that_turn_out_to_be_one_all_have_its_values(device: str) -> None:
+    x = Tensor(np.arange(5, dtype=np.float32), device=device)
+    y = x + 1
+    same = [y, y.permute(0), y * 1.0, y + 0, x * 1.0, x + 0]
+    same[0].realize(*same[1:])
+    assert [t.tolist() for t in same] == [[1, 2, 3, 4, 5]] * 4 + [[0, 1, 2, 3, 4]] * 2
+    step = jit(lambda x: ((x + 1).permute(0), (x + 1) * 1.0))
+    for k in range(4):
+        first, second = step(x + k)
+        assert first.tolist() == second.tolist() == [k + 1, k + 2, k + 3, k + 4, k + 5]

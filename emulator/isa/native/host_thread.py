@@ -183,7 +183,7 @@ class HostThread:
         self._waiting.append(place)
         while not run.stopped and not run.exhausted:
             place.turns = 0
-            outcome = self._call(run, place, run.entries.run_groups)
+            outcome = self._call(run, place, run.entries.run_own_groups if run.own_states else run.entries.run_groups)
             if not self._handle(run, place, outcome):
                 return bool(place.job.waves_ended > before)
             if len(self._waiting) > 1:

@@ -90,6 +90,7 @@ class Context(ctypes.Structure):
         ("extents_write_count", ctypes.c_uint32),
         ("find_extent", ctypes.c_uint64),  # host function like ``miss``: 1 and the TLB is filled, or 0
         ("barrier", ctypes.c_uint64),  # host address of the running workgroup's Barrier
+        ("stopped_state", ctypes.c_uint64),  # of the wave at which a call that runs several was left early
     )
 
 

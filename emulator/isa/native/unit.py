@@ -1,11 +1,15 @@
 """A unit: the code reachable from some entries as one LLVM function that runs a wave.
 
-    i32 @unit(ptr %ctx, ptr %state, i64 %base)        returns a layout.Outcome
+    i32 @unit(ptr %ctx, ptr %state, i64 %base, i32 %waves)        returns a layout.Outcome
 
 The function enters by the wave's PC and MODE: at the start, or at a place where waves come back (behind a barrier, at a
 loop that yields, at the target of a computed jump). Each block is written for a MODE, and in the second tier twice:
 for EXEC known to be all ones, and for any EXEC; a node of the graph that does not know decides by a test. Where the
 function is left, the registers that are alive there go to the wave's state.
+
+Where no wave can come back, a call runs several waves, one behind the other, whose states lie side by side.
+The first state's count is then that of all, and Context.stopped_state the wave at which the call was left early.
+Elsewhere ``waves`` is 1.
 """
 
 from __future__ import annotations
@@ -113,7 +117,7 @@ def translate(
         sites=sites,
         entries=frozenset(entry for entry in writer.resumed if entry[0] not in graph.beyond),
         leaves=bool(writer.outcomes & {Outcome.JUMP, Outcome.REFETCH}),
-        ends_at_once=writer.outcomes <= {Outcome.END} and not writer.uses_state,
+        ends_at_once=writer.ends_at_once,
         holes=holes,
         instructions=len(sites),
     )
@@ -167,9 +171,9 @@ class _Writer:
         return {outcome for _, _, outcome in self._exits} | ({Outcome.JUMP} if self._jumps else set())
 
     @property
-    def uses_state(self) -> bool:
-        """Whether registers lie in the wave's state while the function runs."""
-        return bool(self._in_state & self._touched)
+    def ends_at_once(self) -> bool:
+        """Whether waves never come back, and leave their states as they were but for the count."""
+        return self.outcomes <= {Outcome.END} and not self._in_state & self._touched
 
     # Nodes.
 
@@ -446,8 +450,18 @@ class _Writer:
         self.builder.do(f"store {text}, ptr {pointer}")
 
     def _leave(self, outcome: Outcome) -> None:
-        self._store_field(layout.STATE_COUNT, f"i64 {self.builder.emit('load i64, ptr %count')}")
-        self.builder.do(f"ret i32 {int(outcome)}")
+        builder = self.builder
+        first = "%states" if self.ends_at_once else "%state"
+        total = builder.emit("load i64, ptr %count")
+        builder.do(f"store i64 {total}, ptr {builder.emit(_field(layout.STATE_COUNT, first))}")
+        if self.ends_at_once and outcome is not Outcome.END:
+            self._note_stopped()
+        builder.do(f"ret i32 {int(outcome)}")
+
+    def _note_stopped(self) -> None:
+        """Which of several waves could not go on."""
+        place = self.builder.emit(f"getelementptr i8, ptr %ctx, i64 {layout.offset('stopped_state')}")
+        self.builder.do(f"store ptr %state, ptr {place}")
 
     def _write_tail(self) -> list[str]:
         """Blocks by which the function is left, resumed, and goes on at computed places."""
@@ -463,7 +477,12 @@ class _Writer:
                 self._store_field(layout.STATE_PC, f"i64 {builder.emit(f'add i64 %base, {signed(place)}')}")
                 if mode != ANY_MODE:
                     self._store_field(layout.STATE_MODE, f"i32 {mode}")
-            self._leave(outcome)
+            if outcome is Outcome.END and self.ends_at_once:
+                builder.do("br label %ended")
+            else:
+                self._leave(outcome)
+        if self.ends_at_once:
+            self._write_next_wave()
         for number, (place, mode) in enumerate(sorted(self.resumed)):
             builder.label(f"%r.{number}")
             self._load_state(self._to_move(self._live[self._version(place, mode, None)]))
@@ -476,8 +495,23 @@ class _Writer:
             builder.do(f"store i64 {pc}, ptr {pointer}")
         self._leave(Outcome.FAULT)
         builder.label("%lost")
+        if self.ends_at_once:
+            self._note_stopped()
         builder.do(f"ret i32 {int(Outcome.JUMP)}")
         return builder.lines
+
+    def _write_next_wave(self) -> None:
+        """Behind a wave that has ended: go on with the next, or leave."""
+        builder = self.builder
+        builder.label("%ended")
+        builder.do("%left.less = sub i32 %left, 1")
+        builder.do("br i1 " + builder.emit("icmp eq i32 %left.less, 0") + ", label %over, label %next")
+        builder.label("%next")
+        size_bytes = layout.state_bytes(self._shape.vgprs, self._shape.lanes)
+        builder.do(f"%state.next = {_field(size_bytes)}")
+        builder.do("br label %wave")
+        builder.label("%over")
+        self._leave(Outcome.END)
 
     def _write_jump(self, mode: int, sources: list[tuple[str, str]]) -> None:
         """Go on at a computed address in a mode: at a landing, or leave with everything."""
@@ -505,17 +539,23 @@ class _Writer:
     def _write_head(self, entries: list[Place]) -> list[str]:
         """Slots, counters, and the switch over the places where waves come in."""
         builder = self.builder
-        builder.lines = ["define i32 @unit(ptr noalias %ctx, ptr noalias %state, i64 %base) nounwind {"]
+        first = "%states" if self.ends_at_once else "%state"
+        builder.lines = [f"define i32 @unit(ptr noalias %ctx, ptr noalias {first}, i64 %base, i32 %waves) nounwind {{"]
         builder.label("%entry")
         self._write_slots()
         for name, text in (("count", "i64"), ("limit", "i64"), ("patience", "i32")):
             builder.do(f"%{name} = alloca {text}")
-        count = builder.emit(f"load i64, ptr {builder.emit(_field(layout.STATE_COUNT))}")
+        count = builder.emit(f"load i64, ptr {builder.emit(_field(layout.STATE_COUNT, first))}")
         pointer = builder.emit(f"getelementptr i8, ptr %ctx, i64 {layout.offset('budget')}")
         budget = builder.emit(f"load i32, ptr {pointer}")
         limit = builder.emit(f"add i64 {count}, {builder.emit(f'sext i32 {budget} to i64')}")
         for text in (f"i64 {count}, ptr %count", f"i64 {limit}, ptr %limit", f"i32 {PATIENCE}, ptr %patience"):
             builder.do(f"store {text}")
+        if self.ends_at_once:
+            builder.do("br label %wave")
+            builder.label("%wave")
+            builder.do("%state = phi ptr [ %states, %entry ], [ %state.next, %next ]")
+            builder.do("%left = phi i32 [ %waves, %entry ], [ %left.less, %next ]")
         key = self._write_key()
         pc = builder.emit(f"load i64, ptr {builder.emit(_field(layout.STATE_PC))}")
         builder.do(f"br i1 {builder.emit(f'icmp eq i64 {pc}, -1')}, label %start, label %resume")
@@ -594,8 +634,8 @@ def _label(node: Node) -> str:
     return f"b.{place:x}.{mode:x}.{version}"
 
 
-def _field(place: int) -> str:
-    return f"getelementptr i8, ptr %state, i64 {place}"
+def _field(place: int, state: str = "%state") -> str:
+    return f"getelementptr i8, ptr {state}, i64 {place}"
 
 
 def _state_offset(bit: int, lanes: int) -> int:

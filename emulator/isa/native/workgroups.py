@@ -6,6 +6,10 @@ Functions, for N = 32 or 64 lanes:
         Take workgroups from the plan's counter and run each to its end, until there is none left, the plan says stop,
         or the job has executed its budget of instructions. Returns END then; when a workgroup cannot go on by itself,
         why (an Outcome), and ``resume_group`` goes on with it.
+    run_own_groups.wN(ptr ctx, ptr job) -> i32
+        The same for units that end at once (``Unit.ends_at_once``). They leave the states of their waves as they were:
+        every wave of a workgroup has its own, the next workgroup's differ in its id only, and one call of the unit runs
+        all waves of a workgroup.
     resume_group.wN(ptr ctx, ptr job) -> i32
         Go on with the job's workgroup. Returns END when all its waves have ended; POLL when each of them is waiting for
         something that others must do; YIELD when a wave, or all of them from barrier to barrier, have used up the
@@ -31,6 +35,7 @@ KINDS = 8  # workgroups by whether they are the last, partial one in x (1), y (2
 POLL_ROUNDS = 4  # rounds in which all waves of a workgroup just wait, before other workgroups get their turn
 ROUNDS_MAX = 1024  # rounds of a workgroup whose waves go from barrier to barrier, before its thread looks up
 EXPECTED_MXCSR = 0x1F80  # round to nearest, keep denormals, no traps
+RESTORE_MXCSR = "  call void @llvm.x86.sse.ldmxcsr(ptr %mxcsr)\n"
 
 
 class Kind(ctypes.Structure):
@@ -55,7 +60,7 @@ class Plan(ctypes.Structure):
         ("id_masks", ctypes.c_uint32 * 3),
         ("id_shifts", ctypes.c_uint32 * 3),
         ("id_keeps", ctypes.c_uint32 * 3),  # bits of the register that an id further down has set
-        ("own_states", ctypes.c_uint32),  # waves end at once and leave their states as they are: each has its own
+        ("own_states", ctypes.c_uint32),  # the dispatch is one for ``run_own_groups``
         ("kinds", Kind * KINDS),
         ("state_bytes", ctypes.c_uint64),
         ("clear_bytes", ctypes.c_uint64),  # of VGPRs from number 1 on that are zeroed when a wave starts
@@ -83,7 +88,7 @@ class Job(ctypes.Structure):
         ("templates", ctypes.c_uint64),  # of its kind
         ("number", ctypes.c_uint64),  # of the workgroup
         ("left", ctypes.c_int64),  # budget of instructions
-        # With ``own_states``: the templates that the first states are copies of, and how many are.
+        # For ``run_own_groups``: the templates that the first states are copies of, and how many are.
         ("held", ctypes.c_uint64),
         ("held_waves", ctypes.c_uint32),
         # Totals of ended waves.
@@ -99,7 +104,10 @@ def _place(structure: type[ctypes.Structure], name: str) -> int:
 
 def functions(lanes: int) -> list[Function]:
     """The functions for one wave size."""
-    return [_run_groups(lanes), _start_group(lanes), _start_wave(lanes), _resume_group(lanes), _tlb_miss(lanes)]
+    return [
+        *(_run_groups(lanes), _run_own_groups(lanes), _start_group(lanes), _run_own_group(lanes)),
+        *(_start_wave(lanes), _resume_group(lanes), _run_group(lanes), _tlb_miss(lanes)),
+    ]
 
 
 def _at(target: str, base: str, offset: int | str) -> str:
@@ -124,9 +132,17 @@ def _plan(target: str, kind: str) -> str:
 
 
 def _run_groups(lanes: int) -> Function:
-    return Function(
-        f"""define i32 @run_groups.w{lanes}(ptr %ctx, ptr %job) {{
-{_job("plan", "ptr")}{_plan("total", "i64")}{_at("next", "%plan", _place(Plan, "next"))}\
+    return Function(_take_groups(f"run_groups.w{lanes}", f"run_group.w{lanes}", lanes))
+
+
+def _run_own_groups(lanes: int) -> Function:
+    return Function(_take_groups(f"run_own_groups.w{lanes}", f"run_own_group.w{lanes}", lanes))
+
+
+def _take_groups(name: str, runs: str, lanes: int) -> str:
+    """A function that takes workgroups from the plan and lets another one run each of them."""
+    return f"""define i32 @{name}(ptr %ctx, ptr %job) {{
+{_set_mxcsr()}{_job("plan", "ptr")}{_plan("total", "i64")}{_at("next", "%plan", _place(Plan, "next"))}\
 {_at("stop", "%plan", _place(Plan, "stop"))}{_at("left", "%job", _place(Job, "left"))}  br label %again
 again:
   %stop = load atomic i32, ptr %stop.at monotonic, align 4
@@ -141,14 +157,23 @@ take:
   br i1 %over, label %end, label %start
 start:
   call void @start_group.w{lanes}(ptr %job, i64 %number)
-  %outcome = call i32 @resume_group.w{lanes}(ptr %ctx, ptr %job)
+  %outcome = call i32 @{runs}(ptr %ctx, ptr %job)
   %ended = icmp eq i32 %outcome, {int(Outcome.END)}
   br i1 %ended, label %again, label %end
 end:
   %result = phi i32 [{int(Outcome.END)}, %again], [{int(Outcome.END)}, %take], [%outcome, %start]
-  ret i32 %result
+{RESTORE_MXCSR}  ret i32 %result
 }}"""
-    )
+
+
+def _set_mxcsr() -> str:
+    """IR that sets the host's float modes as compiled code expects them; RESTORE_MXCSR undoes it."""
+    return f"""  %mxcsr = alloca i32
+  %usual = alloca i32
+  call void @llvm.x86.sse.stmxcsr(ptr %mxcsr)
+  store i32 {EXPECTED_MXCSR}, ptr %usual
+  call void @llvm.x86.sse.ldmxcsr(ptr %usual)
+"""
 
 
 def _start_group(lanes: int) -> Function:
@@ -197,57 +222,52 @@ done:
     )
 
 
-def _start_wave(lanes: int) -> Function:
-    """The state of wave number %wave from its template."""
-    template_bytes = layout.STATE_VGPR + 4 * lanes
-    template = f"<{template_bytes // 4} x i32>"
-    stores = "".join(
-        f"""{_load(f"id.{axis}", "i32", "%job", _place(Job, "group") + 4 * number)}\
+def _id_loads(axis: str, number: int) -> str:
+    """IR for %id, %place (of it in a state), %keep and %part (its bits there) of the workgroup in one dimension."""
+    return f"""{_load(f"id.{axis}", "i32", "%job", _place(Job, "group") + 4 * number)}\
 {_load(f"place.{axis}", "i64", "%plan", _place(Plan, "id_places") + 8 * number)}\
-{_store(f"group.{axis}", f"i32 %id.{axis}", "%state", layout.STATE_GROUP + 4 * number)}\
 {_load(f"mask.{axis}", "i32", "%plan", _place(Plan, "id_masks") + 4 * number)}\
 {_load(f"up.{axis}", "i32", "%plan", _place(Plan, "id_shifts") + 4 * number)}\
 {_load(f"keep.{axis}", "i32", "%plan", _place(Plan, "id_keeps") + 4 * number)}\
-{_load(f"sgpr.{axis}", "i32", "%state", f"%place.{axis}")}  %cut.{axis} = and i32 %id.{axis}, %mask.{axis}
+  %cut.{axis} = and i32 %id.{axis}, %mask.{axis}
   %part.{axis} = shl i32 %cut.{axis}, %up.{axis}
-  %kept.{axis} = and i32 %sgpr.{axis}, %keep.{axis}
+"""
+
+
+def _id_stores(axis: str, number: int, state: str) -> str:
+    """IR that puts them into a state."""
+    return f"""{_store(f"group.{axis}", f"i32 %id.{axis}", state, layout.STATE_GROUP + 4 * number)}\
+{_load(f"sgpr.{axis}", "i32", state, f"%place.{axis}")}  %kept.{axis} = and i32 %sgpr.{axis}, %keep.{axis}
   %whole.{axis} = or i32 %kept.{axis}, %part.{axis}
   store i32 %whole.{axis}, ptr %sgpr.{axis}.at
 """
-        for number, axis in enumerate("xyz")
-    )
-    return Function(
-        f"""define void @start_wave.w{lanes}(ptr %job, ptr %plan, i32 %wave, ptr %state) {{
-{_job("templates", "i64")}{_job("slot", "i32")}{_job("scratch", "i64")}{_plan("clear_bytes", "i64")}\
-{_plan("scratch_wave_bytes", "i64")}{_job("held", "i64")}{_job("held_waves", "i32")}\
-  %number = zext i32 %wave to i64
-  %same = icmp eq i64 %held, %templates
-  %copied = icmp ult i32 %wave, %held_waves
-  %there = and i1 %same, %copied
-  br i1 %there, label %again, label %copy
-again:
-{_store("count", "i64 0", "%state", layout.STATE_COUNT)}  br label %begin
-copy:
-  %row = mul i64 %number, {template_bytes}
-  %rows = inttoptr i64 %templates to ptr
-{_at("template", "%rows", "%row")}  %words = load {template}, ptr %template.at, align 64
+
+
+def _copy_template(lanes: int) -> str:
+    """IR that fills %state, of wave %number, from its template, and says where the wave is."""
+    template_bytes = layout.STATE_VGPR + 4 * lanes
+    template = f"<{template_bytes // 4} x i32>"
+    return f"""  %row = mul i64 %number, {template_bytes}
+{_at("template", "%templates", "%row")}  %words = load {template}, ptr %template.at, align 64
   store {template} %words, ptr %state, align 64
-{_plan("own_states", "i32")}  %own = icmp ne i32 %own_states, 0
-  br i1 %own, label %note, label %begin
-note:
-  store i64 %templates, ptr %held.at
-  %wave.more = add i32 %wave, 1
-  store i32 %wave.more, ptr %held_waves.at
-  br label %begin
-begin:
-{stores}{_store("slot.of", "i32 %slot", "%state", layout.STATE_SLOT)}\
+{_store("slot.of", "i32 %slot", "%state", layout.STATE_SLOT)}\
   %private.shift = mul i64 %number, %scratch_wave_bytes
   %private = add i64 %scratch, %private.shift
-{_store("private", "i64 %private", "%state", layout.STATE_SCRATCH)}\
+{_store("private", "i64 %private", "%state", layout.STATE_SCRATCH)}"""
+
+
+def _start_wave(lanes: int) -> Function:
+    """The state of wave number %wave from its template."""
+    return Function(
+        f"""define void @start_wave.w{lanes}(ptr %job, ptr %plan, i32 %wave, ptr %state) {{
+{_job("templates", "ptr")}{_job("slot", "i32")}{_job("scratch", "i64")}{_plan("clear_bytes", "i64")}\
+{_plan("scratch_wave_bytes", "i64")}\
+  %number = zext i32 %wave to i64
+{_copy_template(lanes)}{"".join(_id_loads(axis, i) + _id_stores(axis, i, "%state") for i, axis in enumerate("xyz"))}\
   %clears = icmp ne i64 %clear_bytes, 0
   br i1 %clears, label %clear, label %done
 clear:
-{_at("vgpr", "%state", template_bytes)}\
+{_at("vgpr", "%state", layout.STATE_VGPR + 4 * lanes)}\
   call void @llvm.memset.p0.i64(ptr align 64 %vgpr.at, i8 0, i64 %clear_bytes, i1 false)
   br label %done
 done:
@@ -257,26 +277,108 @@ done:
     )
 
 
+def _run_own_group(lanes: int) -> Function:
+    """One call runs all waves. If it comes back early, ``resume_group`` can go on with what it finds."""
+    end, start = int(Outcome.END), int(Outcome.YIELD)
+    counters = "".join(
+        _store(f"job.{name}", f"i32 {value}", "%job", _place(Job, name))
+        for name, value in (("alive", "%alive"), ("started", "%waves"), ("states_used", "%waves"), ("cursor", "%k"))
+    )
+    return Function(
+        f"""define i32 @run_own_group.w{lanes}(ptr %ctx, ptr %job) {{
+{_job("plan", "ptr")}{_plan("state_bytes", "i64")}{_job("waves", "i32")}{_job("states", "ptr")}{_job("lds", "i64")}\
+{_store("ctx.lds", "i64 %lds", "%ctx", layout.offset("lds"))}\
+{_job("templates", "ptr")}{_job("held", "ptr")}{_job("held_waves", "i32")}  %same = icmp eq ptr %held, %templates
+  %copied = select i1 %same, i32 %held_waves, i32 0
+  %copied.wide = zext i32 %copied to i64
+  %waves.wide = zext i32 %waves to i64
+  %lack = icmp ult i32 %copied, %waves
+{"".join(_id_loads(axis, i) for i, axis in enumerate("xyz"))}  br i1 %lack, label %copies, label %ids
+copies:
+{_job("slot", "i32")}{_job("scratch", "i64")}{_plan("scratch_wave_bytes", "i64")}\
+  store ptr %templates, ptr %held.at
+  store i32 %waves, ptr %held_waves.at
+  br label %copy
+copy:
+  %number = phi i64 [%copied.wide, %copies], [%number.next, %copy]
+  %shift = mul i64 %number, %state_bytes
+  %state = getelementptr i8, ptr %states, i64 %shift
+{_copy_template(lanes)}  %number.next = add i64 %number, 1
+  %copy.more = icmp ult i64 %number.next, %waves.wide
+  br i1 %copy.more, label %copy, label %ids
+ids:
+  br label %one
+one:
+  %w = phi i64 [0, %ids], [%w.next, %one]
+  %state.shift = mul i64 %w, %state_bytes
+  %its = getelementptr i8, ptr %states, i64 %state.shift
+{"".join(_id_stores(axis, i, "%its") for i, axis in enumerate("xyz"))}\
+  %w.next = add i64 %w, 1
+  %more = icmp ult i64 %w.next, %waves.wide
+  br i1 %more, label %one, label %go
+go:
+{_store("count.first", "i64 0", "%states", layout.STATE_COUNT)}\
+{_load("cell", "ptr", "%states", layout.STATE_CELL)}{_load("base", "i64", "%states", layout.STATE_BASE)}\
+  %unit = load atomic ptr, ptr %cell monotonic, align 8
+  %result = call i32 %unit(ptr %ctx, ptr %states, i64 %base, i32 %waves)
+  %count = load i64, ptr %count.first.at
+{_job("left", "i64")}{_job("waves_ended", "i64")}{_job("instructions", "i64")}  %left.less = sub i64 %left, %count
+  store i64 %left.less, ptr %left.at
+  %instructions.more = add i64 %instructions, %count
+  store i64 %instructions.more, ptr %instructions.at
+  %done = icmp eq i32 %result, {end}
+  br i1 %done, label %all, label %some
+all:
+  %ended.all = add i64 %waves_ended, %waves.wide
+  store i64 %ended.all, ptr %waves_ended.at
+{_store("none.alive", "i32 0", "%job", _place(Job, "alive"))}  ret i32 {end}
+some:
+{_load("stopped", "i64", "%ctx", layout.offset("stopped_state"))}  %from = ptrtoint ptr %states to i64
+  %distance = sub i64 %stopped, %from
+  %k.wide = udiv i64 %distance, %state_bytes
+  %k = trunc i64 %k.wide to i32
+  %alive = sub i32 %waves, %k
+  %ended.some = add i64 %waves_ended, %k.wide
+  store i64 %ended.some, ptr %waves_ended.at
+{counters}  store ptr null, ptr %held.at
+  br label %mark
+mark:
+  %m = phi i64 [0, %some], [%m.next, %mark]
+  %m.shift = mul i64 %m, %state_bytes
+  %m.state = getelementptr i8, ptr %states, i64 %m.shift
+  %m.ended = icmp ult i64 %m, %k.wide
+  %m.outcome = select i1 %m.ended, i32 {end}, i32 {start}
+{_store("m.count", "i64 0", "%m.state", layout.STATE_COUNT)}\
+{_store("outcome", "i32 %m.outcome", "%m.state", layout.STATE_OUTCOME)}  %m.next = add i64 %m, 1
+  %m.more = icmp ult i64 %m.next, %waves.wide
+  br i1 %m.more, label %mark, label %leave
+leave:
+  ret i32 %result
+}}"""
+    )
+
+
 def _resume_group(lanes: int) -> Function:
+    return Function(
+        f"""define i32 @resume_group.w{lanes}(ptr %ctx, ptr %job) {{
+{_set_mxcsr()}  %outcome = call i32 @run_group.w{lanes}(ptr %ctx, ptr %job)
+{RESTORE_MXCSR}  ret i32 %outcome
+}}"""
+    )
+
+
+def _run_group(lanes: int) -> Function:
     """Rounds over the states, then over waves that have none yet.
 
     STATE_OUTCOME says whether a wave can run: END and BARRIER say that it cannot, WAIT that it can once the phase of
     the split barrier has moved. A split barrier at which nobody signals is waited at as for other workgroups.
     """
-    mxcsr = f"""  %mxcsr = alloca i32
-  %usual = alloca i32
-  call void @llvm.x86.sse.stmxcsr(ptr %mxcsr)
-  store i32 {EXPECTED_MXCSR}, ptr %usual
-  call void @llvm.x86.sse.ldmxcsr(ptr %usual)
-"""
-    restore = "  call void @llvm.x86.sse.ldmxcsr(ptr %mxcsr)\n"
     end, barrier, poll, start, wait = (int(Outcome[name]) for name in ("END", "BARRIER", "POLL", "YIELD", "WAIT"))
     return Function(
-        f"""define i32 @resume_group.w{lanes}(ptr %ctx, ptr %job) {{
-{mxcsr}{_job("plan", "ptr")}{_plan("state_bytes", "i64")}{_job("waves", "i32")}{_job("states", "ptr")}\
+        f"""define i32 @run_group.w{lanes}(ptr %ctx, ptr %job) {{
+{_job("plan", "ptr")}{_plan("state_bytes", "i64")}{_job("waves", "i32")}{_job("states", "ptr")}\
 {_job("lds", "i64")}{_job("cursor", "i32")}{_at("alive", "%job", _place(Job, "alive"))}\
 {_at("started", "%job", _place(Job, "started"))}{_at("states_used", "%job", _place(Job, "states_used"))}\
-{_plan("own_states", "i32")}  %own = icmp ne i32 %own_states, 0
 {_store("ctx.lds", "i64 %lds", "%ctx", layout.offset("lds"))}\
 {_store("ctx.barrier", "ptr %alive.at", "%ctx", layout.offset("barrier"))}\
 {_load("budget", "i32", "%ctx", layout.offset("budget"))}\
@@ -317,23 +419,17 @@ more:
   %all.started = icmp uge i32 %started, %waves
   br i1 %all.started, label %round.end, label %begin
 begin:
-  %own.place = select i1 %own, i32 %started, i32 %i
-  %own.wide = zext i32 %own.place to i64
-  %own.shift = mul i64 %own.wide, %state_bytes
-  %own.state = getelementptr i8, ptr %states, i64 %own.shift
-  call void @start_wave.w{lanes}(ptr %job, ptr %plan, i32 %started, ptr %own.state)
+  call void @start_wave.w{lanes}(ptr %job, ptr %plan, i32 %started, ptr %state)
   %started.more = add i32 %started, 1
   store i32 %started.more, ptr %started.at
   %used.more = add i32 %i, 1
   store i32 %used.more, ptr %states_used.at
   br label %run
 run:
-  %place = phi i32 [%i, %able], [%i, %open], [%own.place, %begin]
-  %its = phi ptr [%state, %able], [%state, %open], [%own.state, %begin]
-{_load("cell", "ptr", "%its", layout.STATE_CELL)}{_load("base", "i64", "%its", layout.STATE_BASE)}\
+{_load("cell", "ptr", "%state", layout.STATE_CELL)}{_load("base", "i64", "%state", layout.STATE_BASE)}\
   %unit = load atomic ptr, ptr %cell monotonic, align 8
-  %result = call i32 %unit(ptr %ctx, ptr %its, i64 %base)
-{_store("its.outcome", "i32 %result", "%its", layout.STATE_OUTCOME)}\
+  %result = call i32 %unit(ptr %ctx, ptr %state, i64 %base, i32 1)
+  store i32 %result, ptr %outcome.at
   switch i32 %result, label %leave [ i32 {end}, label %ended i32 {barrier}, label %stopped i32 {poll}, label %polled \
 i32 {start}, label %yielded i32 {wait}, label %stopped ]
 ended:
@@ -350,7 +446,7 @@ ended:
   store i32 %phase.new, ptr %phase.at
   %signals.new = select i1 %completes, i32 0, i32 %signals
   store i32 %signals.new, ptr %signals.at
-{_load("count", "i64", "%its", layout.STATE_COUNT)}{_job("left", "i64")}{_job("waves_ended", "i64")}\
+{_load("count", "i64", "%state", layout.STATE_COUNT)}{_job("left", "i64")}{_job("waves_ended", "i64")}\
 {_job("instructions", "i64")}  %left.less = sub i64 %left, %count
   store i64 %left.less, ptr %left.at
   %ended.more = add i64 %waves_ended, 1
@@ -373,8 +469,8 @@ yielded:
   %after = add i32 %i, 1
   br label %leave
 leave:
-  %stop = phi i32 [%place, %run], [%after, %yielded]
-{_store("job.cursor", "i32 %stop", "%job", _place(Job, "cursor"))}{restore}  ret i32 %result
+  %stop = phi i32 [%i, %run], [%after, %yielded]
+{_store("job.cursor", "i32 %stop", "%job", _place(Job, "cursor"))}  ret i32 %result
 stopped:
   br label %next
 polled:
@@ -384,7 +480,7 @@ round.end:
   %none = icmp eq i32 %alive, 0
   br i1 %none, label %all.ended, label %count.blocked
 all.ended:
-{restore}  ret i32 {end}
+  ret i32 {end}
 count.blocked:
   %held = load i32, ptr %states_used.at
   br label %check
@@ -441,9 +537,9 @@ go.further:
 go.on:
   br label %round
 look.up:
-{_store("cursor.again", "i32 0", "%job", _place(Job, "cursor"))}{restore}  ret i32 {start}
+{_store("cursor.again", "i32 0", "%job", _place(Job, "cursor"))}  ret i32 {start}
 others:
-{_store("cursor.first", "i32 0", "%job", _place(Job, "cursor"))}{restore}  ret i32 {poll}
+{_store("cursor.first", "i32 0", "%job", _place(Job, "cursor"))}  ret i32 {poll}
 }}"""
     )
 

@@ -46,7 +46,11 @@ def make_engine(
     from amdrv.emulator.isa.native.engine import Translator
 
     def translate(code, base_pc, wanted, shape, library, tier):
-        ir = f"define i32 @unit(ptr noalias %ctx, ptr noalias %state, i64 %base) nounwind {{\n{body}\n}}\n"
+        name = "wave" if ends_at_once else "unit"
+        arguments = "ptr noalias %ctx, ptr noalias %state, i64 %base, i32 %waves"
+        ir = f"define i32 @{name}({arguments}) nounwind {{\n{body}\n}}\n"
+        if ends_at_once:
+            ir += in_turn(layout.state_bytes(shape.vgprs, shape.lanes))
         places = frozenset((place, mode) for place in entries for _, mode in wanted)
         ranges = [(base_pc, b"\x00" * 4)]
         return units_unit(ir, base_pc, ranges, [(0, "s_nop")], places, leaves, ends_at_once, (), 1)
@@ -55,6 +59,32 @@ def make_engine(
 
     monkeypatch.setattr(units, "translate", translate)
     return Translator(arch, threads=threads)
+
+
+def in_turn(state_bytes: int) -> str:
+    """A unit that runs @wave for one state after the other and adds their counts up in the first."""
+    return f"""define i32 @unit(ptr noalias %ctx, ptr noalias %states, i64 %base, i32 %waves) nounwind {{
+entry:
+  br label %again
+again:
+  %state = phi ptr [%states, %entry], [%state.next, %next]
+  %left = phi i32 [%waves, %entry], [%left.less, %next]
+  %total = phi i64 [0, %entry], [%total.more, %next]
+  %result = call i32 @wave(ptr %ctx, ptr %state, i64 %base, i32 1)
+{field("count", "i64", layout.STATE_COUNT)}
+  %total.more = add i64 %total, %count
+  %left.less = sub i32 %left, 1
+  %over = icmp eq i32 %left.less, 0
+  br i1 %over, label %done, label %next
+next:
+  %state.next = getelementptr i8, ptr %state, i64 {state_bytes}
+  br label %again
+done:
+  %first.at = getelementptr i8, ptr %states, i64 {layout.STATE_COUNT}
+  store i64 %total.more, ptr %first.at
+  ret i32 %result
+}}
+"""
 
 
 def field(name: str, kind: str, offset: int) -> str:

@@ -7,20 +7,20 @@ offsets. The tests are on 32 bits, with one high half for all active lanes.
 from __future__ import annotations
 
 from amdrv.emulator.isa.native.ir_text import constants, splat, vector
-from amdrv.emulator.isa.native.tlb import EXTENT, probe
+from amdrv.emulator.isa.native.tlb import EXTENT, probe, site_fill, site_probe
 
 
 def arguments(lanes: int) -> str:
     """What loads and gathers are called with."""
-    return f"ptr %ctx, i{lanes} %mask, i64 %base, {vector(lanes)} %lo, {vector(lanes)} %hi"
+    return f"ptr %ctx, i{lanes} %mask, i64 %base, {vector(lanes)} %lo, {vector(lanes)} %hi, i64 %site"
 
 
 def pattern(lanes: int, size_bytes: int, access: str) -> str:
     """IR that classifies addresses.
 
     %wide.ok: the addresses of the lanes in %mask are one element apart, and %start, where lane 0's element is or would
-    be, is the first of ``lanes`` elements in one extent; add %delta for the host address. %va is the virtual address
-    of the first active lane. ``uniform`` asks whether it is that of all of them.
+    be, is the first of ``lanes`` elements in the site's extent; add %delta for the host address. %va is the virtual
+    address of the first active lane. ``uniform`` asks whether it is that of all of them.
     """
     kind, mask = vector(lanes), f"i{lanes}"
     first = "%k" if lanes == 32 else "%k.narrow"
@@ -46,15 +46,8 @@ def pattern(lanes: int, size_bytes: int, access: str) -> str:
   %index = or i64 %lo.k.wide, %hi.k.up
   %va = add i64 %base, %index
   %skip.wide = mul i64 %k.wide, {size_bytes}
-  %start = sub i64 %va, %skip.wide{probe(access, "%va")}
-  %room = sub i64 %end, %start
-  %fits = icmp uge i64 %room, {lanes * size_bytes}
-  %begins = icmp uge i64 %start, %first
-  %is.first = icmp eq {mask} %k, 0
-  %from.extent = or i1 %is.first, %begins
-  %inside = and i1 %fits, %from.extent
+  %start = sub i64 %va, %skip.wide{site_probe(access, "%start", lanes * size_bytes)}
   %straight = and i1 %line.ok, %no.wrap
-  %near = and i1 %inside, %tag.ok
   %wide.ok = and i1 %straight, %near"""
 
 
@@ -113,7 +106,7 @@ some:
 missed:
   %extent = call {EXTENT} @tlb_extent_{access}.w{lanes}(ptr %ctx, i64 %va, i32 %k.lane){parts}
   br i1 %fault.missed, label %bad, label %known
-known:{bounds}{splat("lo.all", "%lo.k", lanes)}
+known:{bounds}{site_fill(access, "%first.near", "%end.near", "%delta.near")}{splat("lo.all", "%lo.k", lanes)}
   %near.lo = select {flags} %active, {kind} %lo, {kind} %lo.all
   %low = sub i64 %first.near, %origin
   %low.0 = call i64 @llvm.smax.i64(i64 %low, i64 0)

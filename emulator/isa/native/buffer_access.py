@@ -203,12 +203,12 @@ raw.done:
 
 def _arguments(lanes: int, data: int = 0) -> str:
     values = "".join(f", {vector(lanes)} %data{dword}" for dword in range(data))
-    return f"ptr %ctx, i{lanes} %mask, {where_arguments(lanes)}{values}"
+    return f"ptr %ctx, i{lanes} %mask, {where_arguments(lanes)}, i64 %site{values}"
 
 
 def _load(lanes: int, name: str, dwords: int) -> Function:
     kind, returned = vector(lanes), result_type(lanes, dwords)
-    arguments = f"ptr %ctx, i{lanes} %mask, i64 %base, {kind} %offset, {kind} zeroinitializer"
+    arguments = f"ptr %ctx, i{lanes} %mask, i64 %base, {kind} %offset, {kind} zeroinitializer, i64 %site"
     return Function(
         f"""define {returned} @buffer_load.{name}.w{lanes}({_arguments(lanes)}) {{\
 {_raw(lanes, vector_load.FORMS[name].size_bytes)}
@@ -227,7 +227,7 @@ any:
 def _load_any(lanes: int, name: str, dwords: int) -> Function:
     """Lanes whose element is partly in bounds are served dword by dword, and so are all others then."""
     kind, returned, size = vector(lanes), result_type(lanes, dwords), vector_load.FORMS[name].size_bytes
-    arguments = f"ptr %ctx, i{lanes} %all, i64 %base, {kind} %lo, {kind} %hi"
+    arguments = f"ptr %ctx, i{lanes} %all, i64 %base, {kind} %lo, {kind} %hi, i64 %site"
     return Function(f"""define {returned} @buffer_load_any.{name}.w{lanes}({_arguments(lanes)}) {{\
 {_choose(lanes, size)}
 whole:
@@ -270,7 +270,7 @@ def _load_parts(lanes: int, dwords: int) -> str:
     kind, returned, single = vector(lanes), result_type(lanes, dwords), result_type(lanes, 1)
     lines = []
     for dword in range(dwords):
-        arguments = f"ptr %ctx, i{lanes} %fit.{dword}, i64 %base.{dword}, {kind} %lo, {kind} %hi"
+        arguments = f"ptr %ctx, i{lanes} %fit.{dword}, i64 %base.{dword}, {kind} %lo, {kind} %hi, i64 %site"
         lines.append(f"""{_part(lanes, dword)}
   %loaded.{dword} = call {single} @global_load.b32.w{lanes}({arguments})
   %fault.{dword} = extractvalue {single} %loaded.{dword}, 1
@@ -290,7 +290,7 @@ failed:
 def _store(lanes: int, name: str, dwords: int) -> Function:
     kind = vector(lanes)
     data = "".join(f", {kind} %data{dword}" for dword in range(dwords))
-    arguments = f"ptr %ctx, i{lanes} %mask, i64 %base, {kind} %offset, {kind} zeroinitializer{data}"
+    arguments = f"ptr %ctx, i{lanes} %mask, i64 %base, {kind} %offset, {kind} zeroinitializer, i64 %site{data}"
     return Function(
         f"""define i1 @buffer_store.{name}.w{lanes}({_arguments(lanes, dwords)}) {{\
 {_raw(lanes, vector_store.SIZES[name])}
@@ -310,9 +310,10 @@ def _store_any(lanes: int, name: str, dwords: int) -> Function:
     """As for loads."""
     kind, lines = vector(lanes), []
     data = "".join(f", {kind} %data{dword}" for dword in range(dwords))
-    arguments = f"ptr %ctx, i{lanes} %all, i64 %base, {kind} %lo, {kind} %hi{data}"
+    arguments = f"ptr %ctx, i{lanes} %all, i64 %base, {kind} %lo, {kind} %hi, i64 %site{data}"
     for dword in range(dwords):
-        part = f"ptr %ctx, i{lanes} %fit.{dword}, i64 %base.{dword}, {kind} %lo, {kind} %hi, {kind} %data{dword}"
+        place = f"ptr %ctx, i{lanes} %fit.{dword}, i64 %base.{dword}, {kind} %lo, {kind} %hi"
+        part = f"{place}, i64 %site, {kind} %data{dword}"
         lines.append(f"""{_part(lanes, dword)}
   %fault.{dword} = call i1 @global_store.b32.w{lanes}({part})
   br i1 %fault.{dword}, label %failed, label %good.{dword}

@@ -76,7 +76,7 @@ def _load(frame: Frame, form: Form, instruction: Instruction, target: Operand) -
     builder, lanes = frame.builder, frame.lanes
     dwords = -(-form.size_bytes // 4)
     name = f"b{8 * form.size_bytes}" if form.size_bytes >= 4 else f"{'i' if form.signed else 'u'}{8 * form.size_bytes}"
-    arguments = ["ptr %ctx", frame.exec_bits().typed, *_where(frame, instruction)]
+    arguments = ["ptr %ctx", frame.exec_bits().typed, *_where(frame, instruction), frame.site()]
     kind = result_type(lanes, dwords)
     result = builder.call(f"buffer_load.{name}.w{lanes}", kind, arguments)
     values = [builder.value("u32", builder.emit(f"extractvalue {kind} {result}, {n}"), True) for n in range(dwords)]
@@ -99,7 +99,8 @@ def _store(frame: Frame, form: Form, instruction: Instruction, source: Operand) 
     data = [frame.vgpr(source.index + dword) for dword in range(dwords)]
     if form.half:
         data = [data[0] >> 16]
-    arguments = ["ptr %ctx", frame.exec_bits().typed, *_where(frame, instruction), *(value.typed for value in data)]
+    where = [*_where(frame, instruction), frame.site()]
+    arguments = ["ptr %ctx", frame.exec_bits().typed, *where, *(value.typed for value in data)]
     frame.fault_if(frame.builder.call(f"buffer_store.b{8 * form.size_bytes}.w{frame.lanes}", "i1", arguments))
 
 

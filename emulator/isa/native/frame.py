@@ -38,6 +38,7 @@ class Exits:
     """Ways out of the function that every block shares."""
 
     faults: list[tuple[str, int]] = field(default_factory=list)  # (block, pc offset) from which %fault is entered
+    sites: int = 0  # instructions that remember where their data were
     runs: set[tuple[int, int]] = field(default_factory=set)  # (first VGPR, count) that have to lie together in memory
 
 
@@ -310,6 +311,11 @@ class Frame:
         builder = self.builder
         pointer = builder.emit(f"getelementptr i8, ptr %state, i64 {place}")
         return builder.value(kind, builder.emit(f"load {builder.type(kind, False)}, ptr {pointer}"), False)
+
+    def site(self) -> str:
+        """A new site, as the argument that memory functions take (see ``tlb``)."""
+        self.exits.sites += 1
+        return f"i64 {layout.site_offset(self.exits.sites)}"
 
     def address(self, offset: int) -> Val:
         """The virtual address at an offset from the unit's base, as u64."""

@@ -48,7 +48,7 @@ def _argument_types(space: str, lanes: int) -> list[str]:
     mask, kind = f"i{lanes}", vector(lanes)
     if space == "scratch":
         return ["ptr", mask, "i64", kind]
-    return ["ptr", mask, "i64", kind, kind, *(["i64"] if space == "flat" else [])]
+    return ["ptr", mask, "i64", kind, kind, "i64", *(["i64"] if space == "flat" else [])]
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +183,7 @@ def _place(frame: Frame, instruction: Instruction, lanes: Val | None = None, fur
         offset = scratch_offset(frame, instruction) + further
         base = frame.state(layout.STATE_SCRATCH, "u64")
         return _Place("scratch", ["ptr %ctx", mask, base.typed, offset.typed])
-    arguments = ["ptr %ctx", mask, *flat_address(frame, instruction, further)]
+    arguments = ["ptr %ctx", mask, *flat_address(frame, instruction, further), frame.site()]
     if instruction.encoding == "GLOBAL":
         return _Place("global", arguments)
     return _Place("flat", [*arguments, frame.state(layout.STATE_SCRATCH, "u64").typed])

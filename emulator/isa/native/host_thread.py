@@ -53,7 +53,7 @@ class _Addresses:
     """Translations of one kind of access: the compiled code's cache, and the extents that it is filled from."""
 
     def __init__(self) -> None:
-        self._tlb = aligned((layout.TLB_ENTRIES, ctypes.sizeof(TlbEntry) // 4))
+        self._tlb = aligned((layout.TLB_ENTRIES + layout.SITES, ctypes.sizeof(TlbEntry) // 4))
         self._entries: Numbers = self._tlb.view(np.uint64)
         self.extents = (Extent * EXTENTS)()
         self.count = 0
@@ -66,7 +66,8 @@ class _Addresses:
 
     def clear(self) -> None:
         """Forget all translations."""
-        self._entries[:, 0] = layout.TLB_EMPTY
+        self._entries[: layout.TLB_ENTRIES, 0] = layout.TLB_EMPTY
+        self._entries[layout.TLB_ENTRIES :] = 0
         self.count = self._next = 0
 
     def add(self, va: int, first: int, end: int, delta: int) -> None:

@@ -65,7 +65,7 @@ class Context(ctypes.Structure):
         ("lds", ctypes.c_uint64),  # host address of the running workgroup's LDS
         ("lds_bytes", ctypes.c_uint32),  # its size
         ("scratch_lane_bytes", ctypes.c_uint32),  # private memory of a lane
-        ("tlb_read", ctypes.c_uint64),  # host address of TLB_ENTRIES TlbEntry
+        ("tlb_read", ctypes.c_uint64),  # host address of TLB_ENTRIES TlbEntry and SITES SiteEntry
         ("tlb_write", ctypes.c_uint64),
         ("miss", ctypes.c_uint64),  # host function i32 (ptr context, i64 va, i32 access): 1 and the TLB is filled, or 0
         ("service", ctypes.c_uint64),  # host function i64 (ptr context, i32 Service, i64 argument)
@@ -143,6 +143,21 @@ class TlbEntry(ctypes.Structure):
     )
 
 
+class SiteEntry(ctypes.Structure):
+    """The extent in which an instruction found its data last; these lie behind the TlbEntry of a cache.
+
+    ``start - first < near_limit`` says that NEAR_BYTES from ``start`` on are in it (``far_limit``: FAR_BYTES), at host
+    address start + delta. All zeros: none yet.
+    """
+
+    _fields_ = (
+        ("first", ctypes.c_uint64),
+        ("near_limit", ctypes.c_uint64),
+        ("far_limit", ctypes.c_uint64),
+        ("delta", ctypes.c_uint64),
+    )
+
+
 class Extent(ctypes.Structure):
     """A run of virtual addresses with one translation: arena index = address + ``delta`` (modulo 2**64)."""
 
@@ -151,6 +166,8 @@ class Extent(ctypes.Structure):
 
 EXTENTS = 32
 TLB_ENTRIES = 1024
+SITES = 256
+NEAR_BYTES, FAR_BYTES = 256, 1024
 TLB_PAGE_SHIFT = 12
 TLB_EMPTY = (1 << 64) - 1
 # Arrays that are read side by side must not share their entries, however far apart they lie: the golden ratio hardly
@@ -162,6 +179,12 @@ TLB_HASH_SHIFT = 54
 def tlb_slot(page: int) -> int:
     """Number of the entry for a page (va >> 12)."""
     return (page * TLB_HASH & TLB_EMPTY) >> TLB_HASH_SHIFT
+
+
+def site_offset(number: int) -> int:
+    """Where a cache has the entry of an instruction's site; the first is for all that have none of their own."""
+    own = 1 + (number - 1) % (SITES - 1) if number else 0
+    return TLB_ENTRIES * ctypes.sizeof(TlbEntry) + own * ctypes.sizeof(SiteEntry)
 
 
 def offset(name: str) -> int:

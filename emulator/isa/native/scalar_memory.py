@@ -1,12 +1,12 @@
 """SMEM: scalar loads, one address a wave. The translator's side of ``emulator.isa.scalar_memory``.
 
-inline  scalar_load.C.wN(ptr ctx, i64 va) -> {<C x i32>, i1 fault}
-            C = 1, 2, 4, 8, 16 dwords from an address that is a multiple of 4.
+inline  scalar_load.C.wN(ptr ctx, i64 va, i64 site) -> {<C x i32>, i1 fault}
+            C = 1, 2, 4, 8, 16 dwords from an address that is a multiple of 4; ``site`` as in ``tlb``.
         scalar_load_apart.C.wN
             The same, dword by dword.
         scalar_part.B.wN(ptr ctx, i64 va, i64 at, i64 limit) -> {i32, i1 fault}
             B = 1, 2 bytes from an address that is a multiple of them, zero-extended; zero if at + B exceeds the limit.
-        buffer_load.C.wN(ptr ctx, i64 start, i64 at, i64 limit) -> {<C x i32>, i1 fault}
+        buffer_load.C.wN(ptr ctx, i64 start, i64 at, i64 limit, i64 site) -> {<C x i32>, i1 fault}
             C dwords from start + at; those that end behind offset ``limit`` are zero.
 """
 
@@ -21,7 +21,7 @@ from amdrv.emulator.isa.native.ir_text import vector
 from amdrv.emulator.isa.native.lds import extended
 from amdrv.emulator.isa.native.library import Function
 from amdrv.emulator.isa.native.operands import read, resize
-from amdrv.emulator.isa.native.tlb import probe
+from amdrv.emulator.isa.native.tlb import EXTENT, site_fill, site_probe
 from amdrv.emulator.isa.operands import find
 from amdrv.emulator.isa.scalar_memory import PARTS, SIZES, WITHOUT_DATA
 
@@ -56,12 +56,13 @@ def translate(frame: Frame, instruction: Instruction) -> bool:
     at = at & -4
     if instruction.mnemonic.startswith("s_buffer"):
         start, limit = _descriptor(frame, base.index)
-        arguments = ["ptr %ctx", (start & -4).typed, at.typed, limit.typed]
+        arguments = ["ptr %ctx", (start & -4).typed, at.typed, limit.typed, frame.site()]
         found = frame.builder.call(f"buffer_load.{count}.w{frame.lanes}", _result(count), arguments)
     else:
         start = read(frame, base, "u64")
         address = (start & -4) + at
-        found = frame.builder.call(f"scalar_load.{count}.w{frame.lanes}", _result(count), ["ptr %ctx", address.typed])
+        arguments = ["ptr %ctx", address.typed, frame.site()]
+        found = frame.builder.call(f"scalar_load.{count}.w{frame.lanes}", _result(count), arguments)
     _write(frame, found, count, instruction.dst[0].index)
     return True
 
@@ -124,18 +125,16 @@ def _write(frame: Frame, found: str, count: int, first: int) -> None:
 
 def _load(lanes: int, count: int) -> Function:
     kind = _result(count)
-    text = f"""define {kind} @scalar_load.{count}.w{lanes}(ptr %ctx, i64 %va) {{{probe("read", "%va")}
-  %room = sub i64 %end, %va
-  %fits = icmp uge i64 %room, {4 * count}
-  %ok = and i1 %tag.ok, %fits
-  br i1 %ok, label %fast, label %slow
+    text = f"""define {kind} @scalar_load.{count}.w{lanes}(ptr %ctx, i64 %va, i64 %site) {{\
+{site_probe("read", "%va", 4 * count)}
+  br i1 %near, label %fast, label %slow
 fast:
   %host = add i64 %va, %delta
   %at = inttoptr i64 %host to ptr
   %here = load {vector(count)}, ptr %at, align 4
   br label %done
 slow:
-  %found = call {kind} @scalar_load_apart.{count}.w{lanes}(ptr %ctx, i64 %va) cold noinline
+  %found = call {kind} @scalar_load_apart.{count}.w{lanes}(ptr %ctx, i64 %va, i64 %site) cold noinline
   %there = extractvalue {kind} %found, 0
   %fault.there = extractvalue {kind} %found, 1
   br label %done
@@ -174,9 +173,16 @@ good:
 
 
 def _load_apart(lanes: int, count: int) -> Function:
-    return Function(f"""define {_result(count)} @scalar_load_apart.{count}.w{lanes}(ptr %ctx, i64 %va) {{
+    found = "".join(
+        f"\n  %{name} = extractvalue {EXTENT} %extent, {number}"
+        for number, name in enumerate(("first", "end", "delta", "strange"))
+    )
+    return Function(f"""define {_result(count)} @scalar_load_apart.{count}.w{lanes}(ptr %ctx, i64 %va, i64 %site) {{
+  %extent = call {EXTENT} @tlb_extent_read.w{lanes}(ptr %ctx, i64 %va, i32 0){found}
+  br i1 %strange, label %failed, label %known
+known:{site_fill("read", "%first", "%end", "%delta")}
   br label %one
-one:{_one_dword(lanes, count, "%va", "true")}
+one:{_one_dword(lanes, count, "%va", "true").replace("%0]", "%known]")}
 }}""")
 
 
@@ -222,7 +228,7 @@ def _wanted_text(wanted: str) -> str:
 
 def _load_buffer(lanes: int, count: int) -> Function:
     kind = _result(count)
-    arguments = "ptr %ctx, i64 %start, i64 %offset, i64 %limit"
+    arguments = "ptr %ctx, i64 %start, i64 %offset, i64 %limit, i64 %site"
     return Function(f"""define {kind} @buffer_load.{count}.w{lanes}({arguments}) {{
   %va = add i64 %start, %offset
   %last = add i64 %offset, {4 * count}
@@ -231,7 +237,7 @@ def _load_buffer(lanes: int, count: int) -> Function:
   %plain = and i1 %forward, %inside
   br i1 %plain, label %all, label %some
 all:
-  %found = call {kind} @scalar_load.{count}.w{lanes}(ptr %ctx, i64 %va)
+  %found = call {kind} @scalar_load.{count}.w{lanes}(ptr %ctx, i64 %va, i64 %site)
   ret {kind} %found
 some:
   br label %one

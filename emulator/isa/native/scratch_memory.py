@@ -30,7 +30,7 @@ from amdrv.emulator.isa.native.ir_text import (
 )
 from amdrv.emulator.isa.native.layout import Detail
 from amdrv.emulator.isa.native.library import Function
-from amdrv.emulator.isa.native.tlb import context_field, probe
+from amdrv.emulator.isa.native.tlb import NO_SITE, context_field, probe
 from amdrv.emulator.isa.native.vector_load import LoadForm
 from amdrv.emulator.isa.native.vector_store import data_arguments
 
@@ -199,7 +199,7 @@ def _read(lanes: int, name: str, form: LoadForm) -> Function:
     single, part = cold_type(lanes, 1), name if form.size_bytes < 4 else "b32"
     lines, failed = [], "false"
     for dword, place in enumerate(_pieces(lanes, form.size_bytes)):
-        where = f"ptr %ctx, i{lanes} %mask, i64 %scratch, {kind} %place{dword}, {kind} zeroinitializer"
+        where = f"ptr %ctx, i{lanes} %mask, i64 %scratch, {kind} %place{dword}, {kind} zeroinitializer, {NO_SITE}"
         lines.append(f"""{place}
   %loaded{dword} = call {single} @gather.{part}.w{lanes}({where}) noinline
   %s{dword} = extractvalue {single} %loaded{dword}, 1
@@ -313,7 +313,7 @@ def _write(lanes: int, name: str) -> Function:
     part, dwords = name if size < 4 else "b32", -(-size // 4)
     lines = []
     for dword, place in enumerate(_pieces(lanes, size)):
-        where = f"ptr %ctx, i{lanes} %mask, i64 %scratch, {kind} %place{dword}, {kind} zeroinitializer"
+        where = f"ptr %ctx, i{lanes} %mask, i64 %scratch, {kind} %place{dword}, {kind} zeroinitializer, {NO_SITE}"
         lines.append(f"""{place}
   %f{dword} = call i1 @scatter.{part}.w{lanes}({where}, {kind} %data{dword}) noinline
   br i1 %f{dword}, label %bad, label %{f"straight{dword + 1}" if dword + 1 < dwords else "good"}

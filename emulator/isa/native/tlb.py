@@ -17,10 +17,15 @@ inline    tlb_hit_A.wN(ptr ctx, i64 va, i64 size) -> {i64 delta, i1 hit}
 
 Vector loads and stores on top of them are in ``global_memory``:
 
-inline    global_load.F.wN(ptr ctx, iN mask, i64 base, <N x i32> lo, <N x i32> hi) -> {<N x i32> × dwords, i1 fault}
+inline    global_load.F.wN(ptr ctx, iN mask, i64 base, <N x i32> lo, <N x i32> hi, i64 site)
+              -> {<N x i32> × dwords, i1 fault}
               F = u8, i8, u16, i16, b32, b64, b96, b128: elements at base + (hi:lo) of each lane of the mask.
-inline    global_store.F.wN(ptr ctx, iN mask, i64 base, <N x i32> lo, <N x i32> hi, <N x i32> × dwords) -> i1 fault
+inline    global_store.F.wN(ptr ctx, iN mask, i64 base, <N x i32> lo, <N x i32> hi, i64 site, <N x i32> × dwords)
+              -> i1 fault
               F = b8, b16, b32, b64, b96, b128.
+
+``site`` is the offset of a layout.SiteEntry in the cache: an instruction mostly finds its data in the extent where it
+found them last, and needs no look-up then.
 
 Extents begin and end at multiples of 4 KiB, so an address in the page of a matching tag is in the extent.
 """
@@ -36,6 +41,7 @@ from amdrv.emulator.isa.native.layout import (
     TLB_PAGE_SHIFT,
     Detail,
     FaultKind,
+    SiteEntry,
     TlbEntry,
 )
 from amdrv.emulator.isa.native.library import Function
@@ -43,6 +49,7 @@ from amdrv.emulator.isa.native.library import Function
 ACCESSES = {"read": Access.READ, "write": Access.WRITE}
 EXTENT = "{i64, i64, i64, i1}"
 PAGE_BYTES = 1 << TLB_PAGE_SHIFT
+NO_SITE = f"i64 {layout.site_offset(0)}"
 _ENTRY_SHIFT = 5  # log2 of the size of an entry
 # The bits of the hashed page (see ``layout.tlb_slot``) that are the offset of an entry's slot.
 _SLOT_MASK = (TLB_ENTRIES - 1) << _ENTRY_SHIFT
@@ -81,6 +88,39 @@ def probe(access: str, va: str, prefix: str = "") -> str:
   %{prefix}shift.at = getelementptr i8, ptr %{prefix}slot, i64 {TlbEntry.delta.offset}
   %{prefix}shift = load i64, ptr %{prefix}shift.at
   %{prefix}delta = add i64 %{prefix}shift, %{prefix}arena"""
+
+
+def site_probe(access: str, start: str, size_bytes: int) -> str:
+    """IR for %near, whether ``size_bytes`` from an address on are where %site found data last, and %delta.
+
+    The host address of what is near is its virtual one plus %delta; %limit serves other addresses.
+    """
+    limit = SiteEntry.near_limit if size_bytes <= layout.NEAR_BYTES else SiteEntry.far_limit
+    return f"""{context_field(f"tlb_{access}", "ptr")}
+  %site.at = getelementptr i8, ptr %tlb_{access}, i64 %site
+  %first = load i64, ptr %site.at
+  %limit.at = getelementptr i8, ptr %site.at, i64 {limit.offset}
+  %limit = load i64, ptr %limit.at
+  %delta.at = getelementptr i8, ptr %site.at, i64 {SiteEntry.delta.offset}
+  %delta = load i64, ptr %delta.at
+  %above = sub i64 {start}, %first
+  %near = icmp ult i64 %above, %limit"""
+
+
+def site_fill(access: str, first: str, end: str, delta: str) -> str:
+    """IR that remembers an extent, ``delta`` from host addresses, as the one of %site."""
+    values = [("first", first)]
+    lines = [f"\n  %site.span = sub i64 {end}, {first}"]
+    for name, size_bytes in (("near_limit", layout.NEAR_BYTES), ("far_limit", layout.FAR_BYTES)):
+        lines.append(f"\n  %site.{name} = call i64 @llvm.usub.sat.i64(i64 %site.span, i64 {size_bytes - 1})")
+        values.append((name, f"%site.{name}"))
+    lines.append(context_field(f"tlb_{access}", "ptr", "site."))
+    lines.append(f"\n  %site.at = getelementptr i8, ptr %site.tlb_{access}, i64 %site")
+    for name, value in (*values, ("delta", delta)):
+        place = getattr(SiteEntry, name).offset
+        lines.append(f"\n  %site.{name}.at = getelementptr i8, ptr %site.at, i64 {place}")
+        lines.append(f"\n  store i64 {value}, ptr %site.{name}.at")
+    return "".join(lines)
 
 
 def _hit(lanes: int, access: str) -> Function:

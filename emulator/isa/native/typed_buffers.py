@@ -18,6 +18,7 @@ from amdrv.emulator.isa.buffer_ops import IDENTITY_SELECT, ONE_F32
 from amdrv.emulator.isa.native.buffer_access import place, where_arguments
 from amdrv.emulator.isa.native.ir_text import result, result_type, splat, vector
 from amdrv.emulator.isa.native.library import Function
+from amdrv.emulator.isa.native.tlb import NO_SITE
 
 IDENTITY = IDENTITY_SELECT
 _KINDS = ("unorm", "snorm", "uscaled", "sscaled", "uint", "sint", "float")
@@ -251,7 +252,7 @@ def _fetch(lanes: int) -> Function:
         count = -(-size // 4)
         one = result_type(lanes, count)
         prefix = "u" if size < 4 else ""
-        lines = [f"s{size}:\n  %r{size} = call {one} @global_load.{prefix}{name}.w{lanes}({arguments})"]
+        lines = [f"s{size}:\n  %r{size} = call {one} @global_load.{prefix}{name}.w{lanes}({arguments}, {NO_SITE})"]
         lines += [f"  %v{size}.{number} = extractvalue {one} %r{size}, {number}" for number in range(count + 1)]
         blocks.append("\n".join([*lines, "  br label %done"]))
         for dword in range(4):
@@ -283,7 +284,7 @@ def _put(lanes: int) -> Function:
     for size, name in _SIZES.items():
         data = "".join(f", {kind} %data{dword}" for dword in range(-(-size // 4)))
         prefix = "b" if size < 4 else ""
-        call = f"call i1 @global_store.{prefix}{name}.w{lanes}({arguments}{data})"
+        call = f"call i1 @global_store.{prefix}{name}.w{lanes}({arguments}, {NO_SITE}{data})"
         blocks.append(f"s{size}:\n  %r{size} = {call}\n  ret i1 %r{size}")
     body = "\n".join(blocks)
     data = "".join(f", {kind} %data{dword}" for dword in range(4))

@@ -82,10 +82,9 @@ wide:
   %wide.at = inttoptr i64 %wide.host to ptr{_load_wide(lanes, form)}
   br label %done
 other:{uniform(lanes)}
-  %left = sub i64 %end, %va
-  %single.fits = icmp uge i64 %left, {size}
-  %single.known = and i1 %single.fits, %tag.ok
-  %single.ok = and i1 %single.known, %same.ok
+  %single.above = sub i64 %va, %first
+  %single.near = icmp ult i64 %single.above, %limit
+  %single.ok = and i1 %single.near, %same.ok
   br i1 %single.ok, label %single, label %slow
 single:
   %single.host = add i64 %va, %delta

@@ -256,7 +256,9 @@ class Bench:
         return 1
 
     def _context(self, arena: NDArray[np.uint8], lds: NDArray[np.uint8], alive: list[object]) -> Context:
-        tables = [np.full((layout.TLB_ENTRIES, 4), layout.TLB_EMPTY, np.uint64) for _ in range(2)]
+        tables = [np.zeros((layout.TLB_ENTRIES + layout.SITES, 4), np.uint64) for _ in range(2)]
+        for table in tables:
+            table[: layout.TLB_ENTRIES, 0] = layout.TLB_EMPTY
         alive += tables
         return Context(
             arena=arena.ctypes.data,

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from amdrv.tensor import ir, symbolic
 from amdrv.tensor.arrange_matrix import MatrixCores, MatrixTile, arrange_product, narrow_product
-from amdrv.tensor.ir import Axis, Node, Op, toposort
+from amdrv.tensor.ir import Axis, Node, Op, ranges_in, toposort
 from amdrv.tensor.optimise import (
     Layout,
     Nest,
@@ -63,8 +63,7 @@ def _items(stores: tuple[Node, ...], loops: Sequence[Node], found: Sequence[Node
     numbers = Numbers()
     tiles = _tiles(stores, loops, found, rank)
     pieces = {loop: cut(loop, tile, numbers)[0] for loop, tile in tiles.items()}
-    outer = [(pieces[loop].loop if loop in pieces else loop) for loop in loops]
-    kept = [loop for loop in outer if loop is not None]
+    kept = ranges_in(pieces[loop].loop if loop in pieces else loop for loop in loops)
     total = math.prod(loop.arg[1] for loop in kept)
     items = min(ITEMS, max(32, 1 << (total - 1).bit_length()))
     group = numbers.make(-(-total // items), Axis.GROUP)
@@ -121,15 +120,14 @@ def _rows(stores: tuple[Node, ...], row: Sequence[Node], across: Sequence[Node])
         memo[node] = rebuilt
     stores = tuple(memo[store] for store in stores)
     width = math.prod(loop.arg[1] for loop in across)
-    trips = numbers.make(-(-width // ITEMS), Axis.LOOP)
-    start = symbolic.scale(trips, ITEMS) if trips.arg[1] > 1 else symbolic.ZERO
-    place = symbolic.add(start, item)
+    trips = numbers.trips(-(-width // ITEMS), Axis.LOOP)
+    place = symbolic.add(symbolic.scale(trips, ITEMS), item)
     gate = symbolic.less(place, width) if across else symbolic.less(item, 1)
     where |= dict(zip(across, unflat(place, tuple(loop.arg[1] for loop in across)), strict=True))
     placed: dict[Node, Node] = {}
     stores = tuple(symbolic.substitute(store, where, placed) for store in stores)
     stores = tuple(gated_store(store, gate) for store in stores)
-    return Layout(group, item, Nest((trips,) if trips.arg[1] > 1 else (), stores), symbolic.TRUE)
+    return Layout(group, item, Nest(ranges_in([trips]), stores), symbolic.TRUE)
 
 
 def _share(node: Node, item: Node, numbers: Numbers) -> Node:
@@ -137,13 +135,10 @@ def _share(node: Node, item: Node, numbers: Numbers) -> Node:
     value, *ranges = node.src
     longest = max(ranges, key=lambda part: part.arg[1])
     n = longest.arg[1]
-    trips = numbers.make(-(-n // ITEMS), Axis.REDUCE)
-    start = symbolic.scale(trips, ITEMS) if trips.arg[1] > 1 else symbolic.ZERO
-    place = symbolic.add(start, item)
+    trips = numbers.trips(-(-n // ITEMS), Axis.REDUCE)
+    place = symbolic.add(symbolic.scale(trips, ITEMS), item)
     value = symbolic.substitute(value, {longest: place})
     inside = symbolic.less(place, n)
     if inside is not symbolic.TRUE:
         value = ir.where(inside, gate_loads(value, inside), ir.const(node.dtype, ir.identity(node.arg, node.dtype)))
-    kept = [part for part in ranges if part is not longest]
-    loops = (*kept, trips) if trips.arg[1] > 1 else tuple(kept)
-    return Node(Op.REDUCE, node.dtype, (value, *loops, item), node.arg)
+    return ir.reduced(node.arg, value, *(part for part in ranges if part is not longest), trips, item)

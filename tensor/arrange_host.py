@@ -10,8 +10,9 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from amdrv.tensor import dtypes, symbolic
+from amdrv.tensor import dtypes, ir, symbolic
 from amdrv.tensor.arrange_panels import arrange_panels, panels_of
+from amdrv.tensor.decompose import fused
 from amdrv.tensor.ir import Axis, Node, Op, toposort
 from amdrv.tensor.optimise import (
     Nest,
@@ -219,21 +220,18 @@ def _in_blocks(
     node: Node, scalar: Node, vector: Node, lanes: int, blocks: dict[Node, tuple[Node, Node]], numbers: Numbers
 ) -> Node:
     """The scalar factor of a block of the reduced range computed at once, in a vector, and taken from it one by one."""
-    *others, last = node.src[1:]
+    *outer, last = node.src[1:]
     if last not in blocks:
-        blocks[last] = (numbers.make(last.arg[1] // lanes, Axis.REDUCE), numbers.make(lanes, Axis.LANE))
+        blocks[last] = (numbers.trips(last.arg[1] // lanes, Axis.REDUCE), numbers.make(lanes, Axis.LANE))
     again, lane = blocks[last]
-    base = symbolic.scale(again, lanes) if again.arg[1] > 1 else symbolic.ZERO
+    base = symbolic.scale(again, lanes)
     together = symbolic.substitute(scalar, {last: symbolic.add(base, lane)})
-    total: Node | None = None
-    for step in range(lanes):
-        one = Node(Op.PART, scalar.dtype, (together,), step)
-        other = symbolic.substitute(vector, {last: symbolic.offset(base, step)})
-        total = one * other if total is None else Node(Op.MULADD, node.dtype, (one, other, total))
-    ranges = (*others, again) if again.arg[1] > 1 else tuple(others)
-    if total is None or not ranges:
-        return node if total is None else total
-    return Node(Op.REDUCE, node.dtype, (total, *ranges), node.arg)
+    ones = (together.unary(Op.PART, step) for step in range(lanes))
+    others = (symbolic.substitute(vector, {last: symbolic.offset(base, step)}) for step in range(lanes))
+    total = next(ones) * next(others)
+    for one, other in zip(ones, others, strict=True):  # with one rounding; integers have none
+        total = fused(one, other, total) if node.dtype.is_float else total + one * other
+    return ir.reduced(node.arg, total, *outer, again)
 
 
 def _worth_vector(node: Node, lanes: int) -> bool:
@@ -245,29 +243,19 @@ def _worth_vector(node: Node, lanes: int) -> bool:
 
 def vectorise_reduce(node: Node, lanes: int, sums: int, numbers: Numbers) -> Node:
     """A reduction over vectors along its last range, in several totals, and what is left over one by one."""
-    value, *ranges = node.src
-    last = ranges[-1]
+    value, *outer, last = node.src
     size = last.arg[1]
     sums = max(1, min(sums, size // lanes))
     count = size // (sums * lanes)
-    parts = []
-    again = numbers.make(count, Axis.REDUCE)
-    lane = numbers.make(lanes, Axis.LANE)
-    base = symbolic.scale(again, sums * lanes) if count > 1 else symbolic.ZERO
-    loop = (again,) if count > 1 else ()
-    for step in range(sums):
-        place = symbolic.add(symbolic.offset(base, step * lanes), lane)
-        inner = symbolic.substitute(value, {last: place})
-        parts.append(Node(Op.REDUCE, node.dtype, (inner, *ranges[:-1], *loop, lane), node.arg))
     done = count * sums * lanes
+    again, lane = numbers.trips(count, Axis.REDUCE), numbers.make(lanes, Axis.LANE)
+    base = symbolic.add(symbolic.scale(again, sums * lanes), lane)
+    places = [(symbolic.offset(base, step * lanes), [again, lane]) for step in range(sums)]
     if done < size:
-        rest = numbers.make(size - done, Axis.REDUCE)
-        place = symbolic.offset(rest if size - done > 1 else symbolic.ZERO, done)
-        left = (rest,) if size - done > 1 else ()
-        inner = symbolic.substitute(value, {last: place})
-        loops = (*ranges[:-1], *left)
-        parts.append(Node(Op.REDUCE, node.dtype, (inner, *loops), node.arg) if loops else inner)
-    return tree(node.arg, parts)
+        rest = numbers.trips(size - done, Axis.REDUCE)
+        places.append((symbolic.offset(rest, done), [rest]))
+    parts = ((symbolic.substitute(value, {last: place}), inner) for place, inner in places)
+    return tree(node.arg, [ir.reduced(node.arg, part, *outer, *inner) for part, inner in parts])
 
 
 def tree(op: Op, parts: Sequence[Node]) -> Node:

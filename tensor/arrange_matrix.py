@@ -176,8 +176,8 @@ def arrange_product(
     where = dict(zip(loops, unflat(group, counts), strict=True))
     corner = {loop: symbolic.scale(where.pop(loop), side) for loop, side in sides.items()}
     inner = product.inner
-    trips = numbers.make(-(-inner.arg[1] // tile.depth), Axis.REDUCE)
-    several = trips.arg[1] > 1
+    trips = numbers.trips(-(-inner.arg[1] // tile.depth), Axis.REDUCE)
+    several = trips is not symbolic.ZERO
     chunk, lane = numbers.make(CHUNK, Axis.LANE), numbers.make(lanes, Axis.LANE)
     operands = [
         Operand(value, loop, inner, number, side, tile)
@@ -189,7 +189,7 @@ def arrange_product(
         both = zip(operands, ways, strict=True)
         return tuple(itertools.chain(*(side.bring(half, start, corner[way], item, where, chunk) for side, way in both)))
 
-    now = symbolic.modulo(trips, 2) if several else symbolic.ZERO
+    now = symbolic.modulo(trips, 2)
     # The last trip brings its own slice again, into the buffer that nobody reads.
     after = symbolic.offset(trips, 1)
     next_stores = brought(symbolic.clamp(after, 0, trips.arg[1] - 1), symbolic.modulo(after, 2)) if several else ()
@@ -205,7 +205,7 @@ def arrange_product(
             for side, first in zip(operands, at, strict=True)
         ]
         step = Node(Op.MATRIX, dtypes.float32, tuple(pairs))
-        total = Node(Op.REDUCE, dtypes.float32, (step, *([trips] if several else []), lane), Op.MATRIX)
+        total = ir.reduced(Op.MATRIX, step, trips, lane)
         top, left = (symbolic.add(corner[loop], first) for loop, first in zip(ways, at, strict=True))
         for part in range(PARTS):
             result = Node(Op.PART, dtypes.float32, (total,), part)

@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Sequence
 
 from amdrv.tensor import symbolic
-from amdrv.tensor.ir import Axis, Node, Op, toposort
+from amdrv.tensor.ir import Axis, Node, Op, ranges_in, toposort
 from amdrv.tensor.optimise import Nest, Numbers, Tile, arrange, cut
 from amdrv.tensor.product import Product
 
@@ -49,17 +49,17 @@ def arrange_panels(
     ways = (product.column, product.row)
     nests = []
     for across, down in itertools.product(*(cut(loop, tiles.get(loop, Tile()), numbers) for loop in ways)):
-        order = [*outer, *(piece.loop for piece in (across, down) if piece.loop is not None)]
+        order = ranges_in((*outer, across.loop, down.loop))
         before: list[tuple[int, Nest]] = []
         right = [symbolic.substitute(product.right, {product.column: at}) for at in across.positions]
         left = [symbolic.substitute(product.left, {product.row: at}) for at in down.positions]
-        depths = list(itertools.accumulate([len(outer), across.loop is not None, down.loop is not None]))
         if panels[1]:
-            right, fill = _right_panel(product, across.positions, order[: depths[1]], numbers)
-            before += [(depths[1], nest) for nest in fill]
+            around = ranges_in((*outer, across.loop))
+            right, fill = _right_panel(product, across.positions, around, numbers)
+            before += [(len(around), nest) for nest in fill]
         if panels[0]:
             left, fill = _left_panel(product, down.positions, order, VECTOR, numbers)
-            before += [(depths[2], nest) for nest in fill]
+            before += [(len(order), nest) for nest in fill]
         body = []
         for (row, a), (column, b) in itertools.product(
             zip(down.positions, left, strict=True), zip(across.positions, right, strict=True)
@@ -67,7 +67,7 @@ def arrange_panels(
             total = Node(Op.REDUCE, product.reduce.dtype, (a * b, product.inner), Op.ADD)
             places = {product.row: row, product.column: column, product.reduce: total}
             body += [symbolic.substitute(store, places) for store in stores]
-        nests.append(Nest(tuple(order), tuple(body), tuple(before)))
+        nests.append(Nest(order, tuple(body), tuple(before)))
     return nests
 
 

@@ -1,7 +1,7 @@
 """The array API's functions on tensors, under the standard's names: what ``tensor.__array_namespace__()`` returns.
 
 Most are methods under other names or with other arguments: the table ``FUNCTIONS`` says which. There are no complex
-numbers, and so no ``fft``; of linear algebra there is what the standard wants outside ``linalg``.
+numbers, and so no ``fft``.
 """
 
 from __future__ import annotations
@@ -17,8 +17,11 @@ import numpy as np
 from amdrv.errors import InvalidArgument
 from amdrv.tensor import devices, dtypes
 from amdrv.tensor import elementwise as _elementwise
+from amdrv.tensor import linalg as linalg
 from amdrv.tensor.core import BadType, Core, check_axes
 from amdrv.tensor.dtypes import DType
+from amdrv.tensor.linalg import tensordot as tensordot
+from amdrv.tensor.linalg import vecdot as vecdot
 from amdrv.tensor.tables.array_methods import METHODS
 from amdrv.tensor.tables.array_types import __array_namespace_info__ as __array_namespace_info__
 from amdrv.tensor.tables.array_types import finfo as finfo
@@ -116,6 +119,8 @@ def broadcast_arrays(*arrays: Tensor) -> list[Tensor]:
 
 def concat(arrays: Sequence[Tensor], /, *, axis: int | None = 0) -> Tensor:
     """Arrays one after the other, flat if there is no axis."""
+    if not arrays:
+        raise InvalidArgument("concat of no arrays")
     first, *rest = [part.flatten() for part in arrays] if axis is None else arrays
     return first.cat(*rest, axis=axis or 0)
 
@@ -124,6 +129,8 @@ def moveaxis(x: Tensor, source: Any, destination: Any, /) -> Tensor:
     """Axes at other places."""
     sources, places = (check_axes(axes, x.ndim, "moveaxis") for axes in (source, destination))
     order = [axis for axis in range(x.ndim) if axis not in sources]
+    if len(sources) != len(places):
+        raise InvalidArgument(f"moveaxis of {x.shape}: from {source} to {destination}")
     for place, axis in sorted(zip(places, sources, strict=True)):
         order.insert(place, axis)
     return x.permute(order)
@@ -132,6 +139,9 @@ def moveaxis(x: Tensor, source: Any, destination: Any, /) -> Tensor:
 def repeat(x: Tensor, repeats: Any, /, *, axis: int | None = None) -> Tensor:
     """Each element several times. Different counts are looked at, because the shape depends on them."""
     line, (at,) = (x.flatten(), (0,)) if axis is None else (x, check_axes((axis,), x.ndim, "repeat"))
+    least, shape = (repeats, ()) if isinstance(repeats, int) else (0, repeats.shape)
+    if least < 0 or (shape not in ((), (1,), (line.shape[at],))):
+        raise InvalidArgument(f"repeat of {x.shape} along {axis}: {repeats}")
     if isinstance(repeats, int):
         wide = line.unsqueeze(at + 1)
         return wide.expand((*line.shape[: at + 1], repeats, *line.shape[at + 1 :])).flatten(at, at + 1)
@@ -144,30 +154,12 @@ def roll(x: Tensor, /, shift: Any, *, axis: Any = None) -> Tensor:
     if axis is None:
         return x.flatten().roll(shift, 0).reshape(x.shape)
     axes = (axis,) if isinstance(axis, int) else axis
-    for by, at in zip([shift] * len(axes) if isinstance(shift, int) else shift, axes, strict=True):
+    shifts = [shift] * len(axes) if isinstance(shift, int) else shift
+    if len(shifts) != len(axes):
+        raise InvalidArgument(f"roll of {x.shape}: by {shift} along {axis}")
+    for by, at in zip(shifts, axes, strict=True):
         x = x.roll(by, at)
     return x
-
-
-def vecdot(x1: Tensor, x2: Tensor, /, *, axis: int = -1) -> Tensor:
-    """The sum of products along an axis, which both have."""
-    if x1.shape[axis : axis + 1 or None] != x2.shape[axis : axis + 1 or None]:
-        raise InvalidArgument(f"vecdot along axis {axis}: shapes {x1.shape} and {x2.shape} do not fit")
-    product = x1 * x2
-    return product.sum(axis, dtype=product.dtype)
-
-
-def tensordot(x1: Tensor, x2: Tensor, /, *, axes: Any = 2) -> Tensor:
-    """Products summed over pairs of axes: the last and first few, or given ones."""
-    pairs = (range(x1.ndim - axes, x1.ndim), range(axes)) if isinstance(axes, int) else axes
-    left, right = (check_axes(tuple(own), part.ndim, "tensordot") for own, part in zip(pairs, (x1, x2), strict=True))
-    if [x1.shape[axis] for axis in left] != [x2.shape[axis] for axis in right]:
-        raise InvalidArgument(f"tensordot over axes {axes}: shapes {x1.shape} and {x2.shape} do not fit")
-    a = x1.permute([*(axis for axis in range(x1.ndim) if axis not in left), *left])
-    b = x2.permute([*right, *(axis for axis in range(x2.ndim) if axis not in right)])
-    rows, columns = a.shape[: x1.ndim - len(left)], b.shape[len(right) :]
-    count = math.prod(b.shape[: len(right)])
-    return a.reshape(math.prod(rows), count).matmul(b.reshape(count, math.prod(columns))).reshape(*rows, *columns)
 
 
 def _one_axis(what: str, x: Tensor, axis: int | None) -> int:

@@ -41,6 +41,8 @@ def jit(function: Callable[..., Any]) -> Callable[..., Any]:
     recordings: dict[Signature, Recording | None] = {}
 
     def call(*inputs: Core) -> Any:
+        if engine.recording():  # an outer recording needs to see what runs
+            return _finished(function(*inputs))
         for tensor in inputs:
             if tensor.node.op is not Op.BUFFER:
                 tensor.realize()
@@ -219,9 +221,9 @@ class _Slots:
         return self._numbers[key]
 
     def _numbered(self, step: PlannedStep, run: Run) -> Iterator[int]:
-        for spot, device in zip(step.places, step.backends, strict=True):
+        for spot in step.places:
             if spot.kind == "temporary":
-                yield self._slot((device, spot.number), self._blocks[device])
+                yield self._slot((spot.backend, spot.number), self._blocks[spot.backend])
             else:
                 yield self.of((run.arguments if spot.kind == "argument" else run.results)[spot.number])
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+import sys
 from collections.abc import Sequence
+from types import FrameType
 from typing import Any, Self
 
 import numpy as np
@@ -20,11 +23,30 @@ from amdrv.tensor.storage import Backend, from_numpy, to_numpy
 Operand = object  # a tensor, a Python scalar or something NumPy makes an array of
 
 
-class BadIndex(InvalidArgument, IndexError):
+class Misfit(InvalidArgument):
+    """What an operation does not take. The message begins with the one that was called, and the shapes it was given."""
+
+    def __init__(self, message: str) -> None:
+        frame: FrameType | None = sys._getframe(1)
+        called: FrameType | None = None
+        while frame is not None and frame.f_globals["__name__"].startswith("amdrv.tensor."):
+            if isinstance(frame.f_locals.get("self"), Core) and not frame.f_code.co_name.startswith("_"):
+                called = frame
+            frame = frame.f_back
+        if called is not None:
+            name, (names, more, _, given) = called.f_code.co_name, inspect.getargvalues(called)
+            operands = (*(given[name] for name in names), *given.get(more or "", ()))
+            shapes = [str(operand.shape) for operand in operands if hasattr(operand, "shape")]
+            if not message.startswith(name) or shapes[0] not in message:
+                message = f"{name} of {', '.join(shapes)}: {message.removeprefix(f'{name}: ')}"
+        super().__init__(message)
+
+
+class BadIndex(Misfit, IndexError):
     """An axis or a position that is not there."""
 
 
-class BadType(InvalidArgument, TypeError):
+class BadType(Misfit, TypeError):
     """An element type that an operation does not take."""
 
 
@@ -200,7 +222,7 @@ class Core:
         at = None if axis is None else check_axes((axis,), self.ndim, "shard")[0]
         if at is not None and (self.shape[at] % len(group.devices) or not self.shape[at]):
             raise InvalidArgument(f"shard: axis {axis} of {self.shape} in {len(group.devices)} equal parts")
-        made = self._new(Node(Op.SHARD, self.dtype, (self.node,), (group, at)))
+        made = self._new(self.node.unary(Op.SHARD, (group, at)))
         made.backend = group
         return made
 
@@ -224,13 +246,13 @@ class Core:
 
     def detach(self) -> Self:
         """The same values, through which no gradient goes."""
-        made = self._new(Node(Op.DETACH, self.dtype, (self.node,)))
+        made = self._new(self.node.unary(Op.DETACH))
         made._leaves = frozenset()
         return made
 
     def contiguous(self) -> Self:
         """The same values in a buffer of their own."""
-        return self._new(Node(Op.CONTIGUOUS, self.dtype, (self.node,)))
+        return self._new(self.node.unary(Op.CONTIGUOUS))
 
     def _operand(self, value: Operand, dtype: DType | None = None) -> Self:
         """A tensor from what stands beside this one in an operation."""
@@ -253,8 +275,8 @@ def fitting(value: Scalar, dtype: DType) -> DType:
 
 def check_axes(axes: int | Sequence[int] | None, ndim: int, what: str) -> tuple[int, ...]:
     """Axes counted from the front, all of them for None. Raises InvalidArgument naming the operation."""
-    given = range(ndim) if axes is None else (axes,) if isinstance(axes, int) else tuple(axes)
+    given = range(ndim) if axes is None else axes if isinstance(axes, Sequence) else (axes,)
     found = tuple(axis + ndim if axis < 0 else axis for axis in given)
-    if any(not 0 <= axis < ndim for axis in found) or len(set(found)) != len(found):
+    if any(not 0 <= axis < ndim or not hasattr(axis, "__index__") for axis in found) or len(set(found)) != len(found):
         raise BadIndex(f"{what}: axes {axes} of a tensor with {ndim} axes")
     return found

@@ -20,12 +20,11 @@ from amdrv.tensor.rewrite import Step, rewrite
 from amdrv.tensor.tables.numbers import (
     ERF_TERMS,
     ERFC,
-    FAR_BITS,
     HALF_PI,
     LN2_HI,
     LN2_LO,
     TERMS,
-    TWO_OVER_PI_BITS,
+    TURN_BITS,
     two_over_pi,
 )
 
@@ -131,64 +130,36 @@ def _quadrant(x: Node) -> tuple[Node, Node]:
 
 
 def _quadrant_huge(x: Node) -> tuple[Node, Node]:
-    """The same for any float32: the product with as many bits of 2/pi as matter (Payne and Hanek)."""
-    u32, u64 = dtypes.uint32, dtypes.uint64
-    bits = x.bitcast(u32)
-    exponent = ((bits >> 23) & 0xFF).cast(u32)
-    mantissa = ((bits & 0x7FFFFF) | 0x800000).cast(u64)
-    # x is mantissa * 2**(exponent - 150); bits of 2/pi that only add multiples of four quarter turns drop out.
-    shift = where(exponent < 152 - LEADING_ZEROS, const(u32, 0), exponent - (152 - LEADING_ZEROS))
-    digits = two_over_pi() >> LEADING_ZEROS
-    word, within = shift >> 5, (shift & 31).cast(u64)
-    words = [(digits >> (TWO_OVER_PI_BITS - 32 * (k + 1))) & 0xFFFFFFFF for k in range(TWO_OVER_PI_BITS // 32)]
-
-    def pick(ahead: int) -> Node:
-        chosen = const(u64, words[ahead])
-        for k in range(1, 5):
-            chosen = where(word < k, chosen, const(u64, words[k + ahead]))
-        return chosen
-
-    first, second, third = pick(0), pick(1), pick(2)
-    high = (((first << 32) | second) << within) | where(within.eq(0), const(u64, 0), third >> (const(u64, 32) - within))
-    fourth = pick(3)
-    low = ((third << within) | where(within.eq(0), const(u64, 0), fourth >> (const(u64, 32) - within))) & 0xFFFFFFFF
-    # The product modulo 4 with 62 bits behind the point.
-    product = mantissa * high + ((mantissa * low) >> 32)
-    number = (product + (1 << 61)) >> 62
-    rest = (product - (number << 62)).cast(dtypes.int64).cast(dtypes.float64)
-    angle = (rest * (math.pi / 2 * 2.0**-62)).cast(dtypes.float32)
-    negative = x < 0.0
-    signed = where(negative, -angle, angle)
-    quarter = number.cast(dtypes.int32)
-    return where(negative, -quarter, quarter), signed
-
-
-def _quadrant_far(x: Node) -> tuple[Node, Node]:
-    """The same for float64 from 2**40 on, in digits of 32 bits."""
-    u64, mask = dtypes.uint64, (1 << 32) - 1
-    bits = x.bitcast(u64)
-    exponent, mantissa = (bits >> 52) & 0x7FF, (bits & ((1 << 52) - 1)) | (1 << 52)
-    # x is mantissa * 2**(exponent - 1075): bits of 2/pi that only add multiples of four quarter turns are left out.
-    shift = where(exponent < 1077 - LEADING_ZEROS, const(u64, 0), exponent - (1077 - LEADING_ZEROS))
-    digits = two_over_pi(FAR_BITS) >> LEADING_ZEROS
-    words = [const(u64, digits >> (FAR_BITS - 32 * (k + 1)) & mask) for k in range(FAR_BITS // 32)]
-    for step in (16, 8, 4, 2, 1):
-        skip = ((shift >> 5) & step).eq(0)
-        words = [where(skip, a, b) for a, b in zip(words[: 6 + step], words[step:], strict=False)]
+    """The same for numbers of any size: the product with the bits of 2/pi that matter (Payne and Hanek)."""
+    dtype, u64, mask, bits = x.dtype, dtypes.uint64, (1 << 32) - 1, x.dtype.mantissa_bits
+    code = x.bitcast(dtypes.BY_NAME[f"uint{dtype.bits}"]).cast(u64)
+    exponent, mantissa = (code >> bits) & ((1 << dtype.exponent_bits) - 1), (code & ((1 << bits) - 1)) | (1 << bits)
+    # x is mantissa * 2**(exponent - bias - bits); bits of 2/pi that only add multiples of four quarter turns drop out.
+    first = (1 << dtype.exponent_bits - 1) + 1 + bits - LEADING_ZEROS
+    shift = where(exponent < first, const(u64, 0), exponent - first)
+    digits, size = two_over_pi(TURN_BITS[dtype]) >> LEADING_ZEROS, TURN_BITS[dtype]
+    words = [const(u64, digits >> (size - 32 * (k + 1)) & mask) for k in range(size // 32)]
+    wanted = dtype.bits // 16 + 3
+    for k in reversed(range((len(words) - wanted).bit_length())):
+        skip = ((shift >> 5) & (1 << k)).eq(0)
+        words = [where(skip, a, b) for a, b in zip(words[: wanted - 1 + (1 << k)], words[1 << k :], strict=False)]
     by = shift & 31
     words = [((a << by) | (b >> (const(u64, 32) - by))) & mask for a, b in itertools.pairwise(words)]
     low, high = mantissa & mask, mantissa >> 32
     carry, found = const(u64, 0), list[Node]()
     for k in range(len(words) - 2, 0, -1):
         carry = carry + (low * words[k - 1] & mask) + (low * words[k] >> 32)
-        carry = carry + (high * words[k] & mask) + (high * words[k + 1] >> 32)
+        if bits > 32:
+            carry = carry + (high * words[k] & mask) + (high * words[k + 1] >> 32)
         found.insert(0, carry & mask)
         carry = carry >> 32
     turn = (found[0] << 32) | found[1]  # modulo 4 with 62 bits behind the point, and more of them in what follows
     number = (turn + (1 << 61)) >> 62
-    rest = (turn - (number << 62)).cast(dtypes.int64).cast(x.dtype)
-    angle = (rest + ((found[2] << 32) | found[3]).cast(x.dtype) * 2.0**-64) * (math.pi / 2 * 2.0**-62)
-    negative, quarter = x < 0.0, number.cast(dtypes.int64)
+    rest = (turn - (number << 62)).cast(dtypes.int64).cast(dtypes.float64)
+    if found[2:]:
+        rest = rest + ((found[2] << 32) | found[3]).cast(dtypes.float64) * 2.0**-64
+    angle, quarter = (rest * (math.pi / 2 * 2.0**-62)).cast(dtype), number.cast(_integer(dtype))
+    negative = x < 0.0
     return where(negative, -quarter, quarter), where(negative, -angle, angle)
 
 
@@ -197,9 +168,8 @@ def _circular(x: Node, ahead: int) -> Node:
     dtype = x.dtype
     number, angle = _quadrant(x)
     huge = where(x < 0.0, -x, x) > (16384.0 if dtype is dtypes.float32 else 2.0**40)
-    far_number, far_angle = _quadrant_huge(x) if dtype is dtypes.float32 else _quadrant_far(x)
-    number, angle = where(huge, far_number, number), where(huge, far_angle, angle)
-    number = number + ahead
+    far_number, far_angle = _quadrant_huge(x)
+    number, angle = where(huge, far_number, number) + ahead, where(huge, far_angle, angle)
     squared = angle * angle
     odd = [Fraction((-1) ** k, math.factorial(2 * k + 1)) for k in range(1, TERMS[dtype]["sin"])]
     even = [Fraction((-1) ** k, math.factorial(2 * k)) for k in range(1, TERMS[dtype]["cos"] + 1)]
@@ -241,6 +211,23 @@ def _power(x: Node, y: Node) -> Node:
     unordered = where(a.eq(a), b.eq(b), const(dtypes.bool_, False))
     keep = where(b.eq(0.0), one, where(a.eq(1.0), one, a + b))
     return where(unordered, result, keep).cast(x.dtype)
+
+
+def _divided(found: Node, x: Node, y: Node) -> Node:
+    """The quotient of integers rounded down, or the remainder that goes with it; 0 when dividing by 0."""
+    zero, one, quotient = const(x.dtype, 0), const(x.dtype, 1), found.op is Op.IDIV
+    none, toward_zero = y.eq(zero), Op.TRUNCDIV if quotient else Op.REM
+    if x.dtype.kind != "int":
+        return where(none, zero, Node(toward_zero, x.dtype, (x, where(none, one, y))))
+    minus = y.eq(-1)  # the least integer divided by -1 does not fit: dividing by 1 and negating wraps
+    safe = where(none | minus, one, y)
+    rest = Node(Op.REM, x.dtype, (x, safe))
+    down = where(rest.eq(zero), const(dtypes.bool_, False), (rest ^ safe) < zero)
+    if not quotient:
+        return where(none, zero, where(down, rest + safe, rest))
+    result = Node(Op.TRUNCDIV, x.dtype, (x, safe))
+    result = where(down, result - one, result)
+    return where(none, zero, where(minus, zero - result, result))
 
 
 def _integer_power(x: Node, y: Node) -> Node:
@@ -325,6 +312,7 @@ def _cast_of_cast(found: Node, x: Node) -> Node | None:
 x, y = var("x"), var("y")
 _float = var("x", lambda found: found.dtype.is_float)
 _whole = var("x", lambda found: not found.dtype.is_float)
+_counted = var("x", lambda found: found.dtype is not dtypes.index)  # positions are simplified as they are
 RULES = RuleSet(
     [
         Rule("cast there and back", node(Op.CAST, node(Op.CAST, name="x"), name="found"), _cast_of_cast),
@@ -336,6 +324,9 @@ RULES = RuleSet(
         Rule("sin", node(Op.SIN, x), lambda x: _circular(x, 0)),
         Rule("cos", node(Op.COS, x), lambda x: _circular(x, 1)),
         Rule("erf", node(Op.ERF, x), _error_function),
+        Rule("negate integers", node(Op.NEG, _whole), lambda x: const(x.dtype, 0) - x),
+        Rule("divide integers", node(Op.IDIV, _counted, y).named("found"), _divided),
+        Rule("remainder of integers", node(Op.MOD, _counted, y).named("found"), _divided),
         Rule("power", node(Op.POW, _float, y), _power),
         Rule("power of integers", node(Op.POW, _whole, y), _integer_power),
     ]

@@ -143,6 +143,11 @@ def promote(a: DType, b: DType) -> DType:
     return a if a.bits > b.bits else b
 
 
+def floating(dtype: DType) -> DType:
+    """The type in which functions of floats take values of a type."""
+    return dtype if dtype.is_float else float64 if dtype.is_int and dtype.bits > 32 else float32
+
+
 def promote_scalar(dtype: DType, value: Scalar) -> DType:
     """The type of an operation between a tensor and a Python scalar: the scalar only decides the kind."""
     order = {"bool": 0, "uint": 1, "int": 1, "float": 2}

@@ -8,9 +8,8 @@ from typing import Any, Self, TypeVar
 
 import numpy as np
 
-from amdrv.errors import InvalidArgument
 from amdrv.tensor import dtypes, ir
-from amdrv.tensor.core import BadType, Core, Operand
+from amdrv.tensor.core import BadType, Core, Misfit, Operand
 from amdrv.tensor.dtypes import DType
 from amdrv.tensor.ir import Node, Op, Shape
 
@@ -24,7 +23,7 @@ def broadcast_shape(what: str, *shapes: Shape) -> Shape:
     try:
         return tuple(int(n) for n in np.broadcast_shapes(*shapes))
     except ValueError:
-        raise InvalidArgument(f"{what}: shapes {', '.join(map(str, shapes))} do not go together") from None
+        raise Misfit(f"{what}: shapes {', '.join(map(str, shapes))} do not go together") from None
 
 
 def expanded(node: Node, shape: Shape) -> Node:
@@ -33,15 +32,15 @@ def expanded(node: Node, shape: Shape) -> Node:
     if before == shape or node.op is Op.CONST:
         return node
     if not before:
-        return Node(Op.EXPAND, node.dtype, (node,), shape)
+        return node.unary(Op.EXPAND, shape)
     if len(before) < len(shape):
-        node = Node(Op.RESHAPE, node.dtype, (node,), (1,) * (len(shape) - len(before)) + before)
-    return node if node.shape == shape else Node(Op.EXPAND, node.dtype, (node,), shape)
+        node = node.unary(Op.RESHAPE, (1,) * (len(shape) - len(before)) + before)
+    return node if node.shape == shape else node.unary(Op.EXPAND, shape)
 
 
-def _operator(what: str, op: Op, reverse: bool = False, dtype: DType | None = None) -> Callable[[S, Operand], S]:
+def _operator(what: str, op: Op, reverse: bool = False) -> Callable[[S, Operand], S]:
     """The method for an operator; see ``Elementwise._apply``."""
-    return lambda tensor, other: tensor._apply(what, op, other, reverse, dtype)
+    return lambda tensor, other: tensor._apply(what, op, other, reverse)
 
 
 def _reversed(name: str) -> Callable[[S, Operand], S]:
@@ -61,14 +60,13 @@ class Elementwise(Core):
 
     __slots__ = ()
 
-    def _apply(self, what: str, op: Op, other: Operand, reverse: bool = False, dtype: DType | None = None) -> Self:
+    def _apply(self, what: str, op: Op, other: Operand, reverse: bool = False) -> Self:
         """An operation on two tensors of any shapes that go together, in the type both are promoted to."""
         b = self._operand(other)
         if op in BITWISE and (self.dtype.is_float or b.dtype.is_float):
             raise BadType(f"{what}: {self.dtype} and {b.dtype} are not all integers")
         common = self._common(b, other)
-        if dtype is not None and not common.is_float:
-            common = dtypes.float64 if common.bits > 32 and common.is_int else dtype
+        common = dtypes.floating(common) if op is Op.DIV else common
         x, y = (b, self) if reverse else (self, b)
         shape = broadcast_shape(what, x.shape, y.shape)
         nodes = [expanded(part.node.cast(common), shape) for part in (x, y)]
@@ -87,9 +85,7 @@ class Elementwise(Core):
 
     def _float(self) -> Self:
         """The same values as floats."""
-        if self.dtype.is_float:
-            return self
-        return self.cast(dtypes.float64 if self.dtype.is_int and self.dtype.bits > 32 else dtypes.float32)
+        return self if self.dtype.is_float else self.cast(dtypes.floating(self.dtype))
 
     def cast(self, dtype: object) -> Self:
         """The values in another type."""
@@ -101,7 +97,7 @@ class Elementwise(Core):
         """The same bytes as another type of that size. Raises InvalidArgument for another size."""
         wanted = dtypes.of(dtype)
         if wanted.size_bytes != self.dtype.size_bytes or dtypes.bool_ in (wanted, self.dtype):
-            raise InvalidArgument(f"bitcast: {self.dtype} and {wanted} have different sizes or a bool among them")
+            raise Misfit(f"bitcast: {self.dtype} and {wanted} have different sizes or a bool among them")
         return self._new(self.node.bitcast(wanted))
 
     __add__ = _operator("add", Op.ADD)
@@ -110,8 +106,8 @@ class Elementwise(Core):
     __rsub__ = _operator("subtract", Op.SUB, reverse=True)
     __mul__ = _operator("multiply", Op.MUL)
     __rmul__ = _operator("multiply", Op.MUL, reverse=True)
-    __truediv__ = _operator("divide", Op.DIV, dtype=dtypes.float32)
-    __rtruediv__ = _operator("divide", Op.DIV, reverse=True, dtype=dtypes.float32)
+    __truediv__ = _operator("divide", Op.DIV)
+    __rtruediv__ = _operator("divide", Op.DIV, reverse=True)
     __rpow__ = _operator("pow", Op.POW, reverse=True)
     __rfloordiv__ = _reversed("__floordiv__")
     __rmod__ = _reversed("__mod__")
@@ -144,7 +140,8 @@ class Elementwise(Core):
         rest = x - quotient * y
         if dtype is dtypes.float64:  # the product's rounding, found with halves of its factors (Dekker)
             (a, b), (c, d) = _halves(quotient), _halves(y)
-            rest = rest - (((a * c - quotient * y) + a * d + b * c) + b * d)
+            error = (((a * c - quotient * y) + a * d + b * c) + b * d).detach()
+            rest = rest - error.isfinite().where(error, 0.0)
         opposed = rest.not_equal(0) & ((rest < 0) ^ (y < 0))
         quotient, rest = opposed.where(quotient - 1.0, quotient), opposed.where(rest + y, rest)
         beyond = y.isinf() & x.isfinite()
@@ -218,7 +215,7 @@ class Elementwise(Core):
     def _floats(self, other: Operand) -> tuple[Self, Self, DType]:
         """Both as floats of one type, and the type."""
         b = self._operand(other)
-        dtype = dtypes.promote(self._float().dtype, b._float().dtype)
+        dtype = dtypes.floating(self._common(b, other))
         return self.cast(dtype), b.cast(dtype), dtype
 
     def __le__(self, other: Operand) -> Self:

@@ -7,6 +7,7 @@ depends on it a vector.
 
 from __future__ import annotations
 
+import ctypes
 import math
 import struct
 from collections.abc import Sequence
@@ -14,8 +15,8 @@ from dataclasses import dataclass, field
 
 from amdrv.errors import Unsupported
 from amdrv.tensor import dtypes, ir, symbolic
-from amdrv.tensor.dtypes import DType
-from amdrv.tensor.instructions import HANDLERS, kind
+from amdrv.tensor.dtypes import DType, Scalar
+from amdrv.tensor.instructions import HANDLERS, kind, many
 from amdrv.tensor.ir import REDUCTIONS, Axis, Node, Op, toposort
 from amdrv.tensor.optimise import Nest
 from amdrv.tensor.tables.llvm import HORIZONTAL, INSTRUCTIONS, INTRINSICS, TYPES
@@ -33,12 +34,20 @@ class Dialect:
 
 @dataclass(slots=True)
 class Scope:
-    """An open loop: its ranges, the text of its body so far, and values that were computed in it."""
+    """An open loop: its range, the text of its body so far, and values that were computed in it."""
 
     ranges: frozenset[Node]
+    name: str = "entry"
+    counter: str = ""
+    begin: str = ""
+    end: str = ""
+    before: str = ""  # the block it is entered from
     lines: list[str] = field(default_factory=list)
     values: dict[Node, str] = field(default_factory=dict)
     splats: dict[tuple[str, int], str] = field(default_factory=dict)
+
+
+Carried = tuple[str, str, str, str]  # of a value that goes from one trip to the next: register, type, first value, next
 
 
 class Emitter:
@@ -72,11 +81,11 @@ class Emitter:
 
     def line(self, text: str) -> None:
         """Add to the innermost loop's body."""
-        self._scopes[-1].lines.append("  " + text)
+        self.scope.lines.append("  " + text)
 
     def block(self, label: str) -> None:
         """Begin a block."""
-        self._scopes[-1].lines.append(f"{label}:")
+        self.scope.lines.append(f"{label}:")
         self._label = label
 
     def name_sources(self, roots: Sequence[Node]) -> list[Node]:
@@ -128,8 +137,7 @@ class Emitter:
         return lane.arg[1] if lane is not None else 1
 
     def vector(self, dtype: DType, lanes: int) -> str:
-        base = self.type_of(dtype)
-        return base if lanes == 1 else f"<{lanes} x {base}>"
+        return many(self.type_of(dtype), lanes)
 
     def mangled(self, dtype: DType, lanes: int) -> str:
         base = _short(self.type_of(dtype))
@@ -139,24 +147,13 @@ class Emitter:
         """Bits of a value in a register."""
         return int(self.index_type[1:]) if dtype is dtypes.index else 1 if dtype is dtypes.bool_ else dtype.bits
 
-    def zeros(self, dtype: DType, lanes: int) -> str:
-        """Zero in every lane."""
-        return "zeroinitializer" if lanes > 1 else self.literal(dtype, 0)
-
-    def literal(self, dtype: DType, value: object) -> str:
+    def literal(self, dtype: DType, value: Scalar) -> str:
         if dtype.is_float:
             if dtype is dtypes.float16:
                 return f"0xH{struct.pack('>e', value).hex().upper()}"
-            number = float(value)  # type: ignore[arg-type]
-            if dtype is dtypes.float32 and math.isfinite(number):
-                try:
-                    number = struct.unpack("f", struct.pack("f", number))[0]
-                except OverflowError:
-                    number = math.copysign(math.inf, number)
+            number = ctypes.c_float(value).value if dtype is dtypes.float32 else value  # rounded, without an error
             return f"0x{struct.pack('>d', number).hex().upper()}"
-        if dtype is dtypes.bool_:
-            return "true" if value else "false"
-        return str(value)
+        return str(value).lower()  # of a bool: true, false
 
     def value(self, root: Node) -> str:
         """The register or literal with a node's value; writes what is not there yet."""
@@ -235,31 +232,26 @@ class Emitter:
         """The type of an element in memory."""
         return "i8" if dtype is dtypes.bool_ else TYPES[dtype]
 
-    def open(self, loop: Node, begin: str = "0", end: str = "") -> OpenLoop:
+    def open(self, loop: Node, begin: str = "0", end: str = "") -> None:
         """Begin a loop over a range, which makes at least one trip."""
-        name = self.fresh("loop")
-        counter = f"%{self.fresh('i')}"
-        opened = OpenLoop(name, counter, begin, end or str(loop.arg[1]), self._label)
-        self._scopes.append(Scope(frozenset({loop}), values={loop: counter}))
+        name, counter = self.fresh("loop"), f"%{self.fresh('i')}"
+        where = (name, counter, begin, end or str(loop.arg[1]), self._label)
+        self._scopes.append(Scope(frozenset({loop}), *where, values={loop: counter}))
         self._label = name
-        return opened
 
-    def close(self, opened: OpenLoop, carried: Sequence[Carried] = ()) -> None:
+    def close(self, carried: Sequence[Carried] = ()) -> None:
         """End the innermost loop; ``carried`` goes from one trip to the next."""
-        scope = self._scopes.pop()
-        index, latch = self.index_type, self._label
-        lines = self._scopes[-1].lines
-        lines += [f"  br label %{opened.name}", f"{opened.name}:"]
-        lines.append(
-            f"  {opened.counter} = phi {index} [{opened.begin}, %{opened.before}], [{opened.counter}.next, %{latch}]"
-        )
-        for item in carried:
-            lines.append(f"  {item.name} = phi {item.type} [{item.first}, %{opened.before}], [{item.next}, %{latch}]")
-        lines += scope.lines
-        lines.append(f"  {opened.counter}.next = add nuw nsw {index} {opened.counter}, 1")
-        lines.append(f"  {opened.counter}.more = icmp slt {index} {opened.counter}.next, {opened.end}")
-        lines.append(f"  br i1 {opened.counter}.more, label %{opened.name}, label %{opened.name}.end")
-        self.block(f"{opened.name}.end")
+        loop = self._scopes.pop()
+        name, counter, index = loop.name, loop.counter, self.index_type
+        self.line(f"br label %{name}")
+        self.scope.lines.append(f"{name}:")
+        for register, what, first, after in ((counter, index, loop.begin, f"{counter}.next"), *carried):
+            self.line(f"{register} = phi {what} [{first}, %{loop.before}], [{after}, %{self._label}]")
+        self.scope.lines += loop.lines
+        self.line(f"{counter}.next = add nuw nsw {index} {counter}, 1")
+        self.line(f"{counter}.more = icmp slt {index} {counter}.next, {loop.end}")
+        self.line(f"br i1 {counter}.more, label %{name}, label %{name}.end")
+        self.block(f"{name}.end")
 
     @property
     def _open_ranges(self) -> frozenset[Node]:
@@ -296,20 +288,17 @@ class Emitter:
         """One loop nest for reductions over the same ranges."""
         loops = [found for found in group[0].src[1:] if found.arg[2] is Axis.REDUCE]
         totals = [self._identity(node) for node in group]
-        opened: list[tuple[OpenLoop, list[str], list[str]]] = []
+        types = [self.vector(node.dtype, self._width(node)) for node in group]
+        before: list[tuple[list[str], list[str]]] = []
         for loop in loops:
             names = [f"%{self.fresh('sum')}" for _ in group]
-            opened.append((self.open(loop), names, totals))
+            before.append((names, totals))
+            self.open(loop)
             totals = names
-        scope = self._scopes[-1]
-        totals = self.trip(group, totals, scope)
-        for loop_opened, names, first in reversed(opened):
-            carried = [
-                Carried(name, self.vector(node.dtype, self._width(node)), start, total)
-                for name, node, start, total in zip(names, group, first, totals, strict=True)
-            ]
-            self.close(loop_opened, carried)
-        scope = self._scopes[-1]
+        totals = self.trip(group, totals, self.scope)
+        for names, first in reversed(before):
+            self.close(list(zip(names, types, first, totals, strict=True)))
+        scope = self.scope
         for node, total in zip(group, totals, strict=True):
             kinds = {found.arg[2] for found in node.src[1:]}
             if Axis.LANE in kinds and node.arg is not Op.MATRIX:
@@ -341,11 +330,8 @@ class Emitter:
         return self.into(scope, self.alu(node.arg, node.dtype, lanes, [total, self.operand(value, lanes, scope)]))
 
     def _horizontal(self, node: Node, total: str, scope: Scope) -> str:
-        lanes, column = self._width(node), kind(node.dtype)
+        lanes, name = self._width(node), HORIZONTAL[node.arg][kind(node.dtype)]
         vector, base = self.vector(node.dtype, lanes), self.type_of(node.dtype)
-        name = HORIZONTAL[node.arg][0 if column == 0 else 1]
-        if column and node.arg in (Op.MAX, Op.MIN):
-            name = ("s" if column == 1 else "u") + name
         arguments = [(vector, total)]
         if name in ("fadd", "fmul"):
             arguments.insert(0, (base, self.literal(node.dtype, ir.identity(node.arg, node.dtype))))
@@ -372,37 +358,37 @@ class Emitter:
         flags = " nsw" if dtype is dtypes.index and name in ("add", "mul") else ""
         return f"{name}{flags} {vector} {', '.join(operands)}"
 
+    def store_all(self, stores: Sequence[Node]) -> None:
+        """Write to memory, now: when all values are there."""
+        for store in stores:
+            self.value(store.src[2])
+        for store in stores:
+            self.store(store)
+
     def store(self, node: Node) -> None:
         """Write to memory, now."""
-        scope = self._scopes[-1]
-        access, lanes = self.access(node), self.lanes(node)
+        scope, access, lanes, param = self.scope, self.access(node), self.lanes(node), node.src[0]
         value = self.operand(node.src[2], lanes, scope)
-        dtype, memory = node.src[2].dtype, self.memory_type(node.src[2].dtype)
-        if dtype is dtypes.bool_:
-            wide = f"<{lanes} x i8>" if lanes > 1 else "i8"
-            value = self.into(scope, f"zext {self.vector(dtype, lanes)} {value} to {wide}")
+        memory = self.memory_type(param.dtype)
+        if param.dtype is dtypes.bool_:
+            value = self.into(scope, f"zext {many('i1', lanes)} {value} to {many(memory, lanes)}")
         at = self.value(access.position)
         if len(node.src) > 3 and node.src[3] is not symbolic.TRUE:
             self._store_gated(node, value, at)
-        elif lanes == 1:
-            self.put(node, value, self.address(node, at, scope))
-        elif access.step == 1:
-            hint, align = "", access.align(node, lanes)
-            size_bytes = lanes * node.src[0].dtype.size_bytes
-            if node.src[0].arg[1] * node.src[0].dtype.size_bytes >= self._dialect.stream_bytes and node.arg is None:
-                terms, constant = symbolic.affine(access.position)
-                if all(number % lanes == 0 for number in (constant, *(factor for _, factor in terms))):
-                    align, hint = size_bytes, ", !nontemporal !0"
+        elif lanes == 1 or access.step == 1:
+            align, hint = access.align(node, lanes), ""
+            large = param.arg[1] * param.dtype.size_bytes >= self._dialect.stream_bytes
+            if large and lanes > 1 and node.arg is None and access.shared_factor(lanes) == lanes:
+                align, hint = lanes * param.dtype.size_bytes, ", !nontemporal !0"
             self.put(node, value, self.address(node, at, scope), lanes, f"align {align}{hint}")
         else:
             for lane in range(lanes):
-                part = self.into(scope, f"extractelement <{lanes} x {memory}> {value}, i64 {lane}")
+                part = self.into(scope, f"extractelement {many(memory, lanes)} {value}, i64 {lane}")
                 self.put(node, part, self._lane_address(node, access, at, lane, lanes, scope))
 
     def put(self, node: Node, value: str, place: str, lanes: int = 1, how: str = "") -> None:
         """Write a value to an address, or what it is with the one there when the store combines."""
-        memory = self.memory_type(node.src[0].dtype)
-        vector, pointer = memory if lanes == 1 else f"<{lanes} x {memory}>", self.pointer(node)
+        vector, pointer = many(self.memory_type(node.src[0].dtype), lanes), self.pointer(node)
         how = how or f"align {node.src[0].dtype.size_bytes}"
         if node.arg is not None:
             before = self.into(self.scope, f"load {vector}, {pointer} {place}, {how}")
@@ -427,85 +413,44 @@ class Emitter:
     def load(self, node: Node, scope: Scope) -> str:
         """Read from memory; zero where the gate is false."""
         access, lanes = self.access(node), self.lanes(node)
-        memory, pointer = self.memory_type(node.dtype), self._dialect.pointer
-        align = node.dtype.size_bytes
-        at = self.value(access.position)
-        if lanes == 1 or (access.step == 1 and not access.masked):
-            found = self._load_whole(node, access, at, lanes, scope)
-        elif access.step == 1:
-            vector = f"<{lanes} x {memory}>"
-            mask = self.operand(access.gate, lanes, scope)
-            name = f"llvm.masked.load.v{lanes}{_short(memory)}.p{1 if 'addrspace(1)' in pointer else 0}"
-            base = self.params[node.src[0]]
-            # The address may lie outside where no lane is wanted.
-            place = self.into(scope, f"getelementptr {memory}, {pointer} {base}, {self.index_type} {at}")
-            arguments = [(pointer, place), ("i32", str(align)), (f"<{lanes} x i1>", mask), (vector, "zeroinitializer")]
-            found = self.into(scope, self.call(name, vector, arguments))
+        if access.step == 1 and access.masked:
+            found = self._load_masked(node, access, lanes, scope)
         else:
-            found = self._gather(node, access, at, lanes, scope)
+            found = self._load_gated(node, access, lanes, scope)
         if node.dtype is dtypes.bool_:
-            wide = f"<{lanes} x i8>" if lanes > 1 else "i8"
-            found = self.into(scope, f"icmp ne {wide} {found}, {'zeroinitializer' if lanes > 1 else '0'}")
+            found = self.into(scope, f"icmp ne {many('i8', lanes)} {found}, zeroinitializer")
         return found
 
-    def _load_whole(self, node: Node, access: Access, at: str, lanes: int, scope: Scope) -> str:
-        """Neighbours in memory that are all wanted or none of them."""
+    def _load_masked(self, node: Node, access: Access, lanes: int, scope: Scope) -> str:
+        """Neighbours in memory, of which the gate wants some."""
         memory, pointer = self.memory_type(node.dtype), self.pointer(node)
-        vector = memory if lanes == 1 else f"<{lanes} x {memory}>"
-        how = f"align {access.align(node, lanes)}"
-        if access.gate is symbolic.TRUE:
-            return self.into(scope, f"load {vector}, {pointer} {self.address(node, at, scope)}, {how}")
-        gate = self.value(access.gate)
-        safe = self.into(scope, f"select i1 {gate}, {self.index_type} {at}, {self.index_type} 0")
-        found = self.into(scope, f"load {vector}, {pointer} {self.address(node, safe, scope)}, {how}")
-        zero = self.zero(node.dtype) if lanes == 1 else "zeroinitializer"
-        return self.into(scope, f"select i1 {gate}, {vector} {found}, {vector} {zero}")
+        at, mask, vector = self.value(access.position), self.operand(access.gate, lanes, scope), many(memory, lanes)
+        # The address may lie outside where no lane is wanted.
+        step_by = f"getelementptr {memory}, {pointer} {self.params[node.src[0]]}"
+        place = self.into(scope, f"{step_by}, {self.index_type} {at}")
+        align = ("i32", str(node.dtype.size_bytes))
+        arguments = [(pointer, place), align, (many("i1", lanes), mask), (vector, "zeroinitializer")]
+        return self.into(scope, self.call(f"llvm.masked.load.v{lanes}{_short(memory)}.p0", vector, arguments))
 
-    def zero(self, dtype: DType) -> str:
-        """Zero as memory has it."""
-        return "0" if self.memory_type(dtype).startswith("i") else self.literal(dtype, 0.0)
-
-    def _gather(self, node: Node, access: Access, at: str, lanes: int, scope: Scope) -> str:
-        memory, pointer, align = self.memory_type(node.dtype), self.pointer(node), node.dtype.size_bytes
-        vector, positions = f"<{lanes} x {memory}>", f"<{lanes} x {self.index_type}>"
-        gated = access.gate is not symbolic.TRUE
-        gate, mask = "", f"<{lanes} x i1>" if access.masked else "i1"
-        if gated and access.step is None:
-            gate, mask = self.operand(access.gate, lanes, scope), f"<{lanes} x i1>"
-            at = self.operand(access.position, lanes, scope)
-            at = self.into(scope, f"select {mask} {gate}, {positions} {at}, {positions} zeroinitializer")
-        elif gated:
-            gate, index = self.value(access.gate), self.index_type
-            at = self.into(scope, f"select i1 {gate}, {index} {at}, {index} 0")
-        found = "poison"
-        for lane in range(lanes):
-            place = self._lane_address(node, access, at, lane, lanes, scope)
-            part = self.into(scope, f"load {memory}, {pointer} {place}, align {align}")
-            found = self.into(scope, f"insertelement {vector} {found}, {memory} {part}, i64 {lane}")
-        if gated:
-            found = self.into(scope, f"select {mask} {gate}, {vector} {found}, {vector} zeroinitializer")
-        return found
-
-
-@dataclass(frozen=True, slots=True)
-class OpenLoop:
-    """A loop that is being written."""
-
-    name: str
-    counter: str
-    begin: str
-    end: str
-    before: str  # the block it is entered from
-
-
-@dataclass(frozen=True, slots=True)
-class Carried:
-    """A value that goes from one trip of a loop to the next."""
-
-    name: str
-    type: str
-    first: str
-    next: str
+    def _load_gated(self, node: Node, access: Access, lanes: int, scope: Scope) -> str:
+        """One element or neighbours, or elements anywhere one by one; element 0 where the gate is false."""
+        memory, pointer = self.memory_type(node.dtype), self.pointer(node)
+        at, vector, gate = self.value(access.position), many(memory, lanes), ""
+        each = lanes if access.step is None else 1  # whether lanes have a position and a gate of their own
+        if access.gate is not symbolic.TRUE:
+            gate = f"{many('i1', each)} {self.operand(access.gate, each, scope)}"
+            at, index = self.operand(access.position, each, scope), many(self.index_type, each)
+            at = self.into(scope, f"select {gate}, {index} {at}, {index} zeroinitializer")
+        if lanes == 1 or access.step == 1:
+            how = f"align {access.align(node, lanes)}"
+            found = self.into(scope, f"load {vector}, {pointer} {self.address(node, at, scope)}, {how}")
+        else:
+            found = "poison"
+            for lane in range(lanes):
+                place = self._lane_address(node, access, at, lane, lanes, scope)
+                part = self.into(scope, f"load {memory}, {pointer} {place}, align {node.dtype.size_bytes}")
+                found = self.into(scope, f"insertelement {vector} {found}, {memory} {part}, i64 {lane}")
+        return self.into(scope, f"select {gate}, {vector} {found}, {vector} zeroinitializer") if gate else found
 
 
 @dataclass(frozen=True, slots=True)
@@ -533,10 +478,13 @@ class Access:
 
     def align(self, node: Node, lanes: int) -> int:
         """Bytes that divide the address. Only of a workgroup's memory is more known than the element."""
-        if node.src[0].op is not Op.SHARED:
-            return node.src[0].dtype.size_bytes
+        known = self.shared_factor(lanes) if node.src[0].op is Op.SHARED else 1
+        return known * node.src[0].dtype.size_bytes
+
+    def shared_factor(self, lanes: int) -> int:
+        """The greatest number that divides the lanes and the position."""
         terms, constant = symbolic.affine(self.position)
-        return math.gcd(lanes, constant, *(factor for _, factor in terms)) * node.src[0].dtype.size_bytes
+        return math.gcd(lanes, constant, *(factor for _, factor in terms))
 
 
 def _short(llvm_type: str) -> str:
@@ -544,34 +492,28 @@ def _short(llvm_type: str) -> str:
 
 
 def _needs_wide_index(body: Node) -> bool:
-    limit = (1 << 31) - 1
-    for node in toposort([body]):
-        if node.dtype is dtypes.index:
-            low, high = symbolic.bounds(node)
-            if low < -limit or high > limit:
-                return True
-        elif node.op is Op.PARAM and node.arg[1] > limit:
-            return True
-    return False
+    order, limit = list(toposort([body])), (1 << 31) - 1
+    positions = (symbolic.bounds(node) for node in order if node.dtype is dtypes.index)
+    sizes = ((0, node.arg[1]) for node in order if node.op is Op.PARAM)
+    return any(low < -limit or high > limit for low, high in (*positions, *sizes))
 
 
 def write_nest(emitter: Emitter, nest: Nest, begin: str = "0", end: str = "") -> None:
     """Write loops and stores; ``begin`` and ``end`` are of the outermost loop."""
-    opened = []
     emitter.expect(nest.stores)
     for depth, loop in enumerate((*nest.loops, None)):
-        for _, first in (item for item in nest.before if item[0] == depth):
-            _write_body(emitter, first.stores, [emitter.open(part) for part in first.loops])
+        for first in (inner for at, inner in nest.before if at == depth):
+            for part in first.loops:
+                emitter.open(part)
+            _write_body(emitter, first)
         emitter.reduces()
         if loop is not None:
-            opened.append(emitter.open(loop, begin, end) if not depth else emitter.open(loop))
-    _write_body(emitter, nest.stores, opened)
+            emitter.open(loop, begin, end) if not depth else emitter.open(loop)
+    _write_body(emitter, nest)
 
 
-def _write_body(emitter: Emitter, stores: Sequence[Node], opened: Sequence[OpenLoop]) -> None:
-    for store in stores:
-        emitter.value(store.src[2])
-    for store in stores:
-        emitter.store(store)
-    for item in reversed(opened):
-        emitter.close(item)
+def _write_body(emitter: Emitter, nest: Nest) -> None:
+    """The stores of a nest, whose loops are open, and the loops' ends."""
+    emitter.store_all(nest.stores)
+    for _ in nest.loops:
+        emitter.close()

@@ -21,7 +21,7 @@ from amdrv.tensor import search as searching
 from amdrv.tensor.ir import Node, Op, toposort
 from amdrv.tensor.lower import Kernel
 from amdrv.tensor.memory_plan import Interval, place
-from amdrv.tensor.schedule import kernels, size_bytes
+from amdrv.tensor.schedule import arrays_of, kernels, size_bytes
 from amdrv.tensor.sharding import assembled, divide, single
 from amdrv.tensor.storage import Backend, Group, Memory, Parts, Program, Storage, buffer_node
 
@@ -31,22 +31,22 @@ PROGRAMS_MAX = 4096  # of a device
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a step finds a buffer: an argument, a result, or bytes of the temporary block of a device."""
+    """Where a step finds an array: among arguments or results, or in the block of temporary arrays of its device."""
 
+    node: Node
+    backend: Backend
     kind: str  # "argument", "result", "temporary"
     number: int  # which one, or the offset in bytes
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedStep:
-    """A program on buffers, or a copy between devices: no program; the places are the result and what it is made of."""
+    """A program on arrays, or a copy between devices: no program; the places are the result and what it is made of."""
 
     backend: Backend
     program: Program | None
     kernel: Kernel | None
     places: tuple[Place, ...]
-    backends: tuple[Backend, ...]
-    nodes: tuple[Node, ...]  # the arrays in the places
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,6 @@ class Plan:
     graph: Node
     steps: tuple[PlannedStep, ...]
     results: tuple[tuple[Backend, Node], ...]
-    result_bytes: tuple[int, ...]
     temporary_bytes: Mapping[Backend, int]
     seconds: Mapping[str, float]  # what each stage took
 
@@ -95,6 +94,11 @@ def recorded(watch: bool = False) -> Iterator[Log]:
         _log.reset(token)
         if outer is not None:
             outer.runs += log.runs
+
+
+def recording() -> bool:
+    """Whether the work of this thread is recorded or watched now."""
+    return _log.get() is not None
 
 
 def assigning(tensor: object) -> None:
@@ -208,7 +212,7 @@ def _of_their_own(nodes: Sequence[Node]) -> tuple[Node, ...]:
     found: dict[Node, None] = {}
     for node in nodes:
         while node.op is Op.BUFFER or node in found:
-            node = Node(Op.CONTIGUOUS, node.dtype, (node,))
+            node = node.unary(Op.CONTIGUOUS)
         found[node] = None
     return tuple(found)
 
@@ -218,6 +222,7 @@ def plan(graph: Node, backend: Backend, search: bool = False) -> Plan:
     """Schedule and compile a graph with numbered slots; ``search`` as for ``realise``."""
     clock = [time.perf_counter()]
     asked, graph = graph, simplify.simplify(graph)
+    spec.check_graph(graph)
     outputs = _of_their_own(graph.src)
     clock.append(time.perf_counter())
     steps = kernels(outputs)
@@ -234,18 +239,13 @@ def plan(graph: Node, backend: Backend, search: bool = False) -> Plan:
     seconds = (after - before for before, after in itertools.pairwise(clock))
     planned = []
     for step in steps:
-        nodes = (step, *step.src) if isinstance(step, Node) else step.buffers
-        spots, backends = tuple(places[node] for node in nodes), tuple(where[node] for node in nodes)
-        if isinstance(step, Node):
-            planned.append(PlannedStep(where[step], None, None, spots, backends, nodes))
-        else:
-            device = where[step.results[0]]
-            planned.append(PlannedStep(device, programs[device, step.body], step, spots, backends, nodes))
+        kernel, spots = step if isinstance(step, Kernel) else None, tuple(places[node] for node in arrays_of(step))
+        device = spots[0].backend
+        planned.append(PlannedStep(device, programs[device, kernel.body] if kernel else None, kernel, spots))
     return Plan(
         asked,
         tuple(planned),
         tuple((where[node], node) for node in outputs),
-        tuple(map(size_bytes, outputs)),
         sizes,
         dict(zip(("simplify", "schedule", "compile"), seconds, strict=True)),
     )
@@ -256,7 +256,8 @@ def compiled(wanted: Sequence[Kernel], backend: Backend) -> dict[Node, Program]:
     known = backend.programs
     missing = {kernel.body: kernel for kernel in wanted if kernel.body not in known}
     for body in missing:
-        spec.check_kernel(body)
+        with spec.stage("lower", body.src):
+            spec.check_kernel(body.src)
     if missing:
         known.update(zip(missing, backend.compile(list(missing.values())), strict=True))
     found = {kernel.body: known[kernel.body] for kernel in wanted}
@@ -269,41 +270,40 @@ def _places(
     outputs: Sequence[Node], steps: Sequence[Kernel | Node], where: Mapping[Node, Backend]
 ) -> tuple[dict[Node, Place], dict[Backend, int]]:
     """A place for every buffer, and how many temporary bytes each device needs."""
-    places: dict[Node, Place] = {node: Place("result", number) for number, node in reversed(list(enumerate(outputs)))}
+    places = {node: Place(node, where[node], "result", number) for number, node in enumerate(outputs)}
     first: dict[Node, int] = {}
     last: dict[Node, int] = {}
     for number, step in enumerate(steps):
-        used = (step, *step.src) if isinstance(step, Node) else step.buffers
-        for node in used:
+        for node in arrays_of(step):
             if node.op is Op.BUFFER:
-                places[node] = Place("argument", node.arg[0][0])
-            elif node not in places or node in first:
+                places[node] = Place(node, where[node], "argument", node.arg[0][0])
+            elif node not in places:
                 first.setdefault(node, number)
                 last[node] = number
-                places[node] = Place("temporary", 0)
     sizes: dict[Backend, int] = {}
     for device in dict.fromkeys(where[node] for node in first):
         mine = [node for node in first if where[node] is device]
         intervals = [Interval(first[node], last[node], size_bytes(node)) for node in mine]
         offsets, sizes[device] = place(intervals)
-        places.update((node, Place("temporary", offset)) for node, offset in zip(mine, offsets, strict=True))
+        for node, offset in zip(mine, offsets, strict=True):
+            places[node] = Place(node, device, "temporary", offset)
     return places, sizes
 
 
 def run(found: Plan, arguments: Sequence[Storage], spans: list[tuple[float, float]] | None = None) -> list[Node]:
     """Compute a plan's results from arrays in memory. ``spans`` gets when each step began and ended."""
     results: list[Storage] = []
-    for (device, _), size in zip(found.results, found.result_bytes, strict=True):
-        results.append(Storage(device, device.allocate(size) if size else None, found))
+    for device, node in found.results:
+        results.append(Storage(device, device.allocate(size) if (size := size_bytes(node)) else None, found))
     blocks: dict[Backend, Memory] = {
         device: device.allocate(size) for device, size in found.temporary_bytes.items() if size
     }
     for step in found.steps:
         places = [
-            (blocks[device], spot.number)
+            (blocks[spot.backend], spot.number)
             if spot.kind == "temporary"
             else ((arguments if spot.kind == "argument" else results)[spot.number].memory, 0)
-            for spot, device in zip(step.places, step.backends, strict=True)
+            for spot in step.places
         ]
         started = time.perf_counter()
         if step.program is None:
@@ -320,7 +320,7 @@ def run(found: Plan, arguments: Sequence[Storage], spans: list[tuple[float, floa
 def copy(step: PlannedStep, places: Sequence[tuple[Memory | None, int]]) -> None:
     """Copy arrays through this process: one after the other to the first place."""
     (target, at), *sources = places
-    for (source, offset), size in zip(sources, map(size_bytes, step.nodes[1:]), strict=True):
+    for (source, offset), spot in zip(sources, step.places[1:], strict=True):
         if target is not None and source is not None:
-            target.write(source.read(size, offset), at)
-        at += size
+            target.write(source.read(size_bytes(spot.node), offset), at)
+        at += size_bytes(spot.node)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
+import string
 from collections.abc import Sequence
 from typing import Any, Self
 
-from amdrv.errors import InvalidArgument
 from amdrv.tensor import dtypes
-from amdrv.tensor.core import Core, Operand
+from amdrv.tensor.core import Core, Misfit, Operand, check_axes
 from amdrv.tensor.indexing import Indexing
 
 
-def pair(value: int | Sequence[int], count: int = 2) -> tuple[int, ...]:
-    """One number for each spatial axis."""
-    return (value,) * count if isinstance(value, int) else tuple(value)
+def pair(value: int | Sequence[int], count: int, sides: int = 1) -> tuple[int, ...]:
+    """One number for each spatial axis, or for each side of it. Raises InvalidArgument for another number of them."""
+    found = (value,) * count if isinstance(value, int) else tuple(value)
+    if len(found) not in (count, count * sides):
+        raise Misfit(f"{found} for {count} spatial axes")
+    return found
 
 
 # A convolution with fewer outputs a group uses each window too seldom to be worth a copy; a larger copy is too much.
@@ -33,7 +36,7 @@ class Functional(Indexing):
         """
         b = self._operand(other)
         if not self.ndim or not b.ndim or self.shape[-1] != b.shape[max(-2, -b.ndim)]:
-            raise InvalidArgument(f"matmul: shapes {self.shape} and {b.shape} do not fit")
+            raise Misfit(f"matmul: shapes {self.shape} and {b.shape} do not fit")
         if self.ndim == 1 or b.ndim == 1:
             left = self.unsqueeze(0) if self.ndim == 1 else self
             found = left.matmul(b.unsqueeze(1) if b.ndim == 1 else b, dtype)
@@ -54,16 +57,17 @@ class Functional(Indexing):
 
     def einsum(self, formula: str, *others: Core) -> Self:
         """Einstein's summation; this tensor is the first operand. Raises InvalidArgument for one that does not fit."""
-        left, arrow, right = formula.replace(" ", "").partition("->")
-        terms = left.split(",")
         parts = (self, *(self._operand(other) for other in others))
-        if len(terms) != len(parts) or any(len(t) != p.ndim or "." in t for t, p in zip(terms, parts, strict=False)):
-            raise InvalidArgument(f"einsum {formula!r}: operands of shapes {', '.join(str(p.shape) for p in parts)}")
+        left, _, right = _explicit(formula.replace(" ", ""), [part.ndim for part in parts]).partition("->")
+        terms = left.split(",")
         letters = sorted(set("".join(terms)))
-        if not arrow:
-            right = "".join(letter for letter in letters if left.count(letter) == 1)
+        named = [set(zip(term, part.shape, strict=False)) for term, part in zip(terms, parts, strict=False)]
+        lengths = [{n for pairs in named for name, n in pairs if name == letter and n != 1} for letter in letters]
+        wrong = any(len(t) != p.ndim or len(n) != len(set(t)) for t, p, n in zip(terms, parts, named, strict=False))
+        if len(terms) != len(parts) or wrong or max(map(len, lengths), default=0) > 1 or "." in left:
+            raise Misfit(f"einsum {formula!r}: operands of shapes {', '.join(str(p.shape) for p in parts)}")
         if not set(right) <= set(letters) or len(set(right)) != len(right):
-            raise InvalidArgument(f"einsum {formula!r}: the result names what no operand has, or a name twice")
+            raise Misfit(f"einsum {formula!r}: the result names what no operand has, or a name twice")
         order = [*right, *(letter for letter in letters if letter not in right)]
         product: Self | None = None
         for term, part in zip(terms, parts, strict=True):
@@ -73,7 +77,7 @@ class Functional(Indexing):
             moved = moved.reshape([moved.shape[present.index(x)] if x in present else 1 for x in order])
             product = moved if product is None else product * moved
         if product is None:
-            raise InvalidArgument(f"einsum {formula!r} has no operands")
+            raise Misfit(f"einsum {formula!r} has no operands")
         summed = tuple(range(len(right), len(order)))
         return product.sum(summed, dtype=product.dtype) if summed else product
 
@@ -92,7 +96,7 @@ class Functional(Indexing):
 
     def _padded(self, padding: int | Sequence[int], count: int, value: float = 0) -> Self:
         """Padding of the last axes: one number, one an axis, or (before…, after…)."""
-        given = pair(padding, count)
+        given = pair(padding, count, 2)
         sides = list(zip(given[:count], given[-count:], strict=True))
         return self.pad([*[(0, 0)] * (self.ndim - count), *sides], value)
 
@@ -111,9 +115,9 @@ class Functional(Indexing):
         """
         w = self._operand(weight)
         count = self.ndim - 2
-        outputs, channels = w.shape[:2]
-        if w.ndim != self.ndim or channels * groups != self.shape[1] or outputs % groups:
-            raise InvalidArgument(f"conv: input {self.shape}, weight {w.shape}, groups {groups} do not fit")
+        outputs, channels, *_ = *w.shape, 0, 0
+        if w.ndim != self.ndim or count < 0 or channels * groups != self.shape[1] or not groups or outputs % groups:
+            raise Misfit(f"conv: input {self.shape}, weight {w.shape}, groups {groups} do not fit")
         size = w.shape[2:]
         found = self._padded(padding, count)._windows(size, pair(stride, count), pair(dilation, count))
         batch, out = self.shape[0], found.shape[2 : 2 + count]
@@ -177,7 +181,8 @@ class Functional(Indexing):
 
     def batchnorm(self, weight: Any, bias: Any, mean: Core, var: Core, eps: float = 1e-5) -> Self:
         """Normalised along axis 1 with given statistics."""
-        shape = (1, -1, *(1,) * (self.ndim - 2))
+        (at,) = check_axes((1,), self.ndim, "batchnorm")
+        shape = (1, -1, *(1,) * (self.ndim - 1 - at))
         m, v = self._operand(mean).reshape(shape), self._operand(var).reshape(shape)
         found = (self - m) * (v + eps).rsqrt()
         found = found if weight is None else found * self._operand(weight).reshape(shape)
@@ -186,8 +191,9 @@ class Functional(Indexing):
     def cross_entropy(self, target: Core, axis: int = 1) -> Self:
         """The mean of -log(softmax) at the target classes. ``target``: integers without the class axis."""
         logs = self.log_softmax(axis).transpose(axis, -1)
-        if target.shape != logs.shape[:-1]:
-            raise InvalidArgument(f"cross_entropy: classes of shape {target.shape} for {self.shape}, axis {axis}")
+        if target.shape != logs.shape[:-1] or not target.dtype.is_int:
+            given = f"classes of shape {target.shape} for {self.shape}, axis {axis}"
+            raise Misfit(f"cross_entropy: {given}; their type is {target.dtype}")
         classes = self._position(logs.shape[-1])
         wanted = self._operand(target).unsqueeze(-1).cast(classes.dtype) == classes
         picked = wanted.where(logs, self._operand(0.0, logs.dtype)).sum(-1)
@@ -200,6 +206,18 @@ class Functional(Indexing):
     def binary_cross_entropy_with_logits(self, target: Operand) -> Self:
         """The mean of -log(sigmoid) for labels between 0 and 1."""
         return (self.softplus() - self * target).mean()
+
+
+def _explicit(formula: str, ndims: Sequence[int]) -> str:
+    """A formula of einsum with its result, and letters for the axes of "...", the last of which go together."""
+    left, arrow, right = formula.partition("->")
+    counts = [ndim - len(term) + 3 if "..." in term else 0 for term, ndim in zip(left.split(","), ndims, strict=False)]
+    wide = max(0, *counts)
+    dots = "".join([letter for letter in string.ascii_letters if letter not in formula][:wide])
+    terms = [term.replace("...", dots[wide - n :], 1) for term, n in zip(left.split(","), counts, strict=False)]
+    if not arrow:
+        right = "..." + "".join(letter for letter in sorted(set(left) - set(".,")) if left.count(letter) == 1)
+    return f"{','.join(terms)}->{right.replace('...', dots, 1)}"
 
 
 def _diagonals(term: str, part: Any) -> tuple[str, Any]:

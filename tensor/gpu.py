@@ -17,7 +17,7 @@ from amdrv.runtime.device import Device
 from amdrv.runtime.graph import LaunchRequest
 from amdrv.runtime.module import Kernel as LoadedKernel
 from amdrv.runtime.object_cache import ObjectCache
-from amdrv.tensor import dtypes
+from amdrv.tensor import dtypes, spec, symbolic
 from amdrv.tensor.arrange_gpu import for_gpu
 from amdrv.tensor.arrange_matrix import CORES, PARTS, TILES, MatrixTile
 from amdrv.tensor.decompose import decompose
@@ -100,10 +100,7 @@ class GpuEmitter(Emitter):
         return totals
 
     def _bring(self, stores: Sequence[Node]) -> None:
-        for store in stores:
-            self.value(store.src[2])
-        for store in stores:
-            self.store(store)
+        self.store_all(stores)
         if stores:
             self.barrier()
 
@@ -164,10 +161,18 @@ class GpuEmitter(Emitter):
 
 def write_ir(kernel: Kernel, arch: str, rank: int = 0, tiles: Sequence[MatrixTile] = TILES) -> tuple[str, Layout]:
     """LLVM IR of a kernel for a processor such as gfx1100. ``rank`` among ``tiles``: see ``optimise.ranked``."""
-    layout = for_gpu(decompose(kernel.body).src, CORES.get(arch[:6]), rank, tiles)
-    nest = layout.nest
-    stores = (*nest.stores, *layout.first, *layout.next)
-    emitter = GpuEmitter(Node(Op.SINK, nest.stores[0].dtype, stores), layout)
+    with spec.stage("decompose", kernel.body.src):
+        stores = decompose(kernel.body).src
+    with spec.stage("arrange", stores):
+        layout = for_gpu(stores, CORES.get(arch[:6]), rank, tiles)
+        stores = (*layout.nest.stores, *layout.first, *layout.next)
+        spec.check_kernel(stores)
+    with spec.stage("emit", stores):
+        return _write(stores, layout, len(kernel.buffers)), layout
+
+
+def _write(stores: tuple[Node, ...], layout: Layout, buffers: int) -> str:
+    emitter = GpuEmitter(Node(Op.SINK, stores[0].dtype, stores), layout)
     shared = ""
     for node in emitter.name_sources([*stores, layout.inside]):
         emitter.params[node] = f"@shared{node.arg[0]}"
@@ -177,22 +182,21 @@ def write_ir(kernel: Kernel, arch: str, rank: int = 0, tiles: Sequence[MatrixTil
         number = emitter.into(emitter.scope, emitter.call(f"llvm.amdgcn.{name}", "i32", ()))
         wide = emitter.index_type == "i64"
         emitter.bind(node, emitter.into(emitter.scope, f"zext i32 {number} to i64") if wide else number)
-    if layout.inside.op is not Op.CONST:
+    if guarded := layout.inside is not symbolic.TRUE:
         emitter.line(f"br i1 {emitter.value(layout.inside)}, label %inside, label %outside")
         emitter.block("inside")
-    write_nest(emitter, nest)
-    emitter.line("br label %outside" if layout.inside.op is not Op.CONST else "ret void")
-    if layout.inside.op is not Op.CONST:
+    write_nest(emitter, layout.nest)
+    if guarded:
+        emitter.line("br label %outside")
         emitter.block("outside")
-        emitter.line("ret void")
     items = layout.item.arg[1]
-    arguments = ", ".join(f"{GLOBAL} noalias %p{slot}" for slot in range(len(kernel.buffers)))
+    arguments = ", ".join(f"{GLOBAL} noalias %p{slot}" for slot in range(buffers))
     shared += f"@shared = internal addrspace(3) global [{items} x i64] poison\n" if emitter.uses_shared else ""
     head = f"define amdgpu_kernel void @{ENTRY}({arguments}) #0 {{\nentry:\n"
     size = f'"amdgpu-flat-work-group-size"="{items},{items}"'
     attributes = f'attributes #0 = {{ nounwind {size} "uniform-work-group-size"="true" }}'
-    text = [*emitter.declared, shared + head + emitter.text + "\n}", attributes, FENCED, ""]
-    return "\n".join(text), layout
+    text = [*emitter.declared, shared + head + emitter.text + "\n  ret void\n}", attributes, FENCED, ""]
+    return "\n".join(text)
 
 
 class GpuProgram:

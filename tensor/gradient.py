@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from amdrv.errors import Unsupported
 from amdrv.tensor.ir import Node, Op, const, toposort, where
 from amdrv.tensor.patterns import Rule, RuleSet, node, var
+from amdrv.tensor.shapes import inverse
 from amdrv.tensor.sharding import home, moved
 from amdrv.tensor.storage import Group
 
@@ -37,36 +38,32 @@ def _extreme(g: Node, found: Node, x: Node, y: Node) -> Gradients:
     return where(x.eq(found), g, _zero(g)) - half, where(y.eq(found), g, _zero(g)) - half
 
 
-def _permute(g: Node, found: Node, x: Node) -> Gradients:
-    return (Node(Op.PERMUTE, g.dtype, (g,), tuple(found.arg.index(axis) for axis in range(len(found.arg)))),)
-
-
 def _expand(g: Node, found: Node, x: Node) -> Gradients:
     if not x.shape:
-        summed = _sum(g, tuple(range(len(g.shape))))
-        return (Node(Op.RESHAPE, g.dtype, (summed,), ()),)
+        return (_sum(g, tuple(range(len(g.shape)))).unary(Op.RESHAPE, ()),)
     return (_sum(g, tuple(axis for axis, (a, b) in enumerate(zip(x.shape, g.shape, strict=True)) if a != b)),)
 
 
 def _sum(g: Node, axes: tuple[int, ...]) -> Node:
-    return Node(Op.REDUCE, g.dtype, (g,), (Op.ADD, axes)) if axes else g
+    return g.unary(Op.REDUCE, (Op.ADD, axes)) if axes else g
 
 
 def _pad(g: Node, found: Node, x: Node) -> Gradients:
     cut = tuple((before, between + 1, n) for (before, _, between), n in zip(found.arg, x.shape, strict=True))
-    return (Node(Op.SLICE, g.dtype, (g,), cut),)
+    return (g.unary(Op.SLICE, cut),)
 
 
 def _slice(g: Node, found: Node, x: Node) -> Gradients:
     """Elements that were left out have gradient zero."""
-    backwards = tuple((length - 1, -1, length) if step < 0 else (0, 1, length) for _, step, length in found.arg)
-    turned = Node(Op.SLICE, g.dtype, (g,), backwards) if any(step < 0 for _, step, _ in found.arg) else g
+    if any(step < 0 for _, step, _ in found.arg):
+        turns = ((length - 1, -1, length) if step < 0 else (0, 1, length) for _, step, length in found.arg)
+        g = g.unary(Op.SLICE, tuple(turns))
     widths = []
     for (start, step, length), n in zip(found.arg, x.shape, strict=True):
         first = start if step > 0 else start + step * (length - 1)
         covered = (length - 1) * abs(step) + 1 if length else 0
         widths.append((first, n - first - covered, abs(step) - 1))
-    return (Node(Op.PAD, g.dtype, (turned,), tuple(widths)),)
+    return (g.unary(Op.PAD, tuple(widths)),)
 
 
 def _window(g: Node, found: Node, x: Node) -> Gradients:
@@ -75,12 +72,11 @@ def _window(g: Node, found: Node, x: Node) -> Gradients:
     n, count = x.shape[axis], g.shape[axis]
     total: Node | None = None
     for place in range(size):
-        cut = tuple((place, 1, 1) if a == len(g.shape) - 1 else (0, 1, m) for a, m in enumerate(g.shape))
-        part = Node(Op.RESHAPE, g.dtype, (Node(Op.SLICE, g.dtype, (g,), cut),), g.shape[:-1])
+        cut = (*((0, 1, m) for m in g.shape[:-1]), (place, 1, 1))
         before = place * dilation
         after = n - before - ((count - 1) * stride + 1)
         widths = tuple((before, after, stride - 1) if a == axis else (0, 0, 0) for a in range(len(x.shape)))
-        part = Node(Op.PAD, g.dtype, (part,), widths)
+        part = g.unary(Op.SLICE, cut).unary(Op.RESHAPE, g.shape[:-1]).unary(Op.PAD, widths)
         total = part if total is None else total + part
     return (total,)
 
@@ -115,22 +111,19 @@ def _scatter(g: Node, found: Node) -> Gradients:
 
 
 def _reduce(g: Node, found: Node, x: Node) -> Gradients:
-    op, _ = found.arg
-    wide = Node(Op.EXPAND, g.dtype, (g,), x.shape)
+    op, axes = found.arg
+    wide = g.unary(Op.EXPAND, x.shape)
     if op is Op.ADD:
         return (wide,)
     if op is Op.MUL:
         # The product of the others, also where some are zero.
         zero = x.eq(0.0)
         rest = where(zero, const(x.dtype, 1.0), x)
-        product, zeros = (
-            Node(Op.EXPAND, x.dtype, (Node(Op.REDUCE, x.dtype, (part,), (op, found.arg[1])),), x.shape)
-            for part, op in ((rest, Op.MUL), (zero.cast(x.dtype), Op.ADD))
-        )
+        product = rest.unary(Op.REDUCE, found.arg).unary(Op.EXPAND, x.shape)
+        zeros = _sum(zero.cast(x.dtype), axes).unary(Op.EXPAND, x.shape)
         return (where(zeros.eq(zero.cast(x.dtype)), wide * product / rest, _zero(x)),)
-    hit = x.eq(Node(Op.EXPAND, x.dtype, (found,), x.shape)).cast(x.dtype)
-    shares = Node(Op.EXPAND, x.dtype, (_sum(hit, found.arg[1]),), x.shape)
-    return (hit * wide / shares,)
+    hit = x.eq(found.unary(Op.EXPAND, x.shape)).cast(x.dtype)
+    return (hit * wide / _sum(hit, axes).unary(Op.EXPAND, x.shape),)
 
 
 x, y, c = var("x"), var("y"), var("c")
@@ -156,8 +149,8 @@ RULES = RuleSet(
         Rule("floor", node(Op.FLOOR, x), lambda: (None,)),
         Rule("round", node(Op.RINT, x), lambda: (None,)),
         Rule("cast", node(Op.CAST, x), lambda g, x: (g.cast(x.dtype) if x.dtype.is_float else None,)),
-        Rule("reshape", node(Op.RESHAPE, x), lambda g, x: (Node(Op.RESHAPE, g.dtype, (g,), x.shape),)),
-        Rule("permute", node(Op.PERMUTE, x, name="found"), _permute),
+        Rule("reshape", node(Op.RESHAPE, x), lambda g, x: (g.unary(Op.RESHAPE, x.shape),)),
+        Rule("permute", node(Op.PERMUTE), lambda g, found: (g.unary(Op.PERMUTE, inverse(found.arg)),)),
         Rule("expand", node(Op.EXPAND, x, name="found"), _expand),
         Rule("pad", node(Op.PAD, x, name="found"), _pad),
         Rule("slice", node(Op.SLICE, x, name="found"), _slice),
@@ -204,5 +197,5 @@ def gradients(result: Node, first: Node, targets: Iterable[Node]) -> dict[Node, 
 def _shaped(gradient: Node, like: Node) -> Node:
     """A gradient with the shape of what it belongs to, which a constant has not."""
     if gradient.op is Op.CONST and like.shape:
-        return Node(Op.EXPAND, gradient.dtype, (gradient,), like.shape)
+        return gradient.unary(Op.EXPAND, like.shape)
     return gradient

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from amdrv.runtime.host_code import HostFunction, HostProcessor, has_feature
 from amdrv.runtime.host_memory import ALIGN_BYTES, HostMemory, Pool
+from amdrv.tensor import spec
 from amdrv.tensor.arrange_host import Machine, for_host
 from amdrv.tensor.decompose import decompose
 from amdrv.tensor.emit import Dialect, Emitter, write_nest
@@ -39,15 +40,17 @@ class Written:
 
 def write_ir(kernel: Kernel, machine: Machine, prefix: str = "kernel", rank: int = 0) -> Written:
     """LLVM IR of a kernel; the functions' names begin with ``prefix``. ``rank``: see ``optimise.ranked``."""
-    nests = tuple(for_host(decompose(kernel.body).src, machine, rank))
+    with spec.stage("decompose", kernel.body.src):
+        stores = decompose(kernel.body).src
+    with spec.stage("arrange", stores):
+        nests = tuple(for_host(stores, machine, rank))
+        stores = tuple(store for nest in nests for store in nest.all_stores)
+        spec.check_kernel(stores)
     names = tuple(f"{prefix}_nest{number}" for number in range(len(nests)))
-    declared = dict[str, None]()
-    functions = []
-    for name, nest in zip(names, nests, strict=True):
-        function, needs = _function(name, nest, len(kernel.buffers))
-        functions.append(function)
-        declared.update(needs)
-    return Written(nests, names, tuple(functions), declared)
+    with spec.stage("emit", stores):
+        written = [_function(name, nest, len(kernel.buffers)) for name, nest in zip(names, nests, strict=True)]
+    declared = dict.fromkeys(line for _, needs in written for line in needs)
+    return Written(nests, names, tuple(function for function, _ in written), declared)
 
 
 def module_text(kernels: Sequence[Written]) -> str:
@@ -58,7 +61,7 @@ def module_text(kernels: Sequence[Written]) -> str:
 
 
 def _function(name: str, nest: Nest, buffers: int) -> tuple[str, dict[str, None]]:
-    stores = (*nest.stores, *(store for _, first in nest.before for store in first.stores))
+    stores = nest.all_stores
     emitter = Emitter(Node(Op.SINK, stores[0].dtype, stores), DIALECT)
     for node in emitter.name_sources(stores):
         emitter.params[node] = f"%panel{node.arg[0]}"

@@ -8,11 +8,11 @@ from typing import Any, Self
 
 import numpy as np
 
-from amdrv.errors import InvalidArgument
 from amdrv.tensor import dtypes
-from amdrv.tensor.core import BadIndex, BadType, Core, Operand, check_axes
+from amdrv.tensor.core import BadIndex, BadType, Core, Misfit, Operand, check_axes
 from amdrv.tensor.elementwise import broadcast_shape, expanded
 from amdrv.tensor.ir import Node, Op, Shape
+from amdrv.tensor.movement import positions
 from amdrv.tensor.reduce import Reduce
 
 _COMBINED = {"add": Op.ADD, "mul": Op.MUL, "max": Op.MAX, "min": Op.MIN}
@@ -93,7 +93,7 @@ class Indexing(Reduce):
             n = self.shape[len(slices)]
             if isinstance(item, slice):
                 slices.append(item)
-                shape.append(len(range(*item.indices(n))))
+                shape.append(len(positions(item, n)))
             elif isinstance(item, Core) or apart:
                 slices.append(slice(None))
                 known = item if isinstance(item, Core) else self._operand(self._one(item, n).start, dtypes.int64)
@@ -111,7 +111,7 @@ class Indexing(Reduce):
         try:
             index = item.__index__()
         except AttributeError:
-            raise InvalidArgument(f"{item!r} is no index of a tensor") from None
+            raise Misfit(f"{item!r} is no index of a tensor") from None
         if not -n <= index < n:
             raise BadIndex(f"index {index} is out of range for an axis of {n} in {self.shape}")
         return slice(index % n, index % n + 1)
@@ -129,8 +129,6 @@ class Indexing(Reduce):
                     raise BadIndex(f"index: a mask of shape {item.shape} for {self.shape}, axis {axis}")
                 found = np.nonzero(item.numpy())
                 items += [type(self)(part.astype(np.int64), device=self.backend) for part in found]
-            elif isinstance(item, Core) and not item.dtype.is_int:
-                raise BadType(f"an index of type {item.dtype}; it must be integer or bool")
             else:
                 items.append(item)
             axis += self.ndim - used if item is Ellipsis else _used(item)
@@ -145,7 +143,7 @@ class Indexing(Reduce):
         if 0 in shape or 0 not in (self.shape[axis] for axis in axes):
             taken = self._new(Node(Op.TAKE, self.dtype, (moved.node, *indices)))
         else:
-            raise InvalidArgument(f"index: an axis of {self.shape} has no elements to look up")
+            raise Misfit(f"index: an axis of {self.shape} has no elements to look up")
         first = axes[0]
         if axes != list(range(first, first + len(axes))):
             return taken  # NumPy puts the looked-up axes first when slices stand between them
@@ -158,6 +156,8 @@ class Indexing(Reduce):
         indices = []
         for axis, array in arrays.items():
             found = self._operand(array)
+            if not found.dtype.is_int:
+                raise BadType(f"an index of type {found.dtype}; it must be integer or bool")
             if found.dtype.kind == "int" and found.node.op is not Op.IOTA:
                 found = (found < 0).where(found + self.shape[axis], found)
             indices.append(expanded(found.node, shape))
@@ -176,7 +176,7 @@ class Indexing(Reduce):
         """Indices of all axes: the given ones along one axis, each element's own position along the others."""
         (at,) = check_axes((axis,), self.ndim, what)
         if index.ndim != self.ndim:
-            raise InvalidArgument(f"{what}: an index of shape {index.shape} for {self.shape}")
+            raise Misfit(f"{what}: an index of shape {index.shape} for {self.shape}")
         places = [self._position(n).reshape((n, *(1,) * (self.ndim - a - 1))) for a, n in enumerate(index.shape)]
         return (*places[:at], index, *places[at + 1 :])
 
@@ -199,7 +199,7 @@ class Indexing(Reduce):
     def _put(self, keys: Sequence[Any], values: Operand, reduce: str) -> Self:
         """Values put where indices of the first axes say; they are repeated to the shape that looking up there has."""
         if reduce not in (*_COMBINED, "set"):
-            raise InvalidArgument(f"scatter: {reduce!r} is none of set, {', '.join(_COMBINED)}")
+            raise Misfit(f"scatter: {reduce!r} is none of set, {', '.join(_COMBINED)}")
         shape = broadcast_shape("scatter", *(key.shape for key in keys))
         wide = self.dtype if self.dtype.bits >= 32 else self.dtype.compute if self.dtype.is_float else dtypes.int32
         indices = self._positions(dict(enumerate(keys)), shape)
@@ -244,7 +244,7 @@ class Indexing(Reduce):
     def searchsorted(self, values: Core, side: str = "left", sorter: Core | None = None) -> Self:
         """Where values belong in this sorted tensor of one axis: before equal elements, or behind them ("right")."""
         if self.ndim != 1 or side not in ("left", "right"):
-            raise InvalidArgument(f"searchsorted: side {side!r}, in a tensor of shape {self.shape}")
+            raise Misfit(f"searchsorted: side {side!r}, in a tensor of shape {self.shape}")
         given = self._operand(values)
         common = dtypes.promote(self.dtype, given.dtype)
         line = (self if sorter is None else self[sorter]).cast(common)._in_order().contiguous()
@@ -265,7 +265,7 @@ class Indexing(Reduce):
         """The first few elements in order along an axis, and their positions."""
         (at,) = check_axes((axis,), self.ndim, "topk")
         if not 0 <= count <= self.shape[at]:
-            raise InvalidArgument(f"topk: {count} elements along axis {axis} of {self.shape}")
+            raise Misfit(f"topk: {count} elements along axis {axis} of {self.shape}")
         places = self.argsort(at, largest).slice(*[slice(None)] * at, slice(0, count))
         return self.gather(at, places), places
 
@@ -276,7 +276,7 @@ class Indexing(Reduce):
     def nonzero(self) -> tuple[Self, ...]:
         """The positions of elements that are not zero, one tensor for each axis; computed at once."""
         if not self.ndim:
-            raise InvalidArgument("nonzero of a tensor without axes")
+            raise Misfit("nonzero of a tensor without axes")
         return tuple(type(self)(part, device=self.backend) for part in np.nonzero(self.numpy()))
 
     def __setitem__(self, key: Any, value: Any) -> None:
@@ -291,7 +291,7 @@ class Indexing(Reduce):
             self._become(self.flatten()._put([place], source.expand(place.shape), "set").reshape(self.shape))
             return
         cuts = self._cuts(items)
-        part = tuple(len(range(*cut.indices(n))) for cut, n in zip(cuts, self.shape, strict=True))
+        part = tuple(len(positions(cut, n)) for cut, n in zip(cuts, self.shape, strict=True))
         source = source.expand(self[key].shape).reshape(part)
         inside = self._operand(True, dtypes.bool_).expand(part)
         self._become(self._placed(inside, cuts).where(self._placed(source, cuts), self))
@@ -302,6 +302,8 @@ class Indexing(Reduce):
             at = items.index(Ellipsis)
             items[at : at + 1] = [slice(None)] * (self.ndim - len(items) + 1)
         items += [slice(None)] * (self.ndim - len(items))
+        if len(items) > self.ndim:
+            raise BadIndex(f"index {key!r}: {len(items)} indices for the {self.ndim} axes of {self.shape}")
         return [
             item if isinstance(item, slice) else self._one(item, n) for item, n in zip(items, self.shape, strict=True)
         ]
@@ -310,7 +312,7 @@ class Indexing(Reduce):
         """A part where it belongs, zeros around it and between its elements."""
         widths, backwards = [], []
         for axis, (cut, n) in enumerate(zip(cuts, self.shape, strict=True)):
-            places = range(*cut.indices(n))
+            places = positions(cut, n)
             if places.step < 0:
                 backwards.append(axis)
                 places = places[::-1]

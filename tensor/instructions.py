@@ -19,69 +19,39 @@ def kind(dtype: DType) -> int:
     return 0 if dtype.is_float else 1 if dtype.kind in ("int", "index") else 2
 
 
+def many(llvm_type: str, lanes: int) -> str:
+    """The type of a value in each lane."""
+    return llvm_type if lanes == 1 else f"<{lanes} x {llvm_type}>"
+
+
 def _emit_alu(self: Emitter, node: Node, scope: Scope) -> str:
     lanes = self.lanes(node)
     operands = [self.operand(source, lanes, scope) for source in node.src]
     return self.into(scope, self.alu(node.op, node.src[0].dtype, lanes, operands))
 
 
-def _emit_neg(self: Emitter, node: Node, scope: Scope) -> str:
-    lanes = self.lanes(node)
-    value, vector = self.operand(node.src[0], lanes, scope), self.vector(node.dtype, lanes)
-    if node.dtype.is_float:
-        return self.into(scope, f"fneg {vector} {value}")
-    return self.into(scope, f"sub {vector} {self.zeros(node.dtype, lanes)}, {value}")
-
-
 def _emit_where(self: Emitter, node: Node, scope: Scope) -> str:
     lanes = self.lanes(node)
     condition, a, b = node.src
     vector = self.vector(node.dtype, lanes)
-    # A condition that all lanes share stays a scalar.
-    chosen = self.value(condition) if self.lanes(condition) == 1 else self.operand(condition, lanes, scope)
-    mask = "i1" if self.lanes(condition) == 1 else f"<{lanes} x i1>"
+    chosen = f"{many('i1', self.lanes(condition))} {self.value(condition)}"  # a scalar where all lanes share it
     values = [self.operand(source, lanes, scope) for source in (a, b)]
-    return self.into(scope, f"select {mask} {chosen}, {vector} {values[0]}, {vector} {values[1]}")
+    return self.into(scope, f"select {chosen}, {vector} {values[0]}, {vector} {values[1]}")
 
 
-def _emit_divide(self: Emitter, node: Node, scope: Scope) -> str:
-    """Quotient rounded down, or the remainder that goes with it; 0 when dividing by 0."""
-    lanes = self.lanes(node)
+def _emit_position(self: Emitter, node: Node, scope: Scope) -> str:
+    """A position's quotient rounded down, or the remainder that goes with it; divisors are positive."""
+    lanes, vector, quotient = self.lanes(node), self.vector(node.dtype, self.lanes(node)), node.op is Op.IDIV
     a, b = (self.operand(source, lanes, scope) for source in node.src)
-    vector, truth = self.vector(node.dtype, lanes), "i1" if lanes == 1 else f"<{lanes} x i1>"
-    zero = self.zeros(node.dtype, lanes)
-
-    def splat(value: int) -> str:
-        return str(value) if lanes == 1 else self.splat(str(value), node.dtype, lanes, scope)
-
-    quotient = node.op is Op.IDIV
-    positive = node.dtype is dtypes.index and symbolic.bounds(node.src[0])[0] >= 0
-    if positive:
+    if symbolic.bounds(node.src[0])[0] >= 0:
         return self.into(scope, f"{'udiv' if quotient else 'urem'} {vector} {a}, {b}")
-    by_zero = self.into(scope, f"icmp eq {vector} {b}, {zero}")
-    if kind(node.dtype) == 2:
-        safe = self.into(scope, f"select {truth} {by_zero}, {vector} {splat(1)}, {vector} {b}")
-        found = self.into(scope, f"{'udiv' if quotient else 'urem'} {vector} {a}, {safe}")
-        return self.into(scope, f"select {truth} {by_zero}, {vector} {zero}, {vector} {found}")
-    # The least integer divided by -1 does not fit: dividing by 1 and negating wraps.
-    by_minus = self.into(scope, f"icmp eq {vector} {b}, {splat(-1)}")
-    special = self.into(scope, f"or {truth} {by_zero}, {by_minus}")
-    safe = self.into(scope, f"select {truth} {special}, {vector} {splat(1)}, {vector} {b}")
-    rest = self.into(scope, f"srem {vector} {a}, {safe}")
-    mixed = self.into(scope, f"xor {vector} {rest}, {safe}")
-    opposed = self.into(scope, f"icmp slt {vector} {mixed}, {zero}")
-    inexact = self.into(scope, f"icmp ne {vector} {rest}, {zero}")
-    down = self.into(scope, f"and {truth} {opposed}, {inexact}")
-    if quotient:
-        found = self.into(scope, f"sdiv {vector} {a}, {safe}")
-        less = self.into(scope, f"sub {vector} {found}, {splat(1)}")
-        found = self.into(scope, f"select {truth} {down}, {vector} {less}, {vector} {found}")
-        negated = self.into(scope, f"sub {vector} {zero}, {found}")
-        found = self.into(scope, f"select {truth} {by_minus}, {vector} {negated}, {vector} {found}")
-    else:
-        moved = self.into(scope, f"add {vector} {rest}, {safe}")
-        found = self.into(scope, f"select {truth} {down}, {vector} {moved}, {vector} {rest}")
-    return self.into(scope, f"select {truth} {by_zero}, {vector} {zero}, {vector} {found}")
+    rest = self.into(scope, f"srem {vector} {a}, {b}")
+    below = self.into(scope, f"icmp slt {vector} {rest}, zeroinitializer")
+    more = self.into(scope, f"select {many('i1', lanes)} {below}, {vector} {b}, {vector} zeroinitializer")
+    rest = self.into(scope, f"add {vector} {rest}, {more}")
+    if not quotient:
+        return rest
+    return self.into(scope, f"sdiv {vector} {self.into(scope, f'sub {vector} {a}, {rest}')}, {b}")
 
 
 def _emit_cast(self: Emitter, node: Node, scope: Scope) -> str:
@@ -92,7 +62,7 @@ def _emit_cast(self: Emitter, node: Node, scope: Scope) -> str:
         return value
     if node.dtype is dtypes.bool_:
         test = "fcmp une" if source.dtype.is_float else "icmp ne"
-        return self.into(scope, f"{test} {before} {value}, {self.zeros(source.dtype, lanes)}")
+        return self.into(scope, f"{test} {before} {value}, zeroinitializer")
     from_float, to_float = source.dtype.is_float, node.dtype.is_float
     signed = kind(source.dtype) == 1
     if from_float and to_float:
@@ -124,10 +94,9 @@ def _emit_part(self: Emitter, node: Node, scope: Scope) -> str:
 _Handler = Callable[["Emitter", Node, "Scope"], str]
 HANDLERS: dict[Op, _Handler] = {
     **dict.fromkeys({*INSTRUCTIONS, *INTRINSICS, *COMPARE}, _emit_alu),
-    Op.NEG: _emit_neg,
     Op.WHERE: _emit_where,
-    Op.IDIV: _emit_divide,
-    Op.MOD: _emit_divide,
+    Op.IDIV: _emit_position,
+    Op.MOD: _emit_position,
     Op.CAST: _emit_cast,
     Op.BITCAST: _emit_bitcast,
     Op.LOAD: lambda emitter, node, scope: emitter.load(node, scope),

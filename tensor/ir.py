@@ -124,14 +124,15 @@ class Node:
     __lt__, __gt__ = _operator(Op.LT), _operator(Op.LT, reverse=True)
 
     def __neg__(self) -> Node:
-        return Node(Op.NEG, self.dtype, (self,))
+        return self.unary(Op.NEG)
 
     def eq(self, other: Node | Scalar) -> Node:
         """Where both are equal (``==`` compares identity)."""
         return binary(Op.EQ, self, other)
 
-    def unary(self, op: Op) -> Node:
-        return Node(op, self.dtype, (self,))
+    def unary(self, op: Op, arg: object = None) -> Node:
+        """An operation on this alone, of the same type."""
+        return Node(op, self.dtype, (self,), arg)
 
     def cast(self, dtype: DType) -> Node:
         return self if dtype is self.dtype else Node(Op.CAST, dtype, (self,))
@@ -173,6 +174,17 @@ def identity(op: Op, dtype: DType) -> Scalar:
     return dtype.convert({Op.ADD: 0, Op.MUL: 1, Op.MAX: least, Op.MIN: greatest}[op])
 
 
+def reduced(op: Op, value: Node, *places: Node) -> Node:
+    """A kernel's value combined over those of ``places`` that are ranges; others are known positions: nothing to do."""
+    ranges = ranges_in(places)
+    return Node(Op.REDUCE, value.dtype, (value, *ranges), op) if ranges else value
+
+
+def ranges_in(places: Iterable[Node]) -> tuple[Node, ...]:
+    """Those that are ranges; others are known positions."""
+    return tuple(place for place in places if place.op is Op.RANGE)
+
+
 def toposort(roots: Iterable[Node], stop: Callable[[Node], object] | None = None) -> Iterator[Node]:
     """Every node that the roots need, each once, after its sources. Nodes for which ``stop`` holds are left out."""
     done: set[Node] = set()
@@ -196,6 +208,7 @@ def text(roots: Iterable[Node]) -> str:
     for node in toposort(roots):
         names[node] = f"%{len(names)}"
         sources = ", ".join(names[source] for source in node.src)
-        shown = "" if node.arg is None else f" [{node.arg}]"
+        arg = node.arg if isinstance(node.arg, tuple) else (node.arg,)
+        shown = "" if node.arg is None else f" [{', '.join(map(str, arg))}]"
         lines.append(f"{names[node]:>5} = {node.op}({sources}){shown}: {node.dtype}")
     return "\n".join(lines)

@@ -142,7 +142,7 @@ class Lowering:
         if any(source.shape[axis] == 0 for axis in axes):
             return ir.const(node.dtype.compute, ir.identity(op, node.dtype))
         value = self.value(source, tuple(position), gate)
-        return Node(Op.REDUCE, value.dtype, (value, *ranges), op) if ranges else value
+        return ir.reduced(op, value, *ranges)
 
     def _take(self, node: Node, at: Position, gate: Node) -> Node:
         source, *indices = node.src

@@ -5,18 +5,30 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from operator import index
 from typing import Any, Self
 
-from amdrv.errors import InvalidArgument
 from amdrv.tensor import dtypes
-from amdrv.tensor.core import Core, check_axes
+from amdrv.tensor.core import BadIndex, BadType, Core, Misfit, check_axes
 from amdrv.tensor.elementwise import Elementwise, broadcast_shape, expanded
 from amdrv.tensor.ir import Node, Op, Shape
 
 
 def integers(given: tuple[Any, ...]) -> tuple[int, ...]:
-    """A shape that was given as one sequence or as several numbers."""
-    return tuple(given[0]) if len(given) == 1 and isinstance(given[0], (tuple, list)) else given
+    """A shape that was given as one sequence or as several numbers. Raises BadType for what is no integer."""
+    found = given[0] if len(given) == 1 and isinstance(given[0], Sequence) else given
+    try:
+        return tuple(index(n) for n in found)
+    except TypeError:
+        raise BadType(f"{given} are no integers") from None
+
+
+def positions(part: slice, n: int) -> range:
+    """What a slice selects of an axis. Raises BadIndex for steps of 0 and what is no integer."""
+    try:
+        return range(*part.indices(n))
+    except (TypeError, ValueError) as error:
+        raise BadIndex(f"index {part} of an axis of {n}: {error}") from None
 
 
 class Movement(Elementwise):
@@ -25,7 +37,7 @@ class Movement(Elementwise):
     __slots__ = ()
 
     def _move(self, op: Op, arg: Any) -> Self:
-        return self._new(Node(op, self.dtype, (self.node,), arg))
+        return self._new(self.node.unary(op, arg))
 
     def reshape(self, *shape: Any) -> Self:
         """The elements in another shape; one axis may be -1. Raises InvalidArgument when the counts differ."""
@@ -34,7 +46,7 @@ class Movement(Elementwise):
         if wanted.count(-1) == 1 and known and self.size % known == 0:
             wanted = tuple(self.size // known if n == -1 else n for n in wanted)
         if math.prod(wanted) != self.size or any(n < 0 for n in wanted):
-            raise InvalidArgument(f"reshape: {self.shape} has {self.size} elements, which do not fit {integers(shape)}")
+            raise Misfit(f"reshape: {self.shape} has {self.size} elements, which do not fit {integers(shape)}")
         return self if wanted == self.shape else self._move(Op.RESHAPE, wanted)
 
     view = reshape
@@ -43,7 +55,7 @@ class Movement(Elementwise):
         """The axes in another order."""
         order = check_axes(integers(axes), self.ndim, "permute")
         if len(order) != self.ndim:
-            raise InvalidArgument(f"permute: {integers(axes)} are not all axes of {self.shape}")
+            raise Misfit(f"permute: {integers(axes)} are not all axes of {self.shape}")
         return self._move(Op.PERMUTE, order)
 
     def transpose(self, a: int = -2, b: int = -1) -> Self:
@@ -67,8 +79,8 @@ class Movement(Elementwise):
         own = (1,) * (len(wanted) - self.ndim) + self.shape
         target = tuple(o if n == -1 else n for n, o in zip(wanted, own, strict=False))
         if len(target) != len(own) or broadcast_shape("expand", self.shape, target) != target:
-            raise InvalidArgument(f"expand: {self.shape} does not repeat to {wanted}")
-        node = self.node if self.node.op is not Op.CONST else Node(Op.EXPAND, self.dtype, (self.node,), target)
+            raise Misfit(f"expand: {self.shape} does not repeat to {wanted}")
+        node = self.node if self.node.op is not Op.CONST else self.node.unary(Op.EXPAND, target)
         return self._new(expanded(node, target))
 
     broadcast_to = expand
@@ -77,7 +89,7 @@ class Movement(Elementwise):
         """Without axes of length one: all of them, or the given ones."""
         chosen = check_axes(axis, self.ndim, "squeeze")
         if axis is not None and any(self.shape[a] != 1 for a in chosen):
-            raise InvalidArgument(f"squeeze: axes {axis} of {self.shape} are not all of length one")
+            raise Misfit(f"squeeze: axes {axis} of {self.shape} are not all of length one")
         return self.reshape(tuple(n for a, n in enumerate(self.shape) if a not in chosen or n != 1))
 
     def unsqueeze(self, axis: int) -> Self:
@@ -104,8 +116,8 @@ class Movement(Elementwise):
         """A part along the first axes, by Python slices with any step but 0."""
         cut = []
         for n, part in zip(self.shape, parts, strict=False):
-            start, stop, step = part.indices(n)
-            cut.append((start, step, len(range(start, stop, step))))
+            found = positions(part, n)
+            cut.append((found.start, found.step, len(found)))
         whole = [(0, 1, n) for n in self.shape]
         cut += whole[len(cut) :]
         return self if cut == whole else self._move(Op.SLICE, tuple(cut))
@@ -113,9 +125,9 @@ class Movement(Elementwise):
     def pad(self, widths: Sequence[tuple[int, int]], value: float = 0) -> Self:
         """Elements of one value around it: (before, after) for each axis; negative widths cut off."""
         if len(widths) != self.ndim:
-            raise InvalidArgument(f"pad: {len(widths)} widths for the {self.ndim} axes of {self.shape}")
+            raise Misfit(f"pad: {len(widths)} widths for the {self.ndim} axes of {self.shape}")
         if any(n + min(0, a) + min(0, b) < 0 for (a, b), n in zip(widths, self.shape, strict=True)):
-            raise InvalidArgument(f"pad: widths {tuple(widths)} cut more off {self.shape} than there is")
+            raise Misfit(f"pad: widths {tuple(widths)} cut more off {self.shape} than there is")
         part = self.slice(*(slice(max(0, -a), n - max(0, -b)) for (a, b), n in zip(widths, self.shape, strict=True)))
         wide = tuple((max(0, a), max(0, b), 0) for a, b in widths)
         if not any(a or b for a, b, _ in wide):
@@ -134,7 +146,7 @@ class Movement(Elementwise):
         (at,) = check_axes((axis,), self.ndim, "window")
         if min(size, stride, dilation) < 1 or dilation * (size - 1) + 1 > self.shape[at]:
             wanted = f"{size} elements {dilation} apart, every {stride}"
-            raise InvalidArgument(f"window: {wanted}, along axis {axis} of {self.shape}")
+            raise Misfit(f"window: {wanted}, along axis {axis} of {self.shape}")
         return self._move(Op.WINDOW, (at, size, stride, dilation))
 
     def cat(self, *others: Core, axis: int = 0) -> Self:
@@ -143,7 +155,7 @@ class Movement(Elementwise):
         (at,) = check_axes((axis,), self.ndim, "cat")
         rests = {(*part.shape[:at], *part.shape[at + 1 :]) for part in parts}
         if len(rests) > 1 or any(part.ndim != self.ndim for part in parts):
-            raise InvalidArgument(f"cat along axis {axis}: {', '.join(str(part.shape) for part in parts)}")
+            raise Misfit(f"cat along axis {axis}: {', '.join(str(part.shape) for part in parts)}")
         common = self.dtype
         for part in parts:
             common = dtypes.promote(common, part.dtype)
@@ -174,10 +186,10 @@ class Movement(Elementwise):
         (at,) = check_axes((axis,), self.ndim, "split")
         n = self.shape[at]
         if isinstance(sizes, int) and sizes < 1:
-            raise InvalidArgument(f"split: parts of {sizes} along axis {axis} of {self.shape}")
+            raise Misfit(f"split: parts of {sizes} along axis {axis} of {self.shape}")
         lengths = [min(sizes, n - k) for k in range(0, n, sizes)] if isinstance(sizes, int) else list(sizes)
-        if sum(lengths) != n:
-            raise InvalidArgument(f"split: sizes {lengths} along axis {axis} of {self.shape}")
+        if sum(lengths) != n or min(lengths, default=0) < 0:
+            raise Misfit(f"split: sizes {lengths} along axis {axis} of {self.shape}")
         edges = [sum(lengths[:k]) for k in range(len(lengths) + 1)]
         keep = (slice(None),) * at
         return [self.slice(*keep, slice(a, b)) for a, b in itertools.pairwise(edges)]
@@ -186,7 +198,7 @@ class Movement(Elementwise):
         """About equal parts along an axis."""
         (at,) = check_axes((axis,), self.ndim, "chunk")
         if count < 1:
-            raise InvalidArgument(f"chunk: axis {axis} of {self.shape} in {count} parts")
+            raise Misfit(f"chunk: axis {axis} of {self.shape} in {count} parts")
         return self.split(max(1, -(-self.shape[at] // count)), axis)
 
     def repeat(self, *counts: Any) -> Self:
@@ -217,7 +229,7 @@ class Movement(Elementwise):
 
     def _triangle(self, diagonal: int) -> Self:
         if self.ndim < 2:
-            raise InvalidArgument(f"a triangle of {self.shape}, which has no two axes")
+            raise Misfit(f"a triangle of {self.shape}, which has no two axes")
         rows, columns = self.shape[-2:]
         away = self._position(columns) - self._position(rows).reshape(rows, 1)
         return away < max(-rows, min(diagonal, columns + 1))

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from amdrv.tensor import dtypes, symbolic
-from amdrv.tensor.ir import Axis, Node, Op, toposort
+from amdrv.tensor.ir import Axis, Node, Op, ranges_in, toposort
 
 T = TypeVar("T")
 NEW_RANGES = 1 << 12  # numbers of ranges made here begin here
@@ -29,6 +29,11 @@ class Nest:
     loops: tuple[Node, ...]
     stores: tuple[Node, ...]
     before: tuple[tuple[int, Nest], ...] = ()
+
+    @property
+    def all_stores(self) -> tuple[Node, ...]:
+        """Its own and those of the nests before."""
+        return (*self.stores, *(store for _, first in self.before for store in first.stores))
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +54,9 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """One part of a tiled range: its loop (None for a single trip), and the positions of one trip."""
+    """One part of a tiled range: its loop (position 0 for a single trip), and the positions of one trip."""
 
-    loop: Node | None
+    loop: Node
     positions: tuple[Node, ...]
 
 
@@ -76,6 +81,10 @@ class Numbers:
 
     def make(self, size: int, axis: Axis) -> Node:
         return Node(Op.RANGE, dtypes.index, (), (next(self._next), size, axis))
+
+    def trips(self, size: int, axis: Axis) -> Node:
+        """A new range, or position 0 where there is no other."""
+        return self.make(size, axis) if size > 1 else symbolic.ZERO
 
 
 def loops_of(stores: Iterable[Node]) -> list[Node]:
@@ -156,8 +165,7 @@ def cut(loop: Node, tile: Tile, numbers: Numbers) -> list[Piece]:
     """The parts of a range: full tiles first, then what is left over in smaller ones."""
     pieces = []
     start, size = 0, loop.arg[1]
-    lanes = tile.lanes
-    unroll = tile.unroll
+    lanes, unroll = tile.lanes, tile.unroll
     while start < size:
         left = size - start
         if left < lanes:
@@ -166,9 +174,8 @@ def cut(loop: Node, tile: Tile, numbers: Numbers) -> list[Piece]:
             continue
         unroll = min(unroll, left // lanes)
         count = left // (unroll * lanes)
-        again = numbers.make(count, Axis.LOOP) if count > 1 else None
-        base = symbolic.offset(symbolic.scale(again, unroll * lanes) if again is not None else symbolic.ZERO, start)
-        lane = numbers.make(lanes, Axis.LANE) if lanes > 1 else symbolic.ZERO
+        again, lane = numbers.trips(count, Axis.LOOP), numbers.trips(lanes, Axis.LANE)
+        base = symbolic.offset(symbolic.scale(again, unroll * lanes), start)
         positions = tuple(symbolic.add(symbolic.offset(base, step * lanes), lane) for step in range(unroll))
         pieces.append(Piece(again, positions))
         start += count * unroll * lanes
@@ -181,7 +188,7 @@ def arrange(stores: tuple[Node, ...], order: Sequence[Node], tiles: dict[Node, T
     nests = []
     for pieces in itertools.product(*(cut(loop, tiles[loop], numbers) for loop in tiled)):
         by_loop = dict(zip(tiled, pieces, strict=True))
-        loops = tuple(found for loop in order if (found := by_loop[loop].loop if loop in by_loop else loop) is not None)
+        loops = ranges_in(by_loop[loop].loop if loop in by_loop else loop for loop in order)
         body = []
         # Copies that differ in the vector only stand together: a scalar operand then needs one register at a time.
         unrolled = sorted(tiled, key=lambda loop: tiles[loop].lanes)

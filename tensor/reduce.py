@@ -6,11 +6,10 @@ import math
 from collections.abc import Sequence
 from typing import Self
 
-from amdrv.errors import InvalidArgument
 from amdrv.tensor import dtypes, ir
-from amdrv.tensor.core import check_axes
+from amdrv.tensor.core import Misfit, check_axes
 from amdrv.tensor.dtypes import DType
-from amdrv.tensor.ir import Node, Op
+from amdrv.tensor.ir import Op
 from amdrv.tensor.movement import Movement
 
 Axes = int | Sequence[int] | None
@@ -29,8 +28,8 @@ class Reduce(Movement):
             return source
         if self.node.op is Op.CONST:
             source = source.expand(self.shape)
-        found = source._new(Node(Op.REDUCE, source.dtype, (source.node,), (op, axes)))
-        return found if keepdim else found.reshape(tuple(n for a, n in enumerate(self.shape) if a not in axes))
+        found = source._new(source.node.unary(Op.REDUCE, (op, axes)))
+        return found if keepdim else found.squeeze(axes)
 
     def _sum_type(self) -> DType | None:
         """Sums of small integers are 64 bits wide, as NumPy's are."""
@@ -56,7 +55,7 @@ class Reduce(Movement):
 
     def _check_any(self, what: str, axis: Axes) -> None:
         if 0 in (self.shape[a] for a in check_axes(axis, self.ndim, what)):
-            raise InvalidArgument(f"{what} of no elements: axes {axis} of {self.shape}")
+            raise Misfit(f"{what} of no elements: axes {axis} of {self.shape}")
 
     def any(self, axis: Axes = None, keepdim: bool = False) -> Self:
         return self.cast(dtypes.bool_)._reduce(Op.MAX, axis, keepdim, what="any")
@@ -77,7 +76,12 @@ class Reduce(Movement):
         return (away * away).sum(axis, keepdim) / max(self._count(axis) - correction, 0.0)
 
     def std(self, axis: Axes = None, keepdim: bool = False, correction: float = 0) -> Self:
-        return self.var(axis, keepdim, correction).sqrt()
+        return self.var(axis, keepdim, correction)._root()
+
+    def _root(self) -> Self:
+        """The square root of a sum of squares: its gradient is zero where it is steep without end."""
+        none = self.equal(0)
+        return none.where(self, none.where(1.0, self).sqrt())
 
     def argmax(self, axis: int | None = None, keepdim: bool = False) -> Self:
         """The position of the greatest element, the first of equal ones; NaN counts as greatest."""
@@ -138,8 +142,7 @@ class Reduce(Movement):
         most = self._reduce(Op.MAX, axis, True).detach()
         most = most.isfinite().where(most, 0)
         found = (self - most).exp().sum(axis, keepdim=True).log() + most
-        axes = check_axes(axis, self.ndim, "logsumexp")
-        return found if keepdim else found.reshape(tuple(n for a, n in enumerate(self.shape) if a not in axes))
+        return found if keepdim else found.squeeze(axis)
 
     def softmax(self, axis: int = -1) -> Self:
         """exp(x) in proportion to its sum along an axis."""

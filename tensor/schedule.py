@@ -8,6 +8,7 @@ pass on to its sources. Nothing depends on these decisions but speed and memory.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -21,6 +22,7 @@ CHEAP = 4  # below this, computing a value again costs less than storing and loa
 PLACES_MAX = 3  # positions at which one kernel computes a costly value, as softmax does exp: for the sum and the result
 TILE_MAX = 64  # results side by side that loops are arranged to compute together
 CHAIN_MAX = 160  # cost of one formula; longer ones are cut
+DEPTH_MAX = 170  # nodes one behind the other in a kernel, whatever they cost: lowering goes from each to the next
 LEAVES = frozenset({Op.CONST, Op.BUFFER, Op.IOTA})
 
 
@@ -90,18 +92,23 @@ def decide(outputs: Sequence[Node]) -> Decisions:
     wanted |= {node for node in order if node.op in (Op.COPY, Op.CONTIGUOUS, Op.SCATTER)}
     found = Decisions(cut=cut)
     uses: dict[Node, dict[Use, None]] = {}
+    depth: Counter[Node] = Counter()  # how far from the end of their kernel nodes are
     for node in reversed(order):
         if node.op is Op.BUFFER or (node.op in LEAVES and node not in wanted):
             continue
         mine = list(uses.pop(node, ()))
-        if node in wanted or _wants_buffer(node, mine, cost[node], found):
+        if depth[node] > DEPTH_MAX:
+            cut.add(node)
+        if node in wanted or node in cut or _wants_buffer(node, mine, cost[node], found):
             found.realised[node] = None
-            found.inner[node] = []
+            found.inner[node], depth[node] = [], 0
             at = loop_position(node.shape)
             mine = [Use(node, at, tuple(part for part in at if part.op is Op.RANGE))]
         elif node.op is Op.REDUCE:
             mine = mine[:1]
             found.inner[mine[0].root].append(mine[0].mentioned)
+        for source in node.src:
+            depth[source] = max(depth[source], depth[node] + 1)
         for use in mine:
             for source, passed in _passed_on(node, use):
                 uses.setdefault(source, {})[passed] = None
@@ -168,6 +175,11 @@ def _passed_on(node: Node, use: Use) -> list[tuple[Node, Use]]:
 Step = Kernel | Node  # a COPY node stands for itself
 
 
+def arrays_of(step: Step) -> tuple[Node, ...]:
+    """The arrays that a step touches, what it computes first."""
+    return (step, *step.src) if isinstance(step, Node) else step.buffers
+
+
 def kernels(outputs: Sequence[Node]) -> list[Step]:
     """The steps that compute the outputs, in an order in which every buffer is written before it is read."""
     decisions = decide(outputs)
@@ -190,7 +202,7 @@ def _ordered(made: dict[Node, tuple[Step, ...]], order: list[Node]) -> list[Step
     def visit(step: Step) -> None:
         if id(step) in done:
             return
-        for source in step.src if isinstance(step, Node) else step.buffers[len(step.results) :]:
+        for source in arrays_of(step)[1 if isinstance(step, Node) else len(step.results) :]:
             for needed in made.get(source, ()):
                 visit(needed)
         done[id(step)] = step

@@ -6,7 +6,7 @@ A movement never copies: it says which element of its source an element of its r
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from amdrv.tensor import symbolic
 from amdrv.tensor.ir import ELEMENTWISE, Node, Op, Shape
@@ -61,6 +61,11 @@ def infer(node: Node) -> Shape:
     return _SHAPES[node.op](node)
 
 
+def inverse(order: Sequence[int]) -> tuple[int, ...]:
+    """The permutation that undoes one."""
+    return tuple(map(order.index, range(len(order))))
+
+
 def strides(shape: Shape) -> tuple[int, ...]:
     """How far apart in a buffer neighbours along each axis are, in elements."""
     return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
@@ -90,20 +95,19 @@ def unflat(place: Node, shape: Shape) -> Position:
 Moved = tuple[Position, Node]  # where in the source, and whether there is an element
 
 
+def _alike(a: Shape, b: Shape) -> int:
+    """How many axes two shapes begin with in common."""
+    return next((k for k, (n, m) in enumerate(zip(a, b, strict=False)) if n != m), min(len(a), len(b)))
+
+
 def _reshape(node: Node, at: Position) -> Moved:
     source = node.src[0].shape
-    moved: list[Node] = []
     # Axes that both shapes begin or end with stay what they are: only what is between them is taken apart.
-    head = 0
-    while head < min(len(source), len(at)) and source[head] == node.arg[head]:
-        moved.append(at[head])
-        head += 1
-    tail = 0
-    while tail < min(len(source), len(at)) - head and source[-1 - tail] == node.arg[-1 - tail]:
-        tail += 1
+    head = _alike(source, node.arg)
+    tail = _alike(source[head:][::-1], node.arg[head:][::-1])
     stop_from, stop_to = len(at) - tail, len(source) - tail
     place = flat(at[head:stop_from], node.arg[head:stop_from])
-    return (*moved, *unflat(place, source[head:stop_to]), *at[stop_from:]), symbolic.TRUE
+    return (*at[:head], *unflat(place, source[head:stop_to]), *at[stop_from:]), symbolic.TRUE
 
 
 def _expand(node: Node, at: Position) -> Moved:
@@ -135,7 +139,7 @@ def _window(node: Node, at: Position) -> Moved:
 _MOVES: Mapping[Op, Callable[[Node, Position], Moved]] = {
     Op.RESHAPE: _reshape,
     Op.EXPAND: _expand,
-    Op.PERMUTE: lambda node, at: (tuple(at[node.arg.index(axis)] for axis in range(len(at))), symbolic.TRUE),
+    Op.PERMUTE: lambda node, at: (tuple(at[place] for place in inverse(node.arg)), symbolic.TRUE),
     Op.PAD: _pad,
     Op.SLICE: lambda node, at: (
         tuple(symbolic.offset(symbolic.scale(i, s), b) for i, (b, s, _) in zip(at, node.arg, strict=True)),

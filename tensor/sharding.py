@@ -51,13 +51,13 @@ def moved(node: Node, to: Backend | None) -> Node:
     if to is None:
         return node
     op, about = (Op.SHARD, None) if isinstance(to, Group) else (Op.COPY, 0)
-    return Node(op, node.dtype, (node,), (to, about))
+    return node.unary(op, (to, about))
 
 
 def like(node: Node, other: Node) -> Node:
     """A node laid out as an array in memory is; as it is where that is on one device."""
     if other.op is Op.BUFFER and isinstance(memory := other.arg[0].memory, Parts):
-        return Node(Op.SHARD, node.dtype, (node,), (other.arg[0].backend, memory.axis))
+        return node.unary(Op.SHARD, (other.arg[0].backend, memory.axis))
     return node
 
 
@@ -175,9 +175,9 @@ def _gathered(parts: Nodes, axis: int, devices: Sequence[Backend], number: int) 
     """Parts along an axis, put together on each device."""
     order = (axis, *(a for a in range(len(parts[0].shape)) if a != axis))
     back = tuple(order.index(a) for a in range(len(order)))
-    turned = parts if axis == 0 else tuple(Node(Op.PERMUTE, part.dtype, (part,), order) for part in parts)
+    turned = parts if axis == 0 else tuple(part.unary(Op.PERMUTE, order) for part in parts)
     found = (Node(Op.COPY, parts[0].dtype, turned, (device, number)) for device in devices)
-    return tuple(found if axis == 0 else (Node(Op.PERMUTE, part.dtype, (part,), back) for part in found))
+    return tuple(found if axis == 0 else (part.unary(Op.PERMUTE, back) for part in found))
 
 
 def _scattered(found: Layout, axis: int) -> Nodes:
@@ -196,15 +196,15 @@ def _slice(node: Node, axis: int | None, k: int, count: int) -> Node:
     if axis is None or node.op is Op.CONST:
         return node
     parts = enumerate(_cut_shape(node.shape, axis, count))
-    return Node(Op.SLICE, node.dtype, (node,), tuple((k * n if a == axis else 0, 1, n) for a, n in parts))
+    return node.unary(Op.SLICE, tuple((k * n if a == axis else 0, 1, n) for a, n in parts))
 
 
 def _combined(parts: Nodes, op: Op, device: Backend) -> Node:
     """Arrays of one shape, combined on a device."""
     shape = parts[0].shape
-    stack = tuple(Node(Op.RESHAPE, part.dtype, (part,), (1, *shape)) for part in parts)
+    stack = tuple(part.unary(Op.RESHAPE, (1, *shape)) for part in parts)
     total = Node(Op.REDUCE, parts[0].dtype, (Node(Op.COPY, parts[0].dtype, stack, (device, 0)),), (op, (0,)))
-    return Node(Op.RESHAPE, total.dtype, (total,), shape)
+    return total.unary(Op.RESHAPE, shape)
 
 
 def _there(node: Node, device: Backend) -> Node:
@@ -296,7 +296,7 @@ def _indexed(divider: Divider, node: Node, group: Group) -> Layout:
     if node.op is Op.TAKE:
         return Layout(group, tuple(map(node.replace, zip(base, *divided, strict=True))), axis)
     nothing = ir.const(node.dtype, ir.identity(node.arg, node.dtype))
-    empty = Node(Op.EXPAND, node.dtype, (nothing,), node.shape)
+    empty = nothing.unary(Op.EXPAND, node.shape)
     bases = (base[0], *(empty for _ in base[1:]))  # the base counts once
     return Layout(group, tuple(map(node.replace, zip(bases, *divided, strict=True))), None, node.arg)
 

@@ -46,10 +46,6 @@ def _same_shape(found: Node, x: Node) -> Node | None:
     return x if x.shape == found.arg else None
 
 
-def _permute_twice(found: Node, inner: Node, x: Node) -> Node:
-    return Node(Op.PERMUTE, found.dtype, (x,), tuple(inner.arg[axis] for axis in found.arg))
-
-
 def _split(found: Node, x: Node) -> Node | None:
     """A long reduction to few results: first to parts that can be computed at the same time, then to the result."""
     op, axes = found.arg
@@ -58,20 +54,16 @@ def _split(found: Node, x: Node) -> Node | None:
     if size < SPLIT_MIN or math.prod(kept) > SPLIT_RESULTS_MAX:
         return None
     if len(axes) == len(x.shape) > 1:
-        flat = Node(Op.RESHAPE, x.dtype, (x,), (size,))
-        return Node(Op.RESHAPE, found.dtype, (Node(Op.REDUCE, found.dtype, (flat,), (op, (0,))),), found.shape)
+        return x.unary(Op.RESHAPE, (size,)).unary(Op.REDUCE, (op, (0,))).unary(Op.RESHAPE, found.shape)
     axis = max(axes, key=lambda axis: x.shape[axis])
     n = x.shape[axis]
     parts = next((parts for parts in range(min(SPLIT_PARTS, n // 64), 7, -1) if n % parts == 0), None)
     if parts is None:
         return None
     cut = (*x.shape[:axis], parts, n // parts, *x.shape[axis + 1 :])
-    pieces = Node(Op.RESHAPE, x.dtype, (x,), cut)
     inner_axes = tuple(a if a < axis else a + 1 for a in axes)
-    partial = Node(Op.REDUCE, found.dtype, (pieces,), (op, inner_axes))
-    own = Node(Op.CONTIGUOUS, found.dtype, (partial,))
-    total = Node(Op.REDUCE, found.dtype, (own,), (op, (axis,)))
-    return Node(Op.RESHAPE, found.dtype, (total,), found.shape)
+    partial = x.unary(Op.RESHAPE, cut).unary(Op.REDUCE, (op, inner_axes)).unary(Op.CONTIGUOUS)
+    return partial.unary(Op.REDUCE, (op, (axis,))).unary(Op.RESHAPE, found.shape)
 
 
 RULES = RuleSet(
@@ -87,7 +79,11 @@ RULES = RuleSet(
         Rule("negate twice", node(Op.NEG, node(Op.NEG, x)), x),
         Rule("reshape twice", node(Op.RESHAPE, node(Op.RESHAPE, x), name="f"), lambda f, x: f.replace((x,))),
         Rule("reshape to the same", node(Op.RESHAPE, x, name="found"), _same_shape),
-        Rule("permute twice", node(Op.PERMUTE, node(Op.PERMUTE, x, name="inner"), name="found"), _permute_twice),
+        Rule(
+            "permute twice",
+            node(Op.PERMUTE, node(Op.PERMUTE, x, name="inner"), name="found"),
+            lambda found, inner, x: x.unary(Op.PERMUTE, tuple(inner.arg[axis] for axis in found.arg)),
+        ),
         Rule("permute nothing", node(Op.PERMUTE, x, name="f"), lambda f, x: x if [*f.arg] == sorted(f.arg) else None),
         Rule("expand to the same", node(Op.EXPAND, x, name="found"), _same_shape),
         Rule("contiguous twice", node(Op.CONTIGUOUS, node(Op.CONTIGUOUS, x, name="inner")), lambda inner: inner),

@@ -164,9 +164,11 @@ def _split(a: Node, divisor: int) -> tuple[list[tuple[Node, int]], int, Node]:
     return whole, constant // divisor + shift, offset(rest, -shift * divisor)
 
 
-def _shared_factor(a: Node, divisor: int) -> int:
-    """The greatest number that divides the divisor and all factors of a sum."""
-    return math.gcd(divisor, *(factor for _, factor in affine(a)[0]))
+def _reduced(a: Node, divisor: int) -> tuple[int, Node, int]:
+    """(shared, inner, extra): a = shared * inner + extra; ``shared`` divides the divisor and all factors of the sum."""
+    terms, constant = affine(a)
+    shared = math.gcd(divisor, *(factor for _, factor in terms))
+    return shared, linear([(node, factor // shared) for node, factor in terms], constant // shared), constant % shared
 
 
 def divide(a: Node, divisor: int) -> Node:
@@ -180,14 +182,11 @@ def divide(a: Node, divisor: int) -> Node:
     low, high = bounds(rest)
     if low // divisor == high // divisor:
         return linear(whole, constant + low // divisor)
-    if (shared := _shared_factor(rest, divisor)) > 1:
-        terms, extra = affine(rest)
-        inner = linear([(node, factor // shared) for node, factor in terms], extra // shared)
+    shared, inner, _ = _reduced(rest, divisor)
+    if shared > 1:
         return add(linear(whole, constant), divide(inner, divisor // shared))
-    terms, extra = affine(rest)
-    if len(terms) == 1 and terms[0][1] == 1 and not extra and terms[0][0].op is Op.IDIV:
-        value, inner_divisor = terms[0][0].src
-        return add(linear(whole, constant), divide(value, inner_divisor.arg * divisor))
+    if rest.op is Op.IDIV:
+        return add(linear(whole, constant), divide(rest.src[0], rest.src[1].arg * divisor))
     return linear([*whole, (Node(Op.IDIV, dtypes.index, (rest, number(divisor))), 1)], constant)
 
 
@@ -199,15 +198,11 @@ def modulo(a: Node, divisor: int) -> Node:
     low, high = bounds(rest)
     if low // divisor == high // divisor:
         return offset(rest, -(low // divisor) * divisor)
-    if (shared := _shared_factor(rest, divisor)) > 1:
-        terms, extra = affine(rest)
-        inner = linear([(node, factor // shared) for node, factor in terms], extra // shared)
-        return offset(scale(modulo(inner, divisor // shared), shared), extra % shared)
-    terms, extra = affine(rest)
-    if len(terms) == 1 and terms[0][1] == 1 and not extra and terms[0][0].op is Op.MOD:
-        value, inner_divisor = terms[0][0].src
-        if inner_divisor.arg % divisor == 0:
-            return modulo(value, divisor)
+    shared, inner, extra = _reduced(rest, divisor)
+    if shared > 1:
+        return offset(scale(modulo(inner, divisor // shared), shared), extra)
+    if rest.op is Op.MOD and rest.src[1].arg % divisor == 0:
+        return modulo(rest.src[0], divisor)
     return Node(Op.MOD, dtypes.index, (rest, number(divisor)))
 
 

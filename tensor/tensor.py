@@ -12,13 +12,21 @@ from typing import Any, Self
 
 from amdrv.errors import InvalidArgument
 from amdrv.tensor import devices, dtypes, ir
-from amdrv.tensor.core import Core
+from amdrv.tensor.core import Core, fitting
 from amdrv.tensor.dtypes import Scalar
 from amdrv.tensor.functional import Functional
 from amdrv.tensor.gradient import gradients
-from amdrv.tensor.ir import Node, Op
+from amdrv.tensor.ir import Node, Op, Shape
 from amdrv.tensor.movement import integers
 from amdrv.tensor.sharding import like
+
+
+def _lengths(shape: tuple[Any, ...]) -> Shape:
+    """The shape of a new tensor. Raises InvalidArgument for negative lengths."""
+    found = integers(shape)
+    if any(n < 0 for n in found):
+        raise InvalidArgument(f"a tensor of shape {found}")
+    return found
 
 
 class Tensor(Functional):
@@ -37,10 +45,12 @@ class Tensor(Functional):
     def full(cls, shape: int | Sequence[int], value: Scalar, dtype: object = None, device: object = None) -> Self:
         """One value everywhere. Raises InvalidArgument for negative lengths."""
         wanted = dtypes.of(dtype) if dtype is not None else dtypes.of_scalar(value)
-        dims = (shape,) if isinstance(shape, int) else tuple(shape)
-        if any(n < 0 for n in dims):
-            raise InvalidArgument(f"a tensor of shape {dims}")
-        return cls._of(Node(Op.EXPAND, wanted, (ir.const(wanted, value),), dims), device)
+        return cls._of(Node(Op.EXPAND, wanted, (ir.const(fitting(value, wanted), value),), _lengths((shape,))), device)
+
+    @classmethod
+    def _places(cls, *shape: int, device: object, axis: int = 0) -> Self:
+        """Each element's position along an axis."""
+        return cls._of(Node(Op.IOTA, dtypes.int64, (), (_lengths(shape), axis)), device)
 
     @classmethod
     def zeros(cls, *shape: Any, dtype: object = dtypes.float32, device: object = None) -> Self:
@@ -56,13 +66,13 @@ class Tensor(Functional):
     ) -> Self:
         """start, start + step, … below stop; from 0 when only one limit is given."""
         begin, end = (0, start) if stop is None else (start, stop)
-        if not step:
-            raise InvalidArgument(f"arange from {begin} to {end} in steps of 0")
+        if not step or not math.isfinite((end - begin) / step):
+            raise InvalidArgument(f"arange from {begin} to {end} in steps of {step}")
         count = max(0, math.ceil((end - begin) / step))
         whole = all(isinstance(value, int) for value in (begin, end, step))
         wanted = dtypes.of(dtype) if dtype is not None else dtypes.int64 if whole else dtypes.float32
-        place = cls._of(Node(Op.IOTA, dtypes.int64, (), ((count,), 0)), device)
-        return (place.cast(dtypes.int64 if whole else dtypes.float64) * step + begin).cast(wanted)
+        place = cls._places(count, device=device)
+        return ((place if whole else place.cast(dtypes.float64)) * step + begin).cast(wanted)
 
     @classmethod
     def linspace(
@@ -75,7 +85,7 @@ class Tensor(Functional):
         endpoint: bool = True,
     ) -> Self:
         """Evenly spaced values from start to stop, which is the last one if ``endpoint`` is true, else follows it."""
-        place = cls._of(Node(Op.IOTA, dtypes.int64, (), ((count,), 0)), device)
+        place = cls._places(count, device=device)
         last = count - 1 if endpoint else count
         found = place.cast(dtypes.float64) * ((stop - start) / max(1, last)) + start
         return (place.equal(last) & (last > 0)).where(float(stop), found).cast(dtype)
@@ -91,9 +101,8 @@ class Tensor(Functional):
     ) -> Self:
         """Ones on a diagonal."""
         wide = rows if columns is None else columns
-        across = cls._of(Node(Op.IOTA, dtypes.int32, (), ((rows, wide), 1)), device)
-        down = cls._of(Node(Op.IOTA, dtypes.int32, (), ((rows, wide), 0)), device)
-        return (across - down).equal(max(-rows, min(diagonal, wide))).cast(dtype)
+        away = cls._places(rows, wide, device=device, axis=1) - cls._places(rows, wide, device=device)
+        return away.equal(max(-rows, min(diagonal, wide))).cast(dtype)
 
     def full_like(self, value: Scalar, dtype: object = None, device: object = None) -> Self:
         made = self.full(self.shape, value, dtype or self.dtype, device or self.backend)
@@ -112,9 +121,9 @@ class Tensor(Functional):
 
         Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (2011).
         """
-        dims = integers(shape)
+        dims = _lengths(shape)
         u32, u64 = dtypes.uint32, dtypes.uint64
-        place = cls._of(Node(Op.IOTA, dtypes.int64, (), ((math.prod(dims),), 0)), device).cast(u64)
+        place = cls._places(math.prod(dims), device=device).cast(u64)
         words = [(place & 0xFFFFFFFF), place >> 32, place._operand(0, u64), place._operand(0, u64)]
         keys = [seed & 0xFFFFFFFF, seed >> 32 & 0xFFFFFFFF]
         for _ in range(10):

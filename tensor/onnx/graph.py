@@ -189,6 +189,8 @@ class Importer:
         made, free, steps, count = {*inputs, *known}, set[str](), list[Step](), 0
         for number, node in enumerate(nodes):
             attributes = dict(_resolved(node, bound))
+            if twice := sorted({*filter(None, node.output)} & made):
+                raise MalformedInput(f"values that are made twice: {', '.join(map(repr, twice))}")
             if node.op_type == "Constant" and node.domain in ("", IMPLICIT):
                 known[node.output[0]] = self._constant(attributes)
             else:

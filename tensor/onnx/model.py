@@ -24,10 +24,13 @@ Dimension = int | str | None  # a length, the name of one, or any
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """An input or an output. ``dtype`` and ``shape`` are None where the model leaves them open, or for no tensor."""
+    """An input or an output. ``dtype`` and ``shape`` are None where the model leaves them open, or for no tensor.
+
+    The ``dtype`` of a map is that of its values.
+    """
 
     name: str
-    kind: str  # "tensor", "sequence", "optional"
+    kind: str  # "tensor", "sequence", "optional", "map"
     dtype: np.dtype[Any] | None
     shape: tuple[Dimension, ...] | None
 
@@ -47,7 +50,8 @@ class Model:
     _runs: Iterator[int]  # each run draws other random numbers
 
     def __call__(self, **inputs: Any) -> dict[str, Any]:
-        """The outputs by name: lazy tensors, lists for sequences, NumPy arrays of strings, None for empty optionals.
+        """The outputs by name: lazy tensors, lists for sequences, dictionaries for maps, NumPy arrays of strings, None
+        for empty optionals.
 
         Inputs are tensors or what NumPy makes arrays of. Raises InvalidArgument naming every input that is missing,
         unknown, or of another type or shape than the model says.
@@ -119,6 +123,8 @@ def _parsed(source: str | Path | bytes | onnx.ModelProto) -> tuple[onnx.ModelPro
 
 def _port(value: onnx.ValueInfoProto) -> Port:
     kind = value.type.WhichOneof("value") or "tensor_type"
+    if kind == "map_type":
+        return Port(value.name, "map", element_type(value.type.map_type.value_type.tensor_type.elem_type), None)
     if kind != "tensor_type":
         return Port(value.name, kind.removesuffix("_type").removeprefix("sparse_"), None, None)
     own = value.type.tensor_type
@@ -136,6 +142,10 @@ def _value(given: Any, port: Port, device: Backend) -> Value:
         return None if given is None else _value(given, Port(port.name, "tensor", None, None), device)
     if isinstance(given, list) and port.kind != "tensor":
         return [_value(part, Port(port.name, "tensor", None, None), device) for part in given]
+    if isinstance(given, dict):
+        if port.dtype is None or port.dtype.kind == "O":
+            return given
+        return dict(zip(given, np.array(list(given.values()), port.dtype), strict=True))
     if isinstance(given, Tensor):
         return given.to(device)
     array: Host = np.asarray(given)
@@ -148,8 +158,9 @@ def _value(given: Any, port: Port, device: Backend) -> Value:
 
 def _mismatch(value: Value, port: Port) -> str | None:
     """How a value differs from what the model says of an input."""
-    if port.kind != "tensor" or isinstance(value, list) or value is None:
-        return None if port.kind != "tensor" else f"{port} was given {describe(value)}"
+    if port.kind != "tensor" or not isinstance(value, (Tensor, np.ndarray)):
+        right = port.kind != "tensor" and (port.kind == "map") == isinstance(value, dict)
+        return None if right else f"{port} was given {describe(value)}"
     dtype = np.dtype(value.dtype.numpy) if isinstance(value, Tensor) else value.dtype
     fits = port.shape is None or (
         len(port.shape) == value.ndim
@@ -161,4 +172,4 @@ def _mismatch(value: Value, port: Port) -> str | None:
 def _numpy(value: Value) -> Any:
     if isinstance(value, list):
         return [_numpy(part) for part in value]
-    return None if value is None else host(value)
+    return value if value is None or isinstance(value, dict) else host(value)

@@ -32,7 +32,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from operator import is_not
 from typing import Any, Protocol, TypeVar
 
 import ml_dtypes
@@ -47,9 +48,11 @@ from amdrv.tensor.storage import Backend
 from amdrv.tensor.tensor import Tensor
 
 Host = NDArray[Any]
-Value = Tensor | Host | list[Any] | None  # list: an ONNX sequence of values; None: absent, or an empty optional
+# A list is an ONNX sequence of values, a dictionary a map of numbers or strings, None absent or an empty optional.
+Value = Tensor | Host | list[Any] | dict[Any, Any] | None
 Result = Value | tuple[Value, ...]
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
 
 # Types of ONNX that tensors do not have, and one they have that holds all their values.
 WIDER: Mapping[np.dtype[Any], np.dtype[Any]] = {
@@ -87,6 +90,7 @@ class Call:
     output_count: int  # trailing absent outputs are not counted
     device: Backend
     seed: int  # of this node in this run, for random operators without a seed
+    kept: dict[str, tuple[Sequence[object], Any]] = field(default_factory=dict)  # see ``once``
 
     def get(self, name: str, default: Any = None) -> Any:
         """An attribute, or the default of the operator."""
@@ -109,9 +113,17 @@ class Call:
         """A value as a tensor on the device of the call."""
         return tensor(value, self.device)
 
+    def once(self, name: str, sources: Sequence[object], make: Callable[[], T]) -> T:
+        """What ``make`` gives, kept for all runs that bring the very same objects, as a model's constants are."""
+        known = self.kept.get(name)
+        if known is None or len(known[0]) != len(sources) or any(map(is_not, known[0], sources)):
+            known = self.kept[name] = (tuple(sources), make())
+        found: T = known[1]
+        return found
+
 
 def tensor(value: Value, device: Backend) -> Tensor:
-    """A value as a tensor on a device. Raises InvalidArgument for sequences, absent values and strings."""
+    """A value as a tensor on a device. Raises InvalidArgument for sequences, maps, absent values and strings."""
     if isinstance(value, Tensor):
         return value
     if not isinstance(value, np.ndarray) or value.dtype.kind in "OSU":
@@ -124,7 +136,7 @@ def tensor(value: Value, device: Backend) -> Tensor:
 
 
 def host(value: Value) -> Host:
-    """A value as a NumPy array, computed if it must be. Raises InvalidArgument for sequences and absent values."""
+    """A value as a NumPy array, computed if it must be. InvalidArgument for sequences, maps and absent ones."""
     if isinstance(value, Tensor):
         number = _constant(value)
         return value.numpy() if number is None else np.full(value.shape, number, value.dtype.numpy)
@@ -167,6 +179,8 @@ def describe(value: Value) -> str:
         return "nothing"
     if isinstance(value, list):
         return f"a sequence of {len(value)}"
+    if isinstance(value, dict):
+        return f"a map of {len(value)}"
     return f"{value.dtype}{list(value.shape)}"
 
 

@@ -24,6 +24,9 @@ INSTRUCTIONS: Mapping[Op, tuple[str | None, str | None, str | None]] = {
     Op.SUB: ("fsub", "sub", "sub"),
     Op.MUL: ("fmul", "mul", "mul"),
     Op.DIV: ("fdiv", None, None),
+    Op.TRUNCDIV: (None, "sdiv", "udiv"),
+    Op.REM: (None, "srem", "urem"),
+    Op.NEG: ("fneg", None, None),
     Op.AND: (None, "and", "and"),
     Op.OR: (None, "or", "or"),
     Op.XOR: (None, "xor", "xor"),
@@ -41,8 +44,8 @@ INTRINSICS: Mapping[Op, tuple[str | None, str | None, str | None]] = {
     Op.MULADD: ("fma", None, None),
 }
 HORIZONTAL = {
-    Op.ADD: ("fadd", "add"),
-    Op.MUL: ("fmul", "mul"),
-    Op.MAX: ("fmaximum", "max"),
-    Op.MIN: ("fminimum", "min"),
+    Op.ADD: ("fadd", "add", "add"),
+    Op.MUL: ("fmul", "mul", "mul"),
+    Op.MAX: ("fmaximum", "smax", "umax"),
+    Op.MIN: ("fminimum", "smin", "umin"),
 }

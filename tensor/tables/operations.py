@@ -22,6 +22,8 @@ class Op(StrEnum):
     DIV = "div"  # true division, floats
     IDIV = "idiv"  # floor division, integers
     MOD = "mod"  # sign of the divisor
+    TRUNCDIV = "truncdiv"  # kernel: towards zero, integers; not by zero
+    REM = "rem"  # kernel: what TRUNCDIV leaves
     POW = "pow"
     MAX = "max"
     MIN = "min"
@@ -74,6 +76,7 @@ UNARY = frozenset({Op.NEG, Op.SQRT, Op.EXP, Op.EXP2, Op.LOG, Op.LOG2, Op.SIN, Op
 COMPARE = frozenset({Op.LT, Op.EQ})
 BINARY = frozenset(
     {Op.ADD, Op.SUB, Op.MUL, Op.DIV, Op.IDIV, Op.MOD, Op.POW, Op.MAX, Op.MIN, Op.AND, Op.OR, Op.XOR, Op.SHL, Op.SHR}
+    | {Op.TRUNCDIV, Op.REM}
 )
 ELEMENTWISE = UNARY | COMPARE | BINARY | {Op.WHERE, Op.CAST, Op.BITCAST}
 MOVEMENT = frozenset({Op.RESHAPE, Op.PERMUTE, Op.EXPAND, Op.PAD, Op.SLICE, Op.WINDOW})

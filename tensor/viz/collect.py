@@ -121,12 +121,12 @@ def _plan(runs: Sequence[engine.Run], lines: Mapping[Node, str], kernel_number: 
     made = {asked[node]: line for node in became if (line := _line(node, runs, lines))}
     steps = []
     for step in plan.steps:
-        places = zip(step.places, step.backends, step.nodes, strict=True)
+        places = ((spot, spot.node) for spot in step.places)
         shown_step: dict[str, Json] = {
             "device": step.backend.name,
             "buffers": [
-                [spot.kind, spot.number, device.name, node.dtype.name, list(node.shape), size_bytes(node)]
-                for spot, device, node in places
+                [spot.kind, spot.number, spot.backend.name, node.dtype.name, list(node.shape), size_bytes(node)]
+                for spot, node in places
             ],
         }
         if step.kernel is None or step.program is None:
@@ -148,7 +148,7 @@ def _plan(runs: Sequence[engine.Run], lines: Mapping[Node, str], kernel_number: 
         "lines": made,
         "steps": steps,
         "memory": _memory(plan),
-        "results": [[device.name, size] for (device, _), size in zip(plan.results, plan.result_bytes, strict=True)],
+        "results": [[device.name, size_bytes(node)] for device, node in plan.results],
         "seconds": dict(plan.seconds),
         "runs": [[[round(a - begin, 7), round(b - a, 7)] for a, b in run.spans] for run in runs if run.spans],
         "count": len(runs),
@@ -164,10 +164,10 @@ def _memory(plan: engine.Plan) -> Json:
     """For each device the size of its block of temporary arrays, and each: offset, bytes, first step, last step."""
     found: dict[str, dict[Node, list[int]]] = {device.name: {} for device in plan.temporary_bytes}
     for number, step in enumerate(plan.steps):
-        for node, spot, device in zip(step.nodes, step.places, step.backends, strict=True):
+        for spot in step.places:
             if spot.kind == "temporary":
-                array = found[device.name].setdefault(node, [spot.number, size_bytes(node), number, number])
-                array[-1] = number
+                about = [spot.number, size_bytes(spot.node), number, number]
+                found[spot.backend.name].setdefault(spot.node, about)[-1] = number
     sizes = {device.name: size for device, size in plan.temporary_bytes.items()}
     return {name: {"bytes": sizes[name], "arrays": list(arrays.values())} for name, arrays in found.items()}
 

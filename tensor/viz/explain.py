@@ -44,7 +44,7 @@ def _stages(plan: engine.Plan, simplified: Node, trace: Sequence[Step], code: bo
     became = {node: done[node] for node in names}
     for number, step in enumerate(plan.steps):
         if step.kernel is None or step.program is None:
-            lines += [_title(f"step {number}: copy to {step.backend.name}, {size_bytes(step.nodes[0])} bytes")]
+            lines += [_title(f"step {number}: copy to {step.backend.name}, {size_bytes(step.places[0].node)} bytes")]
             continue
         lines += [_title(f"step {number}: kernel on {step.backend.name}, computes {origins(step.kernel)}")]
         lines += ["from the tensor graph: " + ", ".join(names[node] for node in sources(step.kernel, became))]

@@ -46,6 +46,17 @@ def test_what_somebody_holds_of_earlier_state_keeps_its_values(device: str) -> N
         np.testing.assert_array_equal(view.numpy(), np.full((3, 100), k))
 
 
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_recorded_function_is_part_of_another_recording(device: str) -> None:
+    inner = jit(lambda x: x * 3)
+    outer = jit(lambda x: inner(x + 1) - 2)
+    for k in range(3):
+        inner(Tensor(np.full(300, k, np.float32), device=device).realize())
+    for k in range(5):
+        found = outer(Tensor(np.full(300, k, np.float32), device=device))
+        np.testing.assert_array_equal(found.numpy(), (k + 1) * 3 - 2)
+
+
 def test_arrays_are_used_again_when_nobody_holds_them() -> None:
     total, step = counter("CPU")
     one = Tensor(np.ones(300, np.float32), device="CPU")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,8 +13,9 @@ from hypothesis import strategies as st
 from amdrv.errors import InvalidArgument, OutOfMemory, Unsupported
 from amdrv.runtime.host_code import compile_object
 from amdrv.runtime.object_cache import ObjectCache
-from amdrv.tensor import Tensor, dtypes, ir, simplify, spec, symbolic
+from amdrv.tensor import Tensor, devices, dtypes, engine, gpu, host, ir, simplify, spec, symbolic
 from amdrv.tensor.ir import Axis, Node, Op
+from amdrv.tensor.lower import Kernel
 from amdrv.tensor.memory_plan import Interval, place
 from amdrv.tensor.patterns import Rule, RuleSet, const, node, var
 from amdrv.tensor.rewrite import Step, rewrite
@@ -160,11 +163,37 @@ def test_reshaping_there_and_back_leaves_ranges() -> None:
 # -- the checker -------------------------------------------------------------------------------------------------------
 
 
+def kernel_of(value: Node) -> Kernel:
+    """A kernel that computes four elements."""
+    store = Node(Op.STORE, value.dtype, (Node(Op.PARAM, value.dtype, (), (0, 4)), range_of(0, 4), value))
+    return Kernel(Node(Op.SINK, dtypes.bool_, (store,)), (X,), (X,))
+
+
+def test_graphs_are_checked_before_they_are_scheduled() -> None:
+    a, b = (Tensor(np.ones(n, np.float32), device="CPU").node for n in (2, 3))
+    with pytest.raises(Unsupported, match=r"tensor graph: <add float32.* wants sources of one shape"):
+        Tensor._of(a + b, "CPU").numpy()
+
+
+@pytest.mark.parametrize("write", [lambda k: host.write_ir(k, host.machine()), lambda k: gpu.write_ir(k, "gfx1100")])
+def test_a_kernel_that_fails_is_shown_with_the_stage(write: Callable[[Kernel], object]) -> None:
+    one = ir.const(dtypes.float32, 1.0)
+    with pytest.raises(Unsupported, match=r"(?s)stage: emit\): no instruction for shl of float32.* = store\("):
+        write(kernel_of(Node(Op.SHL, dtypes.float32, (one, one))))
+    twice = Node(Op.ADD, dtypes.int32, (one, one))
+    with pytest.raises(Unsupported, match=r"(?s)stage: arrange\): kernel: <add int32.* wants two.* = store\("):
+        write(kernel_of(twice))
+    with pytest.raises(Unsupported, match=r"(?s)stage: decompose\): ValueError: .* = exp\("):
+        write(kernel_of(Node(Op.EXP, dtypes.int32, (ir.const(dtypes.int32, 1),))))
+    with pytest.raises(Unsupported, match=r"(?s)stage: lower\): kernel: <add int32"):
+        engine.compiled([kernel_of(twice)], devices.backend("CPU"))
+
+
 def test_the_checker_names_what_is_wrong() -> None:
     with pytest.raises(Unsupported, match=r"add.*type"):
-        spec.check_kernel(Node(Op.ADD, dtypes.int32, (X, ir.const(dtypes.float32, 1))))
+        spec.check_kernel([Node(Op.ADD, dtypes.int32, (X, ir.const(dtypes.float32, 1)))])
     with pytest.raises(Unsupported, match="tensor graph"):
-        spec.check_kernel(Node(Op.RESHAPE, dtypes.int32, (X,), (8,)))
+        spec.check_kernel([Node(Op.RESHAPE, dtypes.int32, (X,), (8,))])
     with pytest.raises(Unsupported, match="in a kernel"):
         spec.check_graph(X)
     a, b = (Node(Op.BUFFER, dtypes.int32, (), ((slot, None), (slot + 2,))) for slot in range(2))
@@ -204,6 +233,22 @@ def test_damaged_objects_on_disk_are_compiled_again(tmp_path: Path) -> None:
     assert ObjectCache("another compiler", tmp_path).compiled("x", compile_ir) == b"code of x"
     assert asked == ["x", "x", "x"]
     assert ObjectCache("a compiler", tmp_path / "missing" / stored.name).compiled("x", compile_ir) == b"code of x"
+
+
+def test_an_object_of_another_module_or_a_folder_in_its_place_is_compiled_again(tmp_path: Path) -> None:
+    cache = ObjectCache("a compiler", tmp_path)
+    assert cache.compiled("x", lambda _: b"code of x") == b"code of x"
+    (own,) = tmp_path.iterdir()
+    foreign = own.read_bytes()
+    own.unlink()
+    assert cache.compiled("y", lambda _: b"code of y") == b"code of y"
+    (other,) = tmp_path.iterdir()
+    other.write_bytes(foreign)
+    assert cache.compiled("y", lambda _: b"code of y") == b"code of y"
+    other.unlink()
+    other.mkdir()
+    assert cache.compiled("y", lambda _: b"code of y") == b"code of y"
+    assert list(tmp_path.iterdir()) == [other]  # nothing is left lying about
 
 
 def test_code_that_llvm_refuses_is_shown_with_its_stage() -> None:

@@ -107,6 +107,27 @@ def test_long_formulas_are_cut_and_stay_cut() -> None:
     assert len({step.body for step in listed[1:-1] if isinstance(step, Kernel)}) == 1  # compiled once
 
 
+ORDER = Tensor(np.array([1, 0], np.int32), device="CPU")
+LINKS: dict[str, Callable[[Tensor, int], Tensor]] = {
+    "adding": lambda x, k: x + 1,
+    "casting, which costs nothing": lambda x, k: x.cast("float64" if k % 2 == 0 else "float32"),
+    "looking up": lambda x, k: x[ORDER],
+    "looking up along another axis": lambda x, k: x[:, ORDER].T,
+    "sums of one another": lambda x, k: x.sum(1, keepdim=True).expand(2, 2),
+    "sums of windows": lambda x, k: x.window(1, 1).sum(-1),
+    "steps with padding": lambda x, k: x.pad([(0, 0), (k % 2, -(k % 2))]).flip(1),
+}
+
+
+@pytest.mark.parametrize("link", LINKS)
+def test_chains_of_thousands_of_operations_are_computed(link: str) -> None:
+    chain = _tensor(np.ones((2, 2), np.float32))
+    for k in range(1500):
+        chain = LINKS[link](chain, k)
+    assert len(kernels([chain.node])) > 5  # none of which is so deep that Python gives up
+    assert chain.numpy().shape == (2, 2)
+
+
 @pytest.mark.parametrize("device", ["CPU", "AMD"])
 def test_results_that_turn_out_to_be_one_all_have_its_values(device: str) -> None:
     x = Tensor(np.arange(5, dtype=np.float32), device=device)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 pytest.importorskip("onnx", reason="importing ONNX models needs the package onnx")
 
 from onnx import ModelProto, TensorProto, helper
+from onnx.numpy_helper import from_array
 from onnx.reference import ReferenceEvaluator
 
 from amdrv.errors import AmdrvError
@@ -121,6 +122,27 @@ def test_recurrent_networks_in_all_directions(op: str, direction: str, length: i
         inputs += [state[1], numbers(7, ways, 3 * hidden)]
     outputs = 3 if op == "LSTM" else 2
     agrees(op, inputs, outputs, 22, hidden_size=hidden, direction=direction, layout=layout, **options)
+
+
+@pytest.mark.parametrize("op", ["RNN", "GRU", "LSTM"])
+def test_a_long_recurrent_network_runs_again_on_other_sequences(op: str) -> None:
+    rows = {"RNN": 1, "GRU": 3, "LSTM": 4}[op] * 5
+    w, r, bias = numbers(2, 2, rows, 3), numbers(3, 2, rows, 5), numbers(4, 2, 2 * rows)
+    node = helper.make_node(op, ["x", "w", "r", "b", "n"], ["y"], hidden_size=5, direction="bidirectional")
+    given = [helper.make_tensor_value_info("x", 1, ["t", "k", 3]), helper.make_tensor_value_info("n", 6, ["k"])]
+    weights = [from_array(part, name) for part, name in ((w, "w"), (r, "r"), (bias, "b"))]
+    graph = helper.make_graph([node], "one", given, [helper.make_tensor_value_info("y", 1, None)], weights)
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 14)], ir_version=8)
+    loaded = importer.load(proto, "CPU")
+    for seed, length in enumerate([20, 20, 17, 33, 20]):
+        x = numbers(10 + seed, length, 2, 3)
+        lengths = np.array([length, length - 9], np.int32)
+        (y,) = loaded.run([x, lengths])
+        for k, end in enumerate(lengths):
+            plain = {"x": x[:end, k : k + 1], "n": np.array([end], np.int32)}
+            (wanted,) = ReferenceEvaluator(proto).run(None, plain)
+            np.testing.assert_allclose(y[:end, :, k : k + 1], wanted, atol=1e-5)
+            assert not y[end:, :, k].any()
 
 
 def test_sequences_of_different_lengths_end_each_at_its_own() -> None:

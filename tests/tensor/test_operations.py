@@ -291,6 +291,14 @@ def test_attention_of_many_sizes(shape: tuple[int, ...]) -> None:
     same((tensor(scores).tanh()) @ tensor(v), weights @ v, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("shape", [(1, 64, 48), (8, 16, 16)])
+def test_products_of_integers_that_are_costly_to_make(shape: tuple[int, int, int]) -> None:
+    m, k, n = shape
+    x, y = RANDOM.standard_normal((m, k)).astype(np.float32), RANDOM.integers(-9, 9, (k, n)).astype(np.int32)
+    made = (tensor(x).tanh().exp() * 9).floor().cast("int32")
+    same(made @ tensor(y), np.floor(np.exp(np.tanh(x)) * 9).astype(np.int32) @ y)
+
+
 def test_tensors_without_elements() -> None:
     x = tensor(np.zeros((0, 4), np.float32))
     assert (x + 1).numpy().shape == (0, 4)

@@ -191,7 +191,7 @@ def test_a_parameter_is_gathered_for_each_use_and_gradients_are_scattered() -> N
     with engine.recorded(watch=True) as log:
         loss.realize(*(layer.weight.grad for layer in layers if layer.weight.grad is not None))
     (run,) = log.runs
-    copies = [step.nodes[0] for step in run.plan.steps if step.kernel is None]
+    copies = [step.places[0].node for step in run.plan.steps if step.kernel is None]
     gathered = [node for node in copies if node.src[0].op is Op.BUFFER and node.shape == (8, 8)]
     assert (
         len(gathered) == 2 * 3

@@ -84,7 +84,7 @@ def one_hot_encoder(call: Call, x: Value) -> Tensor:
 def linear_regressor(call: Call, x: Tensor) -> Tensor:
     """Products with coefficients, plus intercepts."""
     found = _linear(call, _real(x), int(call.get("targets", 1)))
-    return _transformed(found, call.get("post_transform", "NONE")).cast(dtypes.float32)
+    return transformed(found, call.get("post_transform", "NONE")).cast(dtypes.float32)
 
 
 def _linear(call: Call, x: Tensor, count: int) -> Tensor:
@@ -94,7 +94,7 @@ def _linear(call: Call, x: Tensor, count: int) -> Tensor:
     return x.linear(Tensor(coefficients.reshape(count, -1), device=x.backend), _vector(call, "intercepts", x))
 
 
-def _transformed(x: Tensor, name: str) -> Tensor:
+def transformed(x: Tensor, name: str) -> Tensor:
     """Scores by a function of the model's."""
     if name == "SOFTMAX":
         return x.softmax(-1)
@@ -118,17 +118,22 @@ def linear_classifier(call: Call, x: Tensor) -> tuple[Host, Tensor]:
     found = _linear(call, real, count)
     if count == 1:
         found = (-found).cat(found, axis=1)
-    scores = _transformed(found, call.get("post_transform", "NONE"))
+    scores = transformed(found, call.get("post_transform", "NONE"))
     return _labels(call, scores, ("classlabels_strings", "classlabels_ints")), scores.cast(dtypes.float32)
 
 
 def _labels(call: Call, scores: Tensor, names: tuple[str, str]) -> Host:
-    """The labels of the greatest scores: strings, or integers."""
+    """The labels of the greatest scores."""
+    return chosen(call, scores.argmax(-1).numpy(), scores.shape[-1], names)
+
+
+def chosen(call: Call, winners: Host, count: int, names: tuple[str, str]) -> Host:
+    """The labels of classes: strings, or integers, by the names of the attributes that list them."""
     strings = call.get(names[0])
-    labels = strings or call.get(names[1]) or list(range(scores.shape[-1]))
-    if len(labels) < scores.shape[-1]:
-        raise InvalidArgument(f"{call.op_type}: {len(labels)} labels for {scores.shape[-1]} classes")
-    found: Host = np.array(labels, object if strings else np.int64)[scores.argmax(-1).numpy()]
+    labels = strings or call.get(names[1]) or list(range(count))
+    if len(labels) < count:
+        raise InvalidArgument(f"{call.op_type}: {len(labels)} labels for {count} classes")
+    found: Host = np.array(labels, object if strings else np.int64)[winners]
     return found
 
 
@@ -193,7 +198,7 @@ def _votes(call: Call, x: Tensor, votes: str, targets: int, how: str) -> Tensor:
 def tree_ensemble_regressor(call: Call, x: Tensor) -> Tensor:
     """The sum (mean, least, greatest) of what all trees say of each target."""
     found = _votes(call, x, "target", int(call.get("n_targets", 1)), call.get("aggregate_function", "SUM"))
-    return _transformed(found, call.get("post_transform", "NONE")).cast(dtypes.float32)
+    return transformed(found, call.get("post_transform", "NONE")).cast(dtypes.float32)
 
 
 @operator(f"{DOMAIN}.TreeEnsembleClassifier")
@@ -205,5 +210,5 @@ def tree_ensemble_classifier(call: Call, x: Tensor) -> tuple[Host, Tensor]:
     if count == 2 and len(set(call.get("class_ids") or [])) == 1:  # the trees speak of one of two classes only
         second = found.slice(slice(None), slice(call.get("class_ids")[0], call.get("class_ids")[0] + 1))
         found = (1.0 - second if after == "NONE" else -second).cat(second, axis=1)
-    scores = _transformed(found, after)
+    scores = transformed(found, after)
     return _labels(call, scores, ("classlabels_strings", "classlabels_int64s")), scores.cast(dtypes.float32)

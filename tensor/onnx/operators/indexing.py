@@ -15,6 +15,10 @@ operator = registrar(OPERATORS)
 @operator("Gather")
 def gather(call: Call, x: Tensor, indices: Value) -> Tensor:
     axis = call.integer("axis", 0)
+    if isinstance(indices, np.ndarray) and indices.size:
+        count, least, most = x.shape[axis], int(indices.min()), int(indices.max())
+        if not -count <= least <= most < count:
+            raise InvalidArgument(f"indices from {least} to {most} of {count} elements")
     if isinstance(indices, np.ndarray) and indices.size == 1:  # known: a view
         at = int(indices.item()) % x.shape[axis] if x.shape[axis] else 0
         part = x.slice(*[slice(None)] * (axis % x.ndim), slice(at, at + 1))
@@ -102,6 +106,11 @@ def unique(call: Call, x: Value) -> tuple[Value, ...]:
 
 
 @operator("ai.onnx.ml.ArrayFeatureExtractor")
-def array_feature_extractor(call: Call, x: Tensor, indices: Tensor) -> Tensor:
-    found = x.take(indices.reshape(-1), -1)
+def array_feature_extractor(call: Call, x: Value, indices: Value) -> Value:
+    """The columns with some numbers, of strings too."""
+    if isinstance(x, np.ndarray) and x.dtype.kind in "OSU":
+        found: Host | Tensor = x.take(host(indices).reshape(-1), -1)
+    else:
+        x = call.tensor(x)
+        found = x.take(call.tensor(indices).reshape(-1), -1)
     return found if x.ndim > 1 else found.reshape(1, -1)

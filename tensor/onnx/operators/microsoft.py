@@ -52,11 +52,14 @@ def fused_gemm(call: Call, a: Tensor, b: Tensor, c: Tensor | None = None) -> Ten
 @operator(f"{DOMAIN}.FusedMatMul")
 def fused_matmul(call: Call, a: Tensor, b: Tensor) -> Tensor:
     """A matrix product with transposed factors and a factor before it."""
-    if call.get("transBatchA") or call.get("transBatchB"):
-        raise Unsupported("FusedMatMul with transBatchA or transBatchB")
-    left = a.transpose() if call.get("transA") and a.ndim > 1 else a
-    right = b.transpose() if call.get("transB") and b.ndim > 1 else b
-    return left.matmul(right) * float(call.get("alpha", 1.0))
+    return _turned(call, a, "A").matmul(_turned(call, b, "B")) * float(call.get("alpha", 1.0))
+
+
+def _turned(call: Call, x: Tensor, side: str) -> Tensor:
+    """A factor with its last axes as a matrix product has them: the rows may stand before the batches."""
+    if call.get(f"transBatch{side}") and x.ndim > 2:
+        x = x.permute(*range(1, x.ndim - 1), 0, x.ndim - 1)
+    return x.transpose() if call.get(f"trans{side}") and x.ndim > 1 else x
 
 
 @operator(f"{DOMAIN}.Gelu", f"{DOMAIN}.BiasGelu")
@@ -83,11 +86,16 @@ def skip_layer_normalization(
 ) -> tuple[Tensor | None, ...]:
     """The layer normalisation of a sum; also the mean, 1 / deviation and the sum."""
     total = x + skip if bias is None else x + skip + bias
-    mean = total.mean(-1, keepdim=True)
-    away = total - mean
-    inverse = ((away * away).mean(-1, keepdim=True) + float(call.get("epsilon", 1e-5))).rsqrt()
-    found = away * inverse * scale
-    return found if shift is None else found + shift, mean, inverse, total
+    return (*normalised(total, scale, shift, call.number("epsilon", 1e-5)), total)
+
+
+def normalised(x: Tensor, scale: Tensor | None, shift: Tensor | None, epsilon: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows with mean 0 and deviation 1, scaled and shifted; the mean and 1 / deviation that they had."""
+    mean = x.mean(-1, keepdim=True)
+    away = x - mean
+    inverse = ((away * away).mean(-1, keepdim=True) + epsilon).rsqrt()
+    found = away * inverse if scale is None else away * inverse * scale
+    return found if shift is None else found + shift, mean, inverse
 
 
 @operator("SimplifiedLayerNormalization", f"{DOMAIN}.SimplifiedLayerNormalization")
@@ -131,16 +139,23 @@ def multi_head_attention(
     q, k, v = (split_heads(part, heads) for part in (q, k, v))
     if past_key is not None and past_value is not None:
         k, v = past_key.cat(k, axis=2), past_value.cat(v, axis=2)
+    seen = None if padding is None else padding.cast(dtypes.bool_).reshape(padding.shape[0], 1, 1, -1)
+    return attended(call, q, k, v, seen, added), k, v
+
+
+def attended(
+    call: Call, q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None = None, added: Tensor | None = None
+) -> Tensor:
+    """Attention of (batch, heads, length, width), joined. Keys that are not ``seen`` are only made improbable."""
     scores = q.matmul(k.transpose()) * float(call.get("scale") or q.shape[-1] ** -0.5)
-    if padding is not None:
-        seen = padding.cast(dtypes.bool_).reshape(padding.shape[0], 1, 1, -1)
+    if seen is not None:
         scores = seen.where(scores, scores + float(call.get("mask_filter_value", -10000.0)))
     scores = scores if added is None else scores + added
     if call.get("unidirectional"):
         length, keys = scores.shape[-2:]
         ahead = q._position(keys) > q._position(length).reshape(length, 1) + (keys - length)
         scores = ahead.where(float("-inf"), scores)
-    return join_heads(scores.softmax(-1).matmul(v)), k, v
+    return join_heads(scores.softmax(-1).matmul(v))
 
 
 @operator(f"{DOMAIN}.MatMulNBits")

@@ -33,7 +33,7 @@ def size(call: Call, x: Value) -> Value:
 
 
 def _shape(x: Value) -> tuple[int, ...]:
-    if x is None or isinstance(x, list):
+    if x is None or isinstance(x, (list, dict)):
         raise InvalidArgument(f"expected a tensor, not {describe(x)}")
     return tuple(x.shape)
 

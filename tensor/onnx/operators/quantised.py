@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -174,23 +175,28 @@ def dynamic_quantize_lstm(
     first: Tensor | None,
     first_cell: Tensor | None,
     peephole: Tensor | None,
-    w_scale: Tensor,
-    w_zero: Tensor,
-    r_scale: Tensor,
-    r_zero: Tensor,
+    *scales: Value,
 ) -> tuple[Tensor, ...]:
-    """An LSTM with weights of 8 bits (transposed), whose inputs and states are rounded to 8 bits for each product."""
+    """An LSTM with weights of 8 bits (transposed), whose inputs and states are rounded to 8 bits for each product.
+
+    ``scales``: scale and zero point of w, and of r.
+    """
 
     def real(part: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
         own, offset = (p.reshape(part.shape[0], 1, -1) for p in (scale, zero))
         whole = (part.cast(dtypes.int32) - offset.cast(dtypes.int32)).cast(dtypes.float32) * own
         return whole.transpose().contiguous()
 
-    layer = recurrent.layer_of(
-        call, recurrent.LSTM, as_eight_bits(x), real(w, w_scale, w_zero), real(r, r_scale, r_zero), bias, lengths
-    )
-    cells = [replace(cell, seen=as_eight_bits) for cell in layer.cells]
-    return recurrent.run_lstm(call, replace(layer, cells=cells), first, first_cell, peephole)
+    def both() -> tuple[Tensor, Tensor]:
+        w_scale, w_zero, r_scale, r_zero = map(call.tensor, scales)
+        made = real(w, w_scale, w_zero), real(r, r_scale, r_zero)
+        made[0].realize(made[1])
+        return made
+
+    whole_w, whole_r = call.once("weights", (w, r, *scales), both)
+    layer = recurrent.layer_of(call, recurrent.LSTM, as_eight_bits(x), whole_w, whole_r, bias, lengths)
+    layer = replace(layer, cells=[replace(cell, seen=as_eight_bits) for cell in layer.cells])
+    return recurrent.run_lstm(call, layer, (whole_w, whole_r, bias, peephole), first, first_cell, peephole)
 
 
 def as_eight_bits(x: Tensor) -> Tensor:
@@ -265,6 +271,19 @@ def qlinear_unary(
         found = real.mean(tuple(range(1, x.ndim - 1)), keepdim=True)
     else:
         found = real.mean(tuple(range(2, x.ndim)), keepdim=True)
+    return _requantise(found, y_scale, y_zero, x.dtype)
+
+
+@operator("com.microsoft.QLinearSoftmax")
+def qlinear_softmax(
+    call: Call, x: Tensor, x_scale: Tensor, x_zero: Tensor | None, y_scale: Tensor, y_zero: Tensor | None = None
+) -> Tensor:
+    """Softmax of quantised numbers, quantised; over all axes from ``axis`` on for models older than version 13."""
+    real, axis = _real(x, x_scale, x_zero), call.integer("axis", -1)
+    if call.integer("opset", 13) < 13:
+        found = real.reshape(math.prod(x.shape[: axis % x.ndim]), -1).softmax(-1).reshape(x.shape)
+    else:
+        found = real.softmax(axis)
     return _requantise(found, y_scale, y_zero, x.dtype)
 
 

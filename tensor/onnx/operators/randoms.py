@@ -21,7 +21,7 @@ def seed(call: Call) -> int:
 
 
 def _like(call: Call, like: Value) -> tuple[list[int], DType]:
-    if like is None or isinstance(like, list):
+    if like is None or isinstance(like, (list, dict)):
         raise InvalidArgument(f"expected a tensor, not {describe(like)}")
     own = like.dtype if "dtype" not in call.attributes else element_type(call.get("dtype"))
     return list(like.shape), dtypes.of(own)

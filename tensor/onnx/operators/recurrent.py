@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from amdrv.errors import InvalidArgument, Unsupported
-from amdrv.tensor.onnx.registry import Call, Host, Operator, registrar
+from amdrv.tensor.capture import jit
+from amdrv.tensor.onnx.registry import Call, Host, Operator, Value, registrar
 from amdrv.tensor.tensor import Tensor
 
 OPERATORS: dict[str, Operator] = {}
@@ -17,6 +18,7 @@ operator = registrar(OPERATORS)
 Function = Callable[[Tensor], Tensor]
 State = tuple[Tensor, ...]
 Step = Callable[[Tensor, State], State]  # (projected input of one step, state); the output is the state's first
+Join = Callable[..., Tensor]
 
 # Activation functions by their names in small letters, with alpha and beta and what these are unless given.
 ACTIVATIONS: Mapping[str, tuple[Callable[[Tensor, float, float], Tensor], float, float]] = {
@@ -34,7 +36,7 @@ ACTIVATIONS: Mapping[str, tuple[Callable[[Tensor, float, float], Tensor], float,
 }
 
 LSTM = ("Sigmoid", "Tanh", "Tanh")  # the functions of an LSTM unless others are given
-EAGER_FROM = 8  # longer sequences are computed step by step: one graph of all their steps is slow to plan
+BLOCK = 8  # steps of a recording. Longer sequences repeat it: one graph of all their steps is slow to plan
 JOINED = 8  # outputs put together at once: one kernel reads as many buffers
 
 
@@ -118,11 +120,19 @@ class Layer:
         order = np.where(place < self.lengths, self.lengths - 1 - place, place)
         return x[Tensor(order, device=x.backend), x._position(x.shape[1])]
 
-    def run(self, steps: Sequence[Step], states: Sequence[State]) -> tuple[Tensor, ...]:
-        """All outputs, and the last state."""
+    def run(
+        self, call: Call, sources: Sequence[Value], steps: Sequence[Step], states: Sequence[State]
+    ) -> tuple[Tensor, ...]:
+        """All outputs, and the last state. ``sources``: what the steps are made of, besides attributes."""
         outputs, last = [], []
-        for cell, step, state, back in zip(self.cells, steps, states, self.backward, strict=True):
-            found, final = self._direction(cell, step, state, back)
+        recordings, join = call.once("steps", sources, lambda: ([*map(recorded, steps)], jit(_cat)))
+        directions = zip(self.cells, steps, recordings, states, self.backward, strict=True)
+        for cell, step, recording, state, back in directions:
+            x = self.turned(self.x) if back else self.x
+            if x.shape[0] > BLOCK:
+                found, final = self._in_blocks(cell, recording, join, state, x)
+            else:
+                found, final = self._at_once(cell, step, state, x)
             outputs.append(self.turned(found) if back else found)
             last.append(final)
         y = outputs[0].stack(*outputs[1:], axis=1)
@@ -131,39 +141,72 @@ class Layer:
             y, ends = y.permute(2, 0, 1, 3), [part.transpose(0, 1) for part in ends]
         return (y, *ends)
 
-    def _direction(self, cell: Cell, step: Step, state: State, back: bool) -> tuple[Tensor, State]:
-        x = self.turned(self.x) if back else self.x
-        bias, _ = cell.biases()
-        count = x.shape[0]
-        projected = x.linear(cell.weight, bias)
-        eager = count > EAGER_FROM
-        if eager:
-            projected.realize()
-            state = tuple(part.contiguous() for part in state)  # so that all steps are one graph with other buffers
-            state[0].realize(*state[1:])
+    def _at_once(self, cell: Cell, step: Step, state: State, x: Tensor) -> tuple[Tensor, State]:
+        """All steps in one graph."""
+        projected = x.linear(cell.weight, cell.biases()[0])
         outputs = []
-        for t in range(count):
-            # A position in a buffer instead of a slice: again one graph.
-            now = projected[Tensor(np.array([t]), device=x.backend)].squeeze(0) if eager else projected[t]
-            following = step(now, state)
+        for t in range(x.shape[0]):
+            following = step(projected[t], state)
             output = following[0]
             if self.lengths is not None:
                 running = Tensor(self.lengths[:, None] > t, device=x.backend)
                 following = tuple(running.where(new, old) for new, old in zip(following, state, strict=True))
                 output = running.where(output, 0.0)
-            if eager:
-                output.realize(*following)
             outputs.append(output.unsqueeze(0))
             state = following
-        return joined(outputs), state
+        return _cat(*outputs), state
+
+    def _in_blocks(
+        self, cell: Cell, recording: Callable[..., State], join: Join, state: State, x: Tensor
+    ) -> tuple[Tensor, State]:
+        """A recording of some steps, repeated."""
+        count, batch, _ = x.shape
+        # Sequences of many lengths share recordings, which are made for the shapes that they see.
+        whole = 1 << (count - 1).bit_length()
+        x = x.pad(((0, whole - count), (0, 0), (0, 0))).contiguous()
+        projected = x.linear(cell.weight, cell.biases()[0])
+        ends = np.full((batch, 1), count) if self.lengths is None else self.lengths.reshape(batch, 1)
+        lengths = Tensor(ends.astype(np.int64), device=x.backend)
+        # A position is a value in memory, so that all steps are one graph with other buffers.
+        places = [Tensor(np.array([t]), device=x.backend) for t in range(-(-count // BLOCK) * BLOCK)]
+        state = tuple(part.contiguous() for part in state)
+        projected.realize(lengths, *places, *state)
+        outputs = []
+        for start in range(0, count, BLOCK):
+            output, *state_ = recording(projected, lengths, *places[start : start + BLOCK], *state)
+            outputs.append(output)
+            state = tuple(state_)
+        return joined(outputs, join).slice(slice(0, count)), state
 
 
-def joined(parts: list[Tensor]) -> Tensor:
+def recorded(step: Step) -> Callable[..., State]:
+    """Some steps as one function of projected inputs, lengths, the steps' places and a state: outputs and the state."""
+
+    def block(projected: Tensor, lengths: Tensor, *rest: Tensor) -> State:
+        places, state = rest[:BLOCK], rest[BLOCK:]
+        outputs = []
+        for at in places:
+            running = lengths > at
+            following = step(projected[at].squeeze(0), state)
+            state = tuple(running.where(new, old) for new, old in zip(following, state, strict=True))
+            outputs.append(running.where(following[0], 0.0).unsqueeze(0))
+            outputs[-1].realize(*state)
+        return (_cat(*outputs), *state)
+
+    found: Callable[..., State] = jit(block)
+    return found
+
+
+def _cat(first: Tensor, *rest: Tensor) -> Tensor:
+    return first.cat(*rest)
+
+
+def joined(parts: list[Tensor], join: Join = _cat) -> Tensor:
     """Tensors one after the other along the first axis, a few at a time."""
     while len(parts) > JOINED:
         groups = [parts[k : k + JOINED] for k in range(0, len(parts), JOINED)]
-        parts = [first.cat(*rest).realize() for first, *rest in groups]
-    return parts[0].cat(*parts[1:])
+        parts = [join(*group).realize() for group in groups]
+    return _cat(*parts)
 
 
 def layer_of(
@@ -180,7 +223,7 @@ def layer_of(
     ]
     first = bool(call.get("layout"))
     x = x.transpose(0, 1) if first else x
-    if x.shape[0] > EAGER_FROM:
+    if x.shape[0] > BLOCK:
         w.realize(r)  # once, not in every step
     if lengths is not None and bool((lengths == x.shape[0]).all()):
         lengths = None
@@ -211,7 +254,7 @@ def rnn(
         return one
 
     states = [(layer.initial(first, k),) for k in range(len(layer.cells))]
-    return layer.run([step(cell) for cell in layer.cells], states)
+    return layer.run(call, (w, r, bias), [step(cell) for cell in layer.cells], states)
 
 
 @operator("GRU", computes=True)
@@ -251,7 +294,7 @@ def gru(
         return one
 
     states = [(layer.initial(first, k),) for k in range(len(layer.cells))]
-    return layer.run([step(cell) for cell in layer.cells], states)
+    return layer.run(call, (w, r, bias), [step(cell) for cell in layer.cells], states)
 
 
 @operator("LSTM", computes=True)
@@ -267,18 +310,24 @@ def lstm(
     peephole: Tensor | None = None,
 ) -> tuple[Tensor, ...]:
     """Long short-term memory: gates decide what comes into the cell, what stays, and what is shown of it."""
-    return run_lstm(call, layer_of(call, LSTM, x, w, r, bias, lengths), first, first_cell, peephole)
+    layer = layer_of(call, LSTM, x, w, r, bias, lengths)
+    return run_lstm(call, layer, (w, r, bias, peephole), first, first_cell, peephole)
 
 
 def run_lstm(
-    call: Call, layer: Layer, first: Tensor | None, first_cell: Tensor | None, peephole: Tensor | None
+    call: Call,
+    layer: Layer,
+    sources: Sequence[Value],
+    first: Tensor | None,
+    first_cell: Tensor | None,
+    peephole: Tensor | None,
 ) -> tuple[Tensor, ...]:
-    """All outputs, the last output and the last cell."""
+    """All outputs, the last output and the last cell. ``sources``: what the layer's steps are made of."""
     peeps = [None if peephole is None else peephole[k] for k in range(len(layer.cells))]
     coupled = bool(call.get("input_forget"))
     steps = [lstm_step(cell, peep, coupled) for cell, peep in zip(layer.cells, peeps, strict=True)]
     states = [(layer.initial(first, k), layer.initial(first_cell, k)) for k in range(len(layer.cells))]
-    return layer.run(steps, states)
+    return layer.run(call, sources, steps, states)
 
 
 def lstm_step(cell: Cell, peephole: Tensor | None, coupled: bool) -> Step:

@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 
-from amdrv.errors import InvalidArgument
+from amdrv.errors import InvalidArgument, Unsupported
 from amdrv.tensor.onnx.registry import Call, Host, Operator, Value, registrar
 
 OPERATORS: dict[str, Operator] = {}
@@ -29,9 +29,7 @@ def string_split(call: Call, x: Host) -> tuple[Value, ...]:
     """The parts along a new last axis, filled up with empty strings, and how many there are."""
     delimiter, most = call.get("delimiter") or None, call.get("maxsplit", -1)
     rows = [part.split(delimiter, most) for part in x.reshape(-1)]
-    width = max((len(row) for row in rows), default=0)
-    flat = [part for row in rows for part in (*row, *[""] * (width - len(row)))]
-    return _array(flat, (*x.shape, width)), np.array([len(row) for row in rows], np.int64).reshape(x.shape)
+    return _filled(rows, x.shape, ""), np.array([len(row) for row in rows], np.int64).reshape(x.shape)
 
 
 @operator("RegexFullMatch")
@@ -41,6 +39,37 @@ def regex_full_match(call: Call, x: Host) -> Value:
     except re.error as error:
         raise InvalidArgument(f"pattern {call.get('pattern')!r}: {error}") from None
     return np.array([pattern.fullmatch(part) is not None for part in x.reshape(-1)], bool).reshape(x.shape)
+
+
+BEGIN, END = "\x02", "\x03"  # around the words of a text, if wanted
+
+
+@operator("com.microsoft.Tokenizer")
+def tokenizer(call: Call, x: Host) -> Value:
+    """The words of each text along a new last axis, filled up: what an expression finds, or is between separators."""
+    separators, expression = call.get("separators") or [], call.get("tokenexp")
+    least, mark = call.integer("mincharnum", 1), call.integer("mark", 0)
+    if bool(separators) == bool(expression):
+        raise Unsupported("Tokenizer with neither or both of tokenexp and separators")
+
+    def words(text: str) -> list[str]:
+        if expression:
+            return [found.group() for found in re.finditer(expression, text)]
+        return list(text) if separators == [""] else re.split("|".join(separators), text)
+
+    try:
+        rows = [[word for word in words(text) if word and len(word) >= least] for text in x.reshape(-1)]
+    except re.error as error:
+        raise InvalidArgument(f"Tokenizer: {error}") from None
+    if mark and any(x.reshape(-1)):
+        rows = [[BEGIN, *row, END] for row in rows]
+    return _filled(rows, x.shape, call.get("pad_value", ""))
+
+
+def _filled(rows: list[list[str]], shape: tuple[int, ...], filler: str) -> Host:
+    """Rows of strings in an array with one more axis."""
+    width = max((len(row) for row in rows), default=0)
+    return _array([part for row in rows for part in (*row, *[filler] * (width - len(row)))], (*shape, width))
 
 
 @operator("StringNormalizer")

@@ -52,6 +52,7 @@ class FloatMode:
     The defaults are what a compute kernel descriptor asks for: round to nearest even, all denormals kept,
     DX10_CLAMP and IEEE set. ``saturate16`` (FP16_OVFL): an f16 result of finite operands that overflows is the greatest
     number instead, in every rounding mode, and so is a reciprocal of zero; infinities of operands stay.
+    ``scales_always``: output modifiers work in every mode (gfx12), not only without IEEE and output denormals.
     """
 
     round32: Rounding = Rounding.NEAREST_EVEN
@@ -63,10 +64,14 @@ class FloatMode:
     dx10_clamp: bool = True
     ieee: bool = True
     saturate16: bool = False
+    scales_always: bool = False
 
     @classmethod
     def from_bits(cls, mode: int) -> FloatMode:
-        """The mode that MODE register bits ask for: FP_ROUND 3:0, FP_DENORM 7:4, DX10_CLAMP 8, IEEE 9, FP16_OVFL 23."""
+        """The mode that MODE register bits ask for: FP_ROUND 3:0, FP_DENORM 7:4, DX10_CLAMP 8, IEEE 9, FP16_OVFL 23.
+
+        Bit 22, which no generation's register has, says ``scales_always``.
+        """
         return cls(
             round32=Rounding(mode & 3),
             round64=Rounding(mode >> 2 & 3),
@@ -77,6 +82,7 @@ class FloatMode:
             dx10_clamp=bool(mode & 0x100),
             ieee=bool(mode & 0x200),
             saturate16=bool(mode & 1 << 23),
+            scales_always=bool(mode & 1 << 22),
         )
 
 

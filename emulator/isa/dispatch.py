@@ -8,7 +8,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,6 +83,13 @@ class WaveRegisters:
     vectors: NDArray[np.uint32]
 
 
+class RunningWave(NamedTuple):
+    """A wave that has not ended."""
+
+    pc: int
+    workgroup: tuple[int, int, int]
+
+
 class ShaderFault(Exception):
     """A wave stopped the dispatch: memory violation, illegal instruction, misalignment, trap."""
 
@@ -138,7 +145,7 @@ class ShaderEngine(Protocol):
         ``interrupt`` gets M0 of s_sendmsg(INTERRUPT). Raises ShaderFault.
         """
 
-    def running_pc(self) -> int | None:
+    def running_wave(self) -> RunningWave | None:
         """Where a wave of the dispatch under way was not long ago; None when that is not known. From any thread."""
 
     def invalidate_code(self) -> None:

@@ -30,18 +30,15 @@ def reconstruct(
     registers.scalars[EXEC_HI if lane >= 32 else EXEC_LO] = 1 << lane % 32
     if va is None:
         return registers
-    encoding, fields = instruction.encoding, instruction.fields
-    if encoding == "DS":
-        offset = fields["offset0"] | fields["offset1"] << 8
-    else:
-        offset = generation.offset(instruction) if "offset" in fields else 0
-        offset &= -1 if encoding in generation.signed_offset_bits or encoding != "FLAT" else 0xFFF
-    base = va - offset
+    encoding = instruction.encoding
+    base = va - generation.address_offset(instruction)
     vector, scalar = _operand(instruction, "addr"), _operand(instruction, "saddr")
     if encoding == "SMEM":
         _put_scalar(registers, _operand(instruction, "sbase"), base)
     elif encoding in ("MUBUF", "MTBUF"):
-        _put_scalar(registers, _operand(instruction, "srsrc"), base)
+        offset = _operand(instruction, "soffset")
+        constant = offset.value if offset is not None and offset.kind == Kind.CONSTANT else 0
+        _put_scalar(registers, _operand(instruction, "srsrc"), base - constant)
     elif encoding in ("DS", "SCRATCH") and vector is not None:
         registers.vectors[vector.index, lane] = base & WORD
     elif scalar is not None and encoding == "SCRATCH":

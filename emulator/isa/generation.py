@@ -14,6 +14,8 @@ from amdrv.emulator.isa.table import generation_of
 
 # Bits of the MODE register as the float rules read them (algebra.FloatMode).
 DX10_CLAMP, IEEE, FP16_OVFL = 1 << 8, 1 << 9, 1 << 23
+SCALES_ALWAYS = 1 << 22  # no generation's register has this bit, and none shows it
+FLAT_OFFSET_MASK = 0xFFF  # of FLAT's offset gfx11 uses 12 bits, unsigned (ISA manual, "Flat")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +52,17 @@ class Generation:
         return ("vdst",) if "_load_tr_" in mnemonic else ()
 
     def offset(self, instruction: Instruction) -> int:
-        """The immediate offset of a memory instruction, in bytes."""
+        """The immediate offset of a memory instruction, in bytes, as listings show it."""
         value, bits = instruction.fields["offset"], self.signed_offset_bits.get(instruction.encoding, 0)
         return value - (1 << bits) if bits and value >> (bits - 1) & 1 else value
+
+    def address_offset(self, instruction: Instruction) -> int:
+        """What the instruction itself adds to an address, in bytes; 0 where that is nothing."""
+        fields, encoding = instruction.fields, instruction.encoding
+        if encoding == "DS":
+            return fields["offset0"] | fields["offset1"] << 8
+        offset = self.offset(instruction) if "offset" in fields else 0
+        return offset if encoding in self.signed_offset_bits or encoding != "FLAT" else offset & FLAT_OFFSET_MASK
 
 
 _COMMON_REGISTERS = {
@@ -77,16 +87,16 @@ GFX11 = Generation(
     matrices_spread=("vdst", "src2"),
 )
 
-# Without the two bits, a clamped NaN is zero, and minimumNumber and maximumNumber take a signalling NaN for missing
-# (V_MIN_NUM_F32), which is what the float rules do outside IEEE mode.
+# Without DX10_CLAMP and IEEE, a clamped NaN is zero, and minimumNumber and maximumNumber take a signalling NaN for
+# missing (V_MIN_NUM_F32), which is what the float rules do outside IEEE mode.
 GFX12 = Generation(
     name="gfx12",
     signed_offset_bits={"SMEM": 24, "FLAT": 24, "GLOBAL": 24, "SCRATCH": 24},
     hardware_registers={**_COMMON_REGISTERS, 2: "status_12", 4: "state_priv", 30: "cycles_hi"},
     mode_from_rsrc1=((26, FP16_OVFL),),
-    mode_always=DX10_CLAMP,
+    mode_always=DX10_CLAMP | SCALES_ALWAYS,
     mode_writable=0x0180_00FF,
-    mode_shown=0xFFFF_FFFF & ~DX10_CLAMP,
+    mode_shown=0xFFFF_FFFF & ~(DX10_CLAMP | SCALES_ALWAYS),
     cycles_mask=0xFFFF_FFFF,
     tmpring_wavesize_bits=18,
     workgroup_ids_in_ttmps=True,

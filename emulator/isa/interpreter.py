@@ -11,7 +11,14 @@ from collections.abc import Callable
 from amdrv.emulator.isa.code import Block, CodeCache, Key
 from amdrv.emulator.isa.control import Event, Fork
 from amdrv.emulator.isa.decoder import Decoder
-from amdrv.emulator.isa.dispatch import Dispatch, DispatchStats, ShaderFault, ShaderMemory, WaveRegisters
+from amdrv.emulator.isa.dispatch import (
+    Dispatch,
+    DispatchStats,
+    RunningWave,
+    ShaderFault,
+    ShaderMemory,
+    WaveRegisters,
+)
 from amdrv.emulator.isa.generation import generation_for
 from amdrv.emulator.isa.launch import create_waves, decode
 from amdrv.emulator.isa.machine import Lds, Machine
@@ -43,10 +50,11 @@ class Interpreter:
         self._blocks: dict[Key, Block] = {}
         self._schedule: Schedule | None = None  # of the batch under way
 
-    def running_pc(self) -> int | None:
-        """Where a wave of the dispatch under way is; see ShaderEngine.running_pc."""
+    def running_wave(self) -> RunningWave | None:
+        """Where a wave of the dispatch under way is; see ShaderEngine.running_wave."""
         schedule = self._schedule
-        return min((group.pc for group in schedule.groups), default=None) if schedule is not None else None
+        group = min(schedule.groups, key=lambda group: group.pc, default=None) if schedule is not None else None
+        return None if group is None else RunningWave(group.pc, _workgroup(group.machine, group.start))
 
     def invalidate_code(self) -> None:
         """Forget prepared instructions: what ACQUIRE_MEM with an I$ invalidation does."""

@@ -195,9 +195,7 @@ def build_atomic(
 
 def _flat_address(instruction: Instruction, place: Place) -> Address:
     vector, scalar = find(instruction.src, "addr"), find(instruction.src, "saddr")
-    offset = place.generation.offset(instruction)
-    if instruction.encoding not in place.generation.signed_offset_bits:
-        offset &= 0xFFF  # FLAT of gfx11 has 12 bits, unsigned (ISA manual, "Flat")
+    offset = place.generation.address_offset(instruction)
     if instruction.encoding == "SCRATCH":
         return _scratch_address(vector, scalar, offset, place)
     bias = np.uint64(offset & 0xFFFF_FFFF_FFFF_FFFF)

@@ -220,7 +220,7 @@ class NumpyAlgebra(Algebra[Array]):
     def sub(self, x: Array, y: Array) -> Array:
         if self._plain[x.dtype] and x.dtype != _F16:
             return x - y
-        return self.add(x, np.negative(y))
+        return self.add(x, np.where(np.isnan(y), y, np.negative(y)))
 
     def mul(self, x: Array, y: Array) -> Array:
         if self._plain[x.dtype] and x.dtype != _F16:
@@ -358,9 +358,9 @@ class NumpyAlgebra(Algebra[Array]):
         flushing = x.dtype == _F32 and not keep_denormals
         x = flush(x) if flushing else self._inputs(x)[0]
         result = function(x.astype(_F64)).astype(x.dtype)
-        invalid = np.isnan(result) & ~np.isnan(x)
-        if invalid.any():
-            result = np.where(invalid, _default_nan(x.dtype), result)
+        if np.isnan(result).any():
+            result = np.where(np.isnan(result), _default_nan(x.dtype), result)
+            result = np.where(np.isnan(x), quieted(x), result)  # not what NumPy's function makes of it
         return flush(result) if flushing else self._output(result, x)
 
     # Stacks: the registers are the first axis.

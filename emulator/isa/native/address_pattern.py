@@ -35,10 +35,7 @@ def pattern(lanes: int, size_bytes: int, access: str) -> str:
   %skip = mul i32 {first}, {size_bytes}
   %low.0 = sub i32 %lo.k, %skip{splat("low.all", "%low.0", lanes)}
   %line = add {kind} %low.all, {constants(range(0, lanes * size_bytes, size_bytes))}
-  %idle = xor {mask} %mask, -1
-  %hi.change = xor {kind} %hi, %hi.all
-  %lo.change = xor {kind} %lo, %line
-  %change = or {kind} %lo.change, %hi.change{agree("line", "%change", "zeroinitializer", lanes)}
+  %idle = xor {mask} %mask, -1{agree("line", "%lo", "%line", lanes)}{agree("high", "%hi", "%hi.all", lanes)}
   %no.wrap = icmp ule i32 %lo.k, {(1 << 32) - lanes * size_bytes}
   %lo.k.wide = zext i32 %lo.k to i64
   %hi.k.wide = zext i32 %hi.k to i64
@@ -47,16 +44,15 @@ def pattern(lanes: int, size_bytes: int, access: str) -> str:
   %va = add i64 %base, %index
   %skip.wide = mul i64 %k.wide, {size_bytes}
   %start = sub i64 %va, %skip.wide{site_probe(access, "%start", lanes * size_bytes)}
-  %straight = and i1 %line.ok, %no.wrap
+  %level = and i1 %line.ok, %high.ok
+  %straight = and i1 %level, %no.wrap
   %wide.ok = and i1 %straight, %near"""
 
 
 def uniform(lanes: int) -> str:
     """IR for %same.ok: the active lanes have one address."""
-    kind = vector(lanes)
-    return f"""
-  %same.change = xor {kind} %lo, %lo.all
-  %differ = or {kind} %same.change, %hi.change{agree("same", "%differ", "zeroinitializer", lanes)}"""
+    return f"""{agree("equal", "%lo", "%lo.all", lanes)}
+  %same.ok = and i1 %equal.ok, %high.ok"""
 
 
 def agree(name: str, x: str, y: str, lanes: int) -> str:

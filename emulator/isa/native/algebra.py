@@ -166,7 +166,7 @@ class LlvmAlgebra(Algebra[Val]):
     def sub(self, x: Val, y: Val) -> Val:
         if self._plain[x.kind]:
             return arithmetic("fsub", x, y)
-        return self.add(x, negated(y))
+        return self.add(x, self.select(self.eq(y, y), negated(y), y))
 
     def mul(self, x: Val, y: Val) -> Val:
         if self._plain[x.kind]:

@@ -9,9 +9,10 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 from amdrv.emulator.isa.decoder import Decoder
-from amdrv.emulator.isa.dispatch import Dispatch, DispatchStats, ShaderFault, ShaderMemory
+from amdrv.emulator.isa.dispatch import Dispatch, DispatchStats, RunningWave, ShaderFault, ShaderMemory
 from amdrv.emulator.isa.generation import generation_for
 from amdrv.emulator.isa.interpreter import Interpreter
 from amdrv.emulator.isa.launch import Launch, decode
@@ -50,7 +51,8 @@ class Translator:
 
     ``arch`` picks the decode tables; ``shader_engines`` is the chip's count, which the placement of scratch depends on;
     ``threads`` is how many host threads a dispatch may use, by default one for each usable core; ``cache`` keeps
-    compiled code from one process to the next (None: nothing is kept).
+    compiled code from one process to the next (None: nothing is kept); ``translating`` is entered while waves wait for
+    code to be found or compiled.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Translator:
         shader_engines: int = 6,
         threads: int | None = None,
         cache: ObjectCache | None = None,
+        translating: AbstractContextManager[None] | None = None,
     ) -> None:
         self.threads = threads if threads is not None else len(os.sched_getaffinity(0))
         self._arch = arch
@@ -67,6 +70,7 @@ class Translator:
         self._generation = generation_for(arch)
         self._shader_engines = shader_engines
         self._cache = cache
+        self._translating = translating or nullcontext()
         self._current: Run | None = None  # the dispatch under way
         self._libraries: dict[int, tuple[Library, jit.LoadedLibrary]] = {}
         self._entries: dict[int, Entries] = {}
@@ -75,7 +79,7 @@ class Translator:
         self._interpreter: Interpreter | None = None  # which runs them
         self._linker = _linker(os.getpid())
         self._start_helpers()
-        self._units = Units(self._decoder, self._linker, self._library, cache, self._improve)
+        self._units = Units(self._decoder, self._linker, self._library, cache, self._improve, self._translating)
 
     def _start_helpers(self) -> None:
         """What belongs to this process alone: threads and a child."""
@@ -94,12 +98,12 @@ class Translator:
         """Return when nothing is being compiled in the background. Raises Timeout."""
         self._improver.settle(timeout_s)
 
-    def running_pc(self) -> int | None:
-        """Where a wave of the dispatch under way last gave way; see ShaderEngine.running_pc."""
+    def running_wave(self) -> RunningWave | None:
+        """Where a wave of the dispatch under way last gave way; see ShaderEngine.running_wave."""
         run, interpreter = self._current, self._interpreter
         if run is not None:
-            return run.running_pc
-        return interpreter.running_pc() if interpreter is not None else None
+            return run.running_wave
+        return interpreter.running_wave() if interpreter is not None else None
 
     def invalidate_code(self) -> None:
         """Compare code with memory before it is used again: what ACQUIRE_MEM with an I$ invalidation does."""
@@ -124,7 +128,8 @@ class Translator:
             self._start_helpers()
         with self._running:
             try:
-                run = self._prepare(launch, memory, cancelled, realtime, interrupt)
+                with self._translating:
+                    run = self._prepare(launch, memory, cancelled, realtime, interrupt)
             except BadModule as error:
                 # A mistake of the translator's must not cost the user the work: it takes longer, but it is done.
                 log.warning("a kernel at pc %#x is interpreted, because LLVM refuses its code: %s", dispatch.pc, error)
@@ -186,19 +191,21 @@ class Translator:
         found = self._entries.get(lanes)
         if found is None:
             _, library = self._library(lanes)
-            names = [f"{name}.w{lanes}" for name in ("run_groups", "resume_group", "tlb_miss")]
+            names = [f"{name}.w{lanes}" for name in ("run_groups", "run_own_groups", "resume_group", "tlb_miss")]
             library.require(names)
-            run_groups, resume_group, tlb_miss = (library.address(name) for name in names)
-            found = self._entries[lanes] = Entries(_RUN(run_groups), _RUN(resume_group), tlb_miss)
+            *loops, tlb_miss = (library.address(name) for name in names)
+            run_groups, run_own_groups, resume_group = (_RUN(loop) for loop in loops)
+            found = self._entries[lanes] = Entries(run_groups, run_own_groups, resume_group, tlb_miss)
         return found
 
     def _improve(self, unit: Unit) -> None:
         self._improver.add(self._units, unit)
 
 
-def create(arch: str, *, shader_engines: int) -> Translator:
+def create(arch: str, *, shader_engines: int, translating: AbstractContextManager[None] | None = None) -> Translator:
     """A translator that keeps compiled code on disk."""
-    return Translator(arch, shader_engines=shader_engines, cache=ObjectCache(default_folder()))
+    cache = ObjectCache(default_folder())
+    return Translator(arch, shader_engines=shader_engines, cache=cache, translating=translating)
 
 
 def _stop(pool: Pool, improver: Improver, running: threading.Lock, process_id: int) -> None:

@@ -181,8 +181,8 @@ def _log2(x: Val) -> Val:
     zero = compare("fcmp olt", single, least)
     sign, infinite, _ = float_bits(x.kind)
     result = choose(zero, constant(x, x.kind, sign | infinite), result)
-    invalid = compare("fcmp ule", single, number(builder, "f32", -_SMALLEST_NORMAL))
-    return choose(invalid, default_nan(result), result)
+    invalid = compare("fcmp ole", single, number(builder, "f32", -_SMALLEST_NORMAL))
+    return _unless_nan(x, choose(invalid, default_nan(result), result))
 
 
 def _circular(x: Val, quadrants: int) -> Val:
@@ -205,5 +205,10 @@ def _circular(x: Val, quadrants: int) -> Val:
     sign = cast(phase & 2, bits.kind) << (WIDTHS[x.kind] - 2)
     result = arithmetic("fadd", cast(bits ^ sign, x.kind), constant(x, x.kind, 0))
     if quadrants:
-        return result
-    return choose(compare("fcmp oeq", single, constant(single, "f32", 0)), x, result)
+        return _unless_nan(x, result)
+    return _unless_nan(x, choose(compare("fcmp oeq", single, constant(single, "f32", 0)), x, result))
+
+
+def _unless_nan(x: Val, result: Val) -> Val:
+    """``result``, but a NaN stays what it is, made quiet."""
+    return choose(compare("fcmp uno", x, x), arithmetic("fadd", x, x), result)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from amdrv.emulator.isa.dispatch import Access, DispatchStats, ShaderFault, ShaderMemory
+from amdrv.emulator.isa.dispatch import Access, DispatchStats, RunningWave, ShaderFault, ShaderMemory
 from amdrv.emulator.isa.launch import Launch
 from amdrv.emulator.isa.native import layout
 from amdrv.emulator.isa.native.faults import Reporter, group_of
@@ -36,6 +36,7 @@ class Entries:
     """The library's functions that run workgroups, for one wave size: (context, job) to outcome."""
 
     run_groups: Function
+    run_own_groups: Function
     resume_group: Function
     tlb_miss: int  # host address
 
@@ -91,16 +92,16 @@ class Run:
         return bool(self._plan.next >= self._plan.total)
 
     @property
-    def running_pc(self) -> int | None:
+    def running_wave(self) -> RunningWave | None:
         """Where a wave stood that gave way not long ago; None when none has yet."""
         if self.gave_way is None:
             return None
         words, job = self.gave_way
         each = self.state_bytes // 4
         states = words[: each * min(max(1, job.states_used), self._group_waves)].reshape(-1, each)
-        going_on = (state.view(np.uint64) for state in states if state[layout.STATE_OUTCOME // 4] != Outcome.END)
-        counters = (int(state[layout.STATE_PC // 8]) for state in going_on)
-        return next((pc for pc in counters if pc != layout.START), None)
+        going_on = (state for state in states if state[layout.STATE_OUTCOME // 4] != Outcome.END)
+        waves = (RunningWave(int(state.view(np.uint64)[layout.STATE_PC // 8]), group_of(state)) for state in going_on)
+        return next((wave for wave in waves if wave.pc != layout.START), None)
 
     def stop(self) -> None:
         """Let all threads come back."""

@@ -12,6 +12,7 @@ import hashlib
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -137,7 +138,10 @@ class FrozenMemory:
 
 
 class Units:
-    """All units of one engine. ``improve`` is called with a unit that is worth better code."""
+    """All units of one engine.
+
+    ``improve`` is called with a unit that is worth better code; ``translating`` is entered while waves wait for code.
+    """
 
     def __init__(
         self,
@@ -146,10 +150,11 @@ class Units:
         library: Callable[[int], tuple[Library, jit.LoadedLibrary]],
         cache: ObjectCache | None,
         improve: Callable[[Unit], None],
+        translating: AbstractContextManager[None],
     ) -> None:
         self.log: list[CompileRecord] = []
         self._decoder, self._linker, self._library, self._cache = decoder, linker, library, cache
-        self._improve = improve
+        self._improve, self._translating = improve, translating
         self._lock = threading.RLock()
         self._generation = 0
         self._uses = 0
@@ -177,7 +182,7 @@ class Units:
 
     def find_entry(self, memory: ShaderMemory, base: int, pc: int, mode: int, shape: Shape) -> tuple[Unit, int]:
         """(unit, its base) in which a wave that comes from the unit at ``base`` goes on at ``pc``."""
-        with self._lock:
+        with self._lock, self._translating:
             bound = self._bind(memory, base, mode, shape)
             place = pc - base & MASK
             if (place, mode) in bound.unit.entries:

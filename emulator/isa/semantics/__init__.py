@@ -7,6 +7,8 @@ from amdrv.emulator.isa.semantics import (
     convert,
     cube,
     divide,
+    dot_gfx11,
+    dot_gfx12,
     extrema,
     float8,
     gfx12,
@@ -41,7 +43,7 @@ _FAMILIES = (
     packed,
 )
 # What a generation adds to the families, or has under the same name with another meaning (its matrices).
-_OF_GENERATION = {"gfx11": (matrix,), "gfx12": (matrix_gfx12, extrema, float8, gfx12)}
+_OF_GENERATION = {"gfx11": (matrix, dot_gfx11), "gfx12": (matrix_gfx12, dot_gfx12, extrema, float8, gfx12)}
 _BY_MNEMONIC = {
     generation: {item.mnemonic: item for module in (*_FAMILIES, *further) for item in module.DEFINITIONS}
     for generation, further in _OF_GENERATION.items()

@@ -6,11 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TypeAlias
 
-from amdrv.emulator.isa.algebra import Ops, Value
 from amdrv.emulator.isa.semantics import scalar, vector_integer
-from amdrv.emulator.isa.semantics.definition import Binary, Definition, Evaluate, Unary, family
-from amdrv.emulator.isa.semantics.float8 import LAYOUTS, to_f32
-from amdrv.emulator.isa.semantics.packed import DOT_ACCURACY, accumulator
+from amdrv.emulator.isa.semantics.definition import Binary, Definition, Unary, family
 from amdrv.emulator.isa.semantics.transcendental import FUNCTIONS, ONE_ULP
 
 Fields: TypeAlias = Mapping[str, int]
@@ -45,23 +42,8 @@ def _on_scalars(kind: str) -> dict[str, Unary]:
     return {f"v_s_{name}_{kind}": FUNCTIONS[name] for name in ("exp", "log", "rcp", "rsq", "sqrt")}
 
 
-def _dot4(left: str, right: str) -> Evaluate:
-    """Four products of eight-bit floats added to an f32, one after the other."""
-
-    def evaluate(a: Ops, x: Value, y: Value, addend: Value, fields: Fields) -> Value:
-        total = accumulator(a, a.f32(addend), fields)
-        for shift in range(0, 32, 8):
-            total = a.fma(to_f32(a, a.u32(x) >> shift, left), to_f32(a, a.u32(y) >> shift, right), total)
-        return total
-
-    return evaluate
-
-
-DOTS = {f"v_dot4_f32_{left}_{right}": _dot4(left, right) for left in LAYOUTS for right in LAYOUTS}
-
 DEFINITIONS: list[Definition] = [
     *_renamed(),
     *family(SCALAR_U64, "u64", "u64"),
     *(definition for kind in ("f16", "f32") for definition in family(_on_scalars(kind), kind, accuracy=ONE_ULP)),
-    *family(DOTS, reads=("fields",), accuracy=DOT_ACCURACY),
 ]

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from amdrv.emulator.isa.algebra import FloatMode, Ops, Value
-from amdrv.emulator.isa.semantics.bits import absolute, exponent, halves, is_nan, negate, pair
+from amdrv.emulator.isa.semantics.bits import absolute, copy_sign, exponent, halves, is_nan, negate, pair, sign
 from amdrv.emulator.isa.semantics.definition import Definition, Evaluate
 
-OMOD_FACTORS = {1: 2.0, 2: 4.0, 3: 0.5}  # RDNA3 ISA manual, VOP3 encoding, OMOD field
+HALVES = 3
+OMOD_FACTORS = {1: 2.0, 2: 4.0, HALVES: 0.5}  # RDNA3 ISA manual, VOP3 encoding, OMOD field
 # Two floats in a register pair: LLVM 22 gives the opcodes neither modifier.
 _PAIRS = ("v_cvt_pk_f32_fp8", "v_cvt_pk_f32_bf8")
 # Packed results ignore the output modifier, and so do these (manual 7.2.3.1).
@@ -16,7 +17,7 @@ NO_OMOD = frozenset(("v_dot2_f16_f16", "v_dot2_bf16_bf16", "v_cvt_pk_rtz_f16_f32
 NO_CLAMP = frozenset(("v_dot2_f16_f16", "v_dot2_bf16_bf16", "v_dot2_f32_f16", "v_dot2_f32_bf16", *_PAIRS))
 
 # Sums of products round to nearest and keep f16's denormals whatever the mode says (RDNA3 ISA manual 7.2.4 of bf16; of
-# all of them ROCm rocjitsu, shared/gfx11_dot2.h, characterised on gfx1100). What else they flush they flush themselves.
+# all of them ROCm rocjitsu, shared/gfx11_dot2.h, measured on gfx1100). What else they flush they flush themselves.
 _MODELESS = ("v_wmma", "v_swmmac", "v_dot2", "v_dot4_f32")
 
 
@@ -24,7 +25,9 @@ def own_mode(definition: Definition, mode: FloatMode) -> FloatMode:
     """The mode in which a definition is to be evaluated where MODE asks for ``mode``."""
     if not definition.mnemonic.startswith(_MODELESS):
         return mode
-    return FloatMode(dx10_clamp=mode.dx10_clamp, ieee=mode.ieee, saturate16=mode.saturate16)
+    return FloatMode(
+        dx10_clamp=mode.dx10_clamp, ieee=mode.ieee, saturate16=mode.saturate16, scales_always=mode.scales_always
+    )
 
 
 def modify_input(a: Ops, x: Value, width: int, *, neg: bool, magnitude: bool) -> Value:
@@ -44,16 +47,19 @@ def clamp_float(a: Ops, x: Value, kind: str) -> Value:
 
 
 def output_modifier(a: Ops, x: Value, kind: str, omod: int) -> Value:
-    """The result times 2, 4 or 1/2; ignored in IEEE mode and when output denormals are kept (manual 7.2.3.1).
+    """The result times 2, 4 or 1/2; gfx11 ignores it in IEEE mode and when output denormals are kept (manual 7.2.3.1).
 
-    A zero or a denormal becomes +0; a number that halving makes too small keeps its sign (measured on gfx1100 and
-    gfx1201: rocjitsu, shared/output_modifier.h).
+    A zero or a denormal becomes +0; a number that halving makes denormal becomes a zero of its sign, not rounded first
+    (measured on gfx1100 and gfx1201, which scales in every mode: rocjitsu, shared/output_modifier.h and fp_mode.h).
     """
     flushes = a.mode.flush_outputs32 if kind == "f32" else a.mode.flush_outputs64
-    if not omod or a.mode.ieee or not flushes:
+    if not omod or not (a.mode.scales_always or (flushes and not a.mode.ieee)):
         return x
+    scale, zero = exponent(a, x, kind), a.constant(kind, 0)
     scaled = a.mul(x, a.constant(kind, OMOD_FACTORS[omod]))
-    return a.select(a.eq(exponent(a, x, kind), 0), a.constant(kind, 0), scaled)
+    if omod == HALVES:
+        scaled = a.select(a.eq(scale, 1), copy_sign(a, sign(a, x, kind), zero, kind), scaled)
+    return a.select(a.eq(scale, 0), zero, scaled)
 
 
 def clamp_packed(function: Evaluate) -> Evaluate:

@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
-from amdrv.emulator.isa.algebra import Ops, Rounding, Value
-from amdrv.emulator.isa.semantics.bits import field, flushed, halves, negate, pair
-from amdrv.emulator.isa.semantics.convert import from_bf16, to_bf16
+from amdrv.emulator.isa.algebra import Ops, Value
+from amdrv.emulator.isa.semantics.bits import field, halves, negate, pair
 from amdrv.emulator.isa.semantics.definition import Binary, Definition, Evaluate, Ternary, family
 from amdrv.emulator.isa.semantics.modifiers import clamp_packed
 from amdrv.emulator.isa.semantics.vector_integer import clamp_i32, clamp_u32
@@ -110,23 +109,7 @@ def _packed_floats() -> list[Definition]:
     ]
 
 
-# Dot products of floats: the products are exact in f32; each addition rounds.
-
-
-def _dot2(kind: str) -> Evaluate:
-    """Two products of f16 or bf16 added to an f32, in f32 without denormals, whatever the mode.
-
-    LLVM 22 SIISelLowering.cpp, performFMACombine: the instruction flushes f32 denormals of operand and result.
-    """
-
-    def evaluate(a: Ops, x: Value, y: Value, addend: Value, fields: Fields) -> Value:
-        lows, highs = packed_sources(a, "f16", fields, x, y)
-        total = flushed(a, accumulator(a, a.f32(addend), fields), "f32")
-        for left, right in (lows, highs):
-            total = a.fma(_short_to_f32(a, left, kind), _short_to_f32(a, right, kind), total)
-        return flushed(a, total, "f32")
-
-    return evaluate
+# Dot products of floats are in ``dot``.
 
 
 def accumulator(a: Ops, x: Value, fields: Fields) -> Value:
@@ -134,39 +117,6 @@ def accumulator(a: Ops, x: Value, fields: Fields) -> Value:
     if fields.get("neg_hi", 0) & 4:
         x = a.f32(a.u32(x) & 0x7FFFFFFF)
     return negate(a, x, "f32") if fields.get("neg", 0) & 4 else x
-
-
-def _dot2_accumulate(kind: str) -> Evaluate:
-    dot = _dot2(kind)
-    return lambda a, x, y, old: dot(a, x, y, old, {})
-
-
-def _dot2_short(kind: str) -> Evaluate:
-    """V_DOT2_F16_F16 and V_DOT2_BF16_BF16 (VOP3): the sum is kept in f32 and rounded once, to nearest even.
-
-    The bf16 form knows no denormals, whatever the mode (RDNA3 ISA manual, MODE register, FP_DENORM).
-    """
-
-    def evaluate(a: Ops, x: Value, y: Value, addend: Value, fields: Fields) -> Value:
-        flags = {name: fields.get(name, 0) & 3 for name in ("neg", "abs")}
-        pairs = []
-        for index, source in enumerate((x, y)):
-            bits = a.u32(source)
-            bits = bits & 0x7FFF7FFF if flags["abs"] >> index & 1 else bits
-            bits = bits ^ 0x80008000 if flags["neg"] >> index & 1 else bits
-            pairs.append([_short_to_f32(a, half, kind) for half in halves(a, bits, "u16")])
-        total = _short_to_f32(a, a.u16(addend), kind)
-        for left, right in zip(*pairs, strict=True):
-            total = a.fma(left, right, total)
-        if kind == "bf16":
-            return to_bf16(a, flushed(a, total, "f32"))
-        return a.to_float(total, "f16", Rounding.NEAREST_EVEN)
-
-    return evaluate
-
-
-def _short_to_f32(a: Ops, x: Value, kind: str) -> Value:
-    return flushed(a, from_bf16(a, x), "f32") if kind == "bf16" else a.to_float(a.f16(x), "f32")
 
 
 # Dot products of integers.
@@ -237,16 +187,6 @@ MIXES: dict[str, Ternary] = {
     "v_fma_mixlo_f16": _fma_mix("f16"),
     "v_fma_mixhi_f16": _fma_mix("f16"),
 }
-FLOAT_DOTS: dict[str, Evaluate] = {
-    "v_dot2_f32_f16": _dot2("f16"),
-    "v_dot2_f32_bf16": _dot2("bf16"),
-    "v_dot2_f16_f16": _dot2_short("f16"),
-    "v_dot2_bf16_bf16": _dot2_short("bf16"),
-}
-ACCUMULATING_DOTS: dict[str, Evaluate] = {
-    "v_dot2acc_f32_f16": _dot2_accumulate("f16"),
-    "v_dot2acc_f32_bf16": _dot2_accumulate("bf16"),
-}
 MIXED_DOTS = {"v_dot4_i32_iu8": 8, "v_dot8_i32_iu4": 4}
 UNSIGNED_DOTS = {"v_dot4_u32_u8": 8, "v_dot8_u32_u4": 4}
 
@@ -254,8 +194,6 @@ DEFINITIONS: list[Definition] = [
     *_packed_integers(),
     *_packed_floats(),
     *family(MIXES),
-    *family(FLOAT_DOTS, reads=("fields",), accuracy=DOT_ACCURACY),
-    *family(ACCUMULATING_DOTS, reads=("old",), accuracy=DOT_ACCURACY),
     *family(
         {mnemonic: _dot_mixed(bits, False) for mnemonic, bits in MIXED_DOTS.items()},
         reads=("fields",),

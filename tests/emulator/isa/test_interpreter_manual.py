@@ -148,6 +148,41 @@ def test_sums_of_products_round_to_nearest_in_every_mode(bench: Any) -> None:
     assert [int(row[0]) for row in found] == list(wanted.values())
 
 
+# What is handed on of a NaN is its sign and payload (ROCm rocjitsu, shared/fp_mode.h and transcendental.h).
+NANS = np.array([0x7F800001, 0xFF812345, 0x7FC00007, 0xFFC12345] * 8, np.uint32)
+
+
+def test_a_nan_keeps_its_sign_and_payload_and_becomes_quiet(bench: Any) -> None:
+    listing = """
+    7e044f01           v_log_f32_e32 v2, v1
+    7e064b01           v_exp_f32_e32 v3, v1
+    7e086b01           v_sin_f32_e32 v4, v1
+    7e0a6d01           v_cos_f32_e32 v5, v1
+    7e0c5501           v_rcp_f32_e32 v6, v1
+    7e0e5d01           v_rsq_f32_e32 v7, v1
+    7e106701           v_sqrt_f32_e32 v8, v1
+    081202f2           v_sub_f32_e32 v9, 1.0, v1
+    bf910005           s_round_mode 0x5
+    081402f2           v_sub_f32_e32 v10, 1.0, v1
+    """
+    found, _ = bench.run_wave(listing, vgprs={1: NANS}, read=list(range(2, 11)))
+    for row in found:
+        np.testing.assert_array_equal(row, NANS | 0x400000)
+
+
+def test_a_half_nan_keeps_its_sign_and_payload_and_becomes_quiet(bench: Any) -> None:
+    listing = """
+    7e04af01           v_log_f16_e32 v2, v1
+    7e06c101           v_sin_f16_e32 v3, v1
+    7e08c301           v_cos_f16_e32 v4, v1
+    660a02f2           v_sub_f16_e32 v5, 1.0, v1
+    """
+    nans = np.array([0x7C01, 0xFD23, 0x7E07, 0xFF45] * 8, np.uint32)
+    found, _ = bench.run_wave(listing, vgprs={1: nans}, read=[2, 3, 4, 5])
+    for row in found:
+        np.testing.assert_array_equal(row & 0xFFFF, nans | 0x200)
+
+
 PLAIN, BY_INDEX, BY_OFFSET = "e0500004 80010200", "e0500004 80810201", "e0500004 80410201"
 ADD_THREAD, STRUCTURED, UNCHECKED, RAW = 1 << 23, 0 << 28, 2 << 28, 3 << 28
 

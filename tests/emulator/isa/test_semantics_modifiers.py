@@ -10,6 +10,7 @@ import pytest
 
 from amdrv.emulator.isa import semantics
 from amdrv.emulator.isa.algebra import FloatMode
+from amdrv.emulator.isa.generation import GFX12
 from amdrv.emulator.isa.numpy_algebra import DTYPES, NumpyAlgebra, quiet
 from amdrv.emulator.isa.semantics.modifiers import bind, modify_input
 
@@ -75,6 +76,18 @@ def test_output_modifier_is_ignored_in_ieee_mode_and_when_denormals_are_kept(mod
 def test_output_modifier_of_what_is_or_becomes_zero(omod: int, value: float, want: int) -> None:
     got = run("v_mul_f32", {"omod": omod}, row("f32", [value]), row("f32", [1.0]), mode=OMOD_MODE)
     assert got.view(np.uint32).item() == want
+
+
+@pytest.mark.parametrize("value", [0x80FFFFFF, 0x80800000])
+def test_halving_does_not_round_up_to_the_smallest_normal_number(value: int) -> None:
+    x = np.array([[value]], np.uint32).view(np.float32)
+    assert run("v_mul_f32", {"omod": 3}, x, row("f32", [1.0]), mode=OMOD_MODE).view(np.uint32).item() == 0x80000000
+
+
+@pytest.mark.parametrize(("omod", "value", "want"), [(1, 3.0, 6.0), (3, 2.0**-126, 0.0), (2, 2.0**-127, 0.0)])
+def test_gfx12_scales_results_in_every_mode(omod: int, value: float, want: float) -> None:
+    mode = FloatMode.from_bits(GFX12.mode_always | 0xF0)  # denormals kept
+    assert run("v_mul_f32", {"omod": omod}, row("f32", [value]), row("f32", [1.0]), mode=mode).item() == want
 
 
 def test_clamp_comes_after_the_output_modifier() -> None:

@@ -46,7 +46,8 @@ class DeviceBusy(AmdrvError):
 class Timeout(AmdrvError, TimeoutError):
     """A bounded wait ran out.
 
-    ``what`` names the wait; for a register wait ``mask``, ``expected`` and ``last`` are the numbers compared.
+    ``what`` names the wait; for a register wait ``mask``, ``expected`` and ``last`` are the numbers compared. For a
+    kernel that did not end ``pc``, ``mnemonic`` and ``workgroup`` say where one of its waves was, where that is known.
     """
 
     def __init__(
@@ -58,6 +59,9 @@ class Timeout(AmdrvError, TimeoutError):
         expected: int | None = None,
         last: int | None = None,
         hint: str = "",
+        pc: int | None = None,
+        mnemonic: str = "",
+        workgroup: tuple[int, int, int] | None = None,
     ) -> None:
         text = f"timed out after {timeout_s:g} s waiting for {what}"
         if expected is not None and last is not None:
@@ -71,6 +75,9 @@ class Timeout(AmdrvError, TimeoutError):
         self.mask = mask
         self.expected = expected
         self.last = last
+        self.pc = pc
+        self.mnemonic = mnemonic  # of the instruction at the pc
+        self.workgroup = workgroup
 
 
 class FirmwareRejected(AmdrvError):
@@ -101,6 +108,7 @@ class GpuFault(AmdrvError):
         pc: int | None = None,
         mnemonic: str = "",
         lane: int | None = None,
+        workgroup: tuple[int, int, int] | None = None,
         detail: str = "",
     ) -> None:
         super().__init__(message)
@@ -112,6 +120,7 @@ class GpuFault(AmdrvError):
         self.pc = pc
         self.mnemonic = mnemonic  # of the instruction at the pc
         self.lane = lane  # the first one that made such an access
+        self.workgroup = workgroup  # of the wave at the pc
         self.detail = detail
 
 

@@ -144,7 +144,7 @@ def _page_fault(entry: Interrupt, hub: str) -> FaultRecord:
 def _wave_fault(entry: Interrupt) -> FaultRecord | None:
     fields = decode_fields(SQ_ERROR_DATA, entry.data[1] << 32 | entry.data[0])
     place = f"wave {fields['WAVE_ID']}, SIMD {fields['SIMD_ID']}, WGP {fields['WGP_ID']}"
-    if fields["ENCODING"] == SqEncoding.WAVE:
+    if fields["ENCODING"] == SqEncoding.WAVE and fields["PRIV"]:  # else a program's own s_sendmsg, and it went on
         return FaultRecord("trap", vmid=entry.vmid, client="SQ", detail=place, raw=entry.raw)
     if fields["ENCODING"] != SqEncoding.ERROR:
         return None

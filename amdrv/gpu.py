@@ -272,7 +272,7 @@ class Gpu:
         """A wave that an error halted, with its registers; None when no wave is halted.
 
         Some thousand register accesses when none is: for diagnosis, before ``recover`` ends the wave. With
-        ``or_running`` a wave that still runs will do: of its registers only the PC means something.
+        ``or_running`` a wave that still runs will do: of it only PC and workgroup mean something.
         """
         self._check_usable()
         wave = self._hardware.waves.find_halted(self._hardware.table.gc, or_running=or_running)

@@ -370,10 +370,11 @@ class Device:
             return None
         code = code_at(self._gpu.memory, self.arch, wave.pc)
         if code.instruction is None or fault.kind not in (PAGE_FAULT, MEMORY_VIOLATION):
-            return diagnosis.Stop(wave.pc, code)
+            return diagnosis.Stop(wave.pc, code, wave.workgroup)
         kernel = next((kernel for module in self._modules if (kernel := module.kernel_at(wave.pc)) is not None), None)
         lanes = kernel.descriptor.wavefront_size if kernel is not None else WAVE32_LANES
-        return diagnosis.Stop(wave.pc, code, stopped_wave.culprit(code.instruction, wave, lanes, fault.address))
+        access = stopped_wave.culprit(code, wave, lanes, fault.address)
+        return diagnosis.Stop(wave.pc, code, wave.workgroup, access)
 
     @property
     def _aftermath(self) -> str:
@@ -384,18 +385,24 @@ class Device:
         if self._queue.poll_faults(thorough=True):
             return self._faulted()
         running = [launch.kernel for launch in self._queue.unfinished]
-        hint = f"{running[0]!r} was running{self._where_it_runs()}; " if running else ""
+        wave = self._gpu.halted_wave(or_running=True) if running else None
+        stop, hint = None, ""
+        if wave is not None:
+            stop = diagnosis.Stop(wave.pc, code_at(self._gpu.memory, self.arch, wave.pc), wave.workgroup)
+        if running:
+            at = f", a wave of it {diagnosis.describe(stop, self._locate(stop.pc))}" if stop is not None else ""
+            hint = f"{running[0]!r} was running{at}; "
         if len(running) > 1:
             hint += f"dropped behind it: {diagnosis.names(running[1:])}; "
-        return self._rebuild(Timeout(timeout.what, timeout.timeout_s, hint=hint + self._aftermath))
-
-    def _where_it_runs(self) -> str:
-        """Of a kernel that does not end: where one of its waves was a moment ago."""
-        wave = self._gpu.halted_wave(or_running=True)
-        if wave is None:
-            return ""
-        place, text = self._locate(wave.pc), code_at(self._gpu.memory, self.arch, wave.pc).text
-        return f", a wave of it at pc {wave.pc:#x}" + (f" = {place}" if place else "") + (f": {text}" if text else "")
+        error = Timeout(
+            timeout.what,
+            timeout.timeout_s,
+            hint=hint + self._aftermath,
+            pc=stop.pc if stop is not None else None,
+            mnemonic=stop.code.mnemonic if stop is not None else "",
+            workgroup=stop.workgroup if stop is not None else None,
+        )
+        return self._rebuild(error)
 
     def _rebuild(self, error: AmdrvError) -> AmdrvError:
         """Restart the queue after ``error``, which is the first unfinished launch's; those behind it were dropped.

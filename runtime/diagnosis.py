@@ -52,6 +52,7 @@ class Stop:
 
     pc: int
     code: StoppedCode
+    workgroup: tuple[int, int, int] | None = None
     access: LaneAccess | None = None  # the one that went wrong
 
 
@@ -84,16 +85,15 @@ def explain(
     if address is not None:
         by = f" by {main.client}" if main.client and main.address is not None else ""
         lane = f" in lane {culprit.lane}" if culprit is not None and culprit.lane is not None else ""
-        in_lds = culprit is not None and culprit.in_lds
-        what = f"{'LDS at ' if in_lds else ''}{address:#x}{by}{lane}"
+        space = culprit.space if culprit is not None else ""
+        what = f"{f'{space} at ' if space else ''}{address:#x}{by}{lane}"
         parts.append(f"{f'{access} of' if access else 'access to'} {what}")
-        if not in_lds:
+        if not space:
             parts.append(book.describe(address))
     details = dict.fromkeys(fault.detail for fault in faults if fault.detail)
     parts.extend(details)
     if stop is not None:
-        shown = f": {stop.code.text}" if stop.code.text else ""
-        stopped = f"at pc {stop.pc:#x}" + (f" = {place}" if place else "") + shown
+        stopped = describe(stop, place)
         parts.append(stopped)
         details[stopped] = None
     if len(unfinished) > 1:
@@ -109,6 +109,7 @@ def explain(
         pc=stop.pc if stop is not None else None,
         mnemonic=stop.code.mnemonic if stop is not None else "",
         lane=culprit.lane if culprit is not None else None,
+        workgroup=stop.workgroup if stop is not None else None,
         detail="; ".join(details),
     )
 
@@ -120,6 +121,13 @@ def _what_was_asked(main: Fault, stop: Stop | None) -> tuple[int | None, str]:
     if stop is not None and stop.access is not None:
         return stop.access.va, stop.access.access
     return main.address, main.access
+
+
+def describe(stop: Stop, place: str | None) -> str:
+    """Where a wave is: "at pc 0x1000 = kernel+0x4 in workgroup (1, 0, 0): s_nop 0"."""
+    where = f"at pc {stop.pc:#x}" + (f" = {place}" if place else "")
+    group = f" in workgroup {stop.workgroup}" if stop.workgroup is not None else ""
+    return where + group + (f": {stop.code.text}" if stop.code.text else "")
 
 
 def dropped(kernel: str, because: str) -> GpuFault:

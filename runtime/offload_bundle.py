@@ -5,6 +5,7 @@ Source: LLVM ClangOffloadBundler.rst; header layout of compressed bundles from c
 
 from __future__ import annotations
 
+import hashlib
 import io
 import struct
 import zlib
@@ -21,6 +22,7 @@ PLAIN_MAGIC = b"__CLANG_OFFLOAD_BUNDLE__"
 COMPRESSED_MAGIC = b"CCOB"
 MAGICS = (PLAIN_MAGIC, COMPRESSED_MAGIC)
 ELF_MAGIC = b"\x7fELF"
+MACHINE_AMDGPU = b"\xe0\x00"  # e_machine of code for a GPU: a code object itself
 FAT_BINARY_SECTION = ".hip_fatbin"
 DEVICE_KINDS = ("hip", "hipv4", "openmp")
 DEVICE_TRIPLE = "amdgcn-amd-amdhsa-"  # followed by an optional environment, "-" and the target id
@@ -52,7 +54,7 @@ def in_library(data: bytes) -> list[bytes]:
 
     Empty for a file that has no such section. Raises MalformedInput for a damaged ELF file or section.
     """
-    if not data.startswith(ELF_MAGIC):
+    if not data.startswith(ELF_MAGIC) or data[18:20] == MACHINE_AMDGPU:
         return []
     try:
         section = ELFFile(io.BytesIO(data)).get_section_by_name(FAT_BINARY_SECTION)
@@ -142,7 +144,7 @@ def decompress(data: bytes) -> bytes:
     layout = COMPRESSED_SIZES.get(version)
     if layout is None:
         raise Unsupported(f"compressed offload bundle: version {version}; versions 1 to 3 are understood")
-    *file_size, unpacked_size, _hash = _unpack(layout.format, data, COMPRESSED_HEADER.size, "compressed header")
+    *file_size, unpacked_size, written_hash = _unpack(layout.format, data, COMPRESSED_HEADER.size, "compressed header")
     end = file_size[0] if file_size else len(data)
     start = COMPRESSED_HEADER.size + layout.size
     if not start <= end <= len(data):
@@ -158,6 +160,9 @@ def decompress(data: bytes) -> bytes:
         raise MalformedInput(f"compressed offload bundle: {error}") from None
     if len(plain) != unpacked_size:
         raise MalformedInput(f"compressed offload bundle: {len(plain)} bytes unpacked, header says {unpacked_size}")
+    found_hash = int.from_bytes(hashlib.md5(plain, usedforsecurity=False).digest()[:8], "little")
+    if written_hash not in (0, found_hash):  # LLVM's zstd frames have no checksum of their own
+        raise MalformedInput(f"compressed offload bundle: damaged, its hash is {found_hash:#x}, not {written_hash:#x}")
     return plain
 
 

@@ -18,6 +18,7 @@ class StoppedCode:
 
     text: str  # with its bits; the bits alone where they are no instruction; "" outside memory
     instruction: Instruction | None = None
+    offset_bytes: int = 0  # the immediate offset of a memory instruction
 
     @property
     def mnemonic(self) -> str:
@@ -29,6 +30,7 @@ def code_at(memory: MemoryManager, arch: str, pc: int) -> StoppedCode:
     """What stands at ``pc``."""
     # Tables of machine code are facts, but they take a while to load: only a fault pays for it.
     from amdrv.emulator.isa.disassembler import disassemble
+    from amdrv.emulator.isa.generation import generation_for
     from amdrv.emulator.isa.instruction import Instruction
 
     allocation = memory.find(pc)
@@ -39,6 +41,6 @@ def code_at(memory: MemoryManager, arch: str, pc: int) -> StoppedCode:
     for _, instruction, text in disassemble(code, pc, arch):
         bits = " ".join(f"{word:08x}" for word in instruction.words)
         if isinstance(instruction, Instruction):
-            return StoppedCode(f"{text} ({bits})", instruction)
+            return StoppedCode(f"{text} ({bits})", instruction, generation_for(arch).address_offset(instruction))
         return StoppedCode(f"no instruction ({bits})")
     return StoppedCode("")

@@ -1,7 +1,7 @@
 """Which lane of a stopped wave made an access, and where to: from its registers and the instruction it stands at. Pure.
 
-Address rules: RDNA3 ISA manual, "Flat memory instructions", "Scalar memory" and "Data share". The instruction has not
-written its destination yet: a wave stops before.
+Address rules: RDNA3 ISA manual, "Flat memory instructions", "Scalar memory", "Vector memory buffer instructions" and
+"Data share". The instruction has not written its destination yet: a wave stops before.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from amdrv.emulator.isa.instruction import Instruction, Operand
+    from amdrv.runtime.stopped_code import StoppedCode
 
 PAGE_SHIFT = 12
 HUB_PAGE_BITS = 36  # of a page number that a hub can report: the virtual address bits 47:12
@@ -20,7 +21,10 @@ NULL_CODE, M0_CODE = 124, 125
 LAST_SGPR = 127
 SIZE = re.compile(r"_[a-z]+(\d+)(?:x(\d+))?(?:_rtn)?$")
 ADDRESS_MASK = (1 << 64) - 1
-LDS_ADDRESS_MASK = (1 << 32) - 1
+BUFFER_ADDRESS_MASK = (1 << 48) - 1
+STRIDE_MASK = 0x3FFF
+OFFSET_MASK = (1 << 32) - 1
+LDS, PRIVATE = "LDS", "private memory"
 # Parts of the names of LDS instructions that are no atomics.
 PLAIN_LDS = ("_load", "_store", "permute", "swizzle", "append", "consume", "_nop")
 
@@ -41,14 +45,14 @@ class WaveWindow(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LaneAccess:
-    """What one lane asked of memory, or of its workgroup's LDS; a scalar instruction has no lane."""
+    """What one lane asked of memory; a scalar instruction has no lane."""
 
     lane: int | None
     va: int
     size_bytes: int
     access: str  # "read" or "write"
     atomic: bool
-    in_lds: bool = False  # ``va`` is an offset there
+    space: str = ""  # LDS or PRIVATE: ``va`` is an offset there
 
     @property
     def misaligned(self) -> bool:
@@ -57,24 +61,26 @@ class LaneAccess:
 
     def touches(self, page_va: int) -> bool:
         """Whether any byte lies in the page at ``page_va``, as far as a hub can tell pages apart."""
-        if self.in_lds:
+        if self.space == LDS:
             return False
         pages = range(self.va >> PAGE_SHIFT, (self.va + self.size_bytes - 1 >> PAGE_SHIFT) + 1)
         return any((page ^ page_va >> PAGE_SHIFT) & (1 << HUB_PAGE_BITS) - 1 == 0 for page in pages)
 
 
-def culprit(instruction: Instruction, wave: WaveWindow, lanes: int, page_va: int | None) -> LaneAccess | None:
+def culprit(code: StoppedCode, wave: WaveWindow, lanes: int, page_va: int | None) -> LaneAccess | None:
     """The access of the first lane that touches the page at ``page_va``, or without one the first misaligned access.
 
     ``lanes`` is the wave's size. None when the instruction's addresses cannot be told from registers.
     """
-    for access in _accesses(instruction, wave, lanes):
+    if code.instruction is None:
+        return None
+    for access in _accesses(code.instruction, code.offset_bytes, wave, lanes):
         if access.misaligned if page_va is None else access.touches(page_va):
             return access
     return None
 
 
-def _accesses(instruction: Instruction, wave: WaveWindow, lanes: int) -> Iterator[LaneAccess]:
+def _accesses(instruction: Instruction, offset: int, wave: WaveWindow, lanes: int) -> Iterator[LaneAccess]:
     mnemonic, encoding = instruction.mnemonic, instruction.encoding
     found = SIZE.search(mnemonic)
     if found is None:
@@ -83,41 +89,81 @@ def _accesses(instruction: Instruction, wave: WaveWindow, lanes: int) -> Iterato
     atomic = "_atomic_" in mnemonic
     access = "write" if atomic or "_store_" in mnemonic else "read"
     if encoding == "SMEM" and "_buffer_" not in mnemonic:
-        yield LaneAccess(None, _scalar_address(instruction, wave), size_bytes, access, atomic)
-    elif encoding in ("FLAT", "GLOBAL"):
-        mask = wave.exec_mask
-        for lane in range(lanes):
-            if mask >> lane & 1:
-                yield LaneAccess(lane, _lane_address(instruction, wave, lane), size_bytes, access, atomic)
-    elif encoding == "DS" and not any(part in mnemonic for part in PLAIN_LDS):
-        address, fields = _operand(instruction, "addr"), instruction.fields
-        offset = fields.get("offset1", 0) << 8 | fields.get("offset0", 0)
-        size_bytes *= 2 if "_pk_" in mnemonic else 1
-        for lane in range(lanes if address is not None else 0):
-            if address is not None and wave.exec_mask >> lane & 1:
-                at = wave.vector(address.index, lane) + offset & LDS_ADDRESS_MASK
-                yield LaneAccess(lane, at, size_bytes, "write", True, in_lds=True)
+        yield LaneAccess(None, _scalar_address(instruction, offset, wave), size_bytes, access, atomic)
+        return
+    if encoding == "DS":
+        if any(part in mnemonic for part in PLAIN_LDS):
+            return
+        size_bytes, access, atomic = size_bytes * (2 if "_pk_" in mnemonic else 1), "write", True
+    address_of = LANE_ADDRESS.get(encoding)
+    mask = wave.exec_mask if address_of is not None else 0
+    for lane in range(lanes):
+        if address_of is not None and mask >> lane & 1:
+            va = address_of(instruction, offset, wave, lane)
+            yield LaneAccess(lane, va, size_bytes, access, atomic, SPACE.get(encoding, ""))
 
 
-def _scalar_address(instruction: Instruction, wave: WaveWindow) -> int:
-    base, offset = _operand(instruction, "sbase"), _operand(instruction, "soffset")
+def _scalar_address(instruction: Instruction, offset: int, wave: WaveWindow) -> int:
+    base = _operand(instruction, "sbase")
     address = _scalar_pair(wave, base) if base is not None else 0
-    if offset is not None and offset.code != NULL_CODE and offset.code <= LAST_SGPR:
-        address += wave.scalar(offset.code)
-    address += _signed(instruction.fields.get("offset", 0), 21)
+    address += _scalar(wave, _operand(instruction, "soffset")) + offset
     return address & ADDRESS_MASK & ~3
 
 
-def _lane_address(instruction: Instruction, wave: WaveWindow, lane: int) -> int:
+def _flat_address(instruction: Instruction, offset: int, wave: WaveWindow, lane: int) -> int:
     address, scalar = _operand(instruction, "addr"), _operand(instruction, "saddr")
-    value = wave.vector(address.index, lane) if address is not None and address.bits else 0
+    value = _vector(wave, address, lane)
     if address is not None and address.bits == 64:
         value |= wave.vector(address.index + 1, lane) << 32
     if scalar is not None and scalar.code != NULL_CODE:
         value += _scalar_pair(wave, scalar)
-    offset = instruction.fields.get("offset", 0)
-    value += offset & 0xFFF if instruction.encoding == "FLAT" else _signed(offset, 13)
-    return value & ADDRESS_MASK
+    return value + offset & ADDRESS_MASK
+
+
+def _private_offset(instruction: Instruction, offset: int, wave: WaveWindow, lane: int) -> int:
+    address, scalar = _operand(instruction, "addr"), _operand(instruction, "saddr")
+    return _vector(wave, address, lane) + _scalar(wave, scalar) + offset & OFFSET_MASK
+
+
+def _lds_offset(instruction: Instruction, offset: int, wave: WaveWindow, lane: int) -> int:
+    return _vector(wave, _operand(instruction, "addr"), lane) + offset & OFFSET_MASK
+
+
+def _buffer_address(instruction: Instruction, offset: int, wave: WaveWindow, lane: int) -> int:
+    """Of a linear buffer, in which the index counts records of the descriptor's stride."""
+    address, descriptor, fields = _operand(instruction, "vaddr"), _operand(instruction, "srsrc"), instruction.fields
+    if descriptor is None:
+        return offset
+    base = _scalar_pair(wave, descriptor)
+    indexed, offset_register = fields.get("idxen", 0), fields.get("offen", 0)
+    offset += _scalar(wave, _operand(instruction, "soffset"))
+    if indexed:
+        offset += _vector(wave, address, lane) * (base >> 48 & STRIDE_MASK)
+    if offset_register and address is not None:
+        offset += wave.vector(address.index + indexed, lane)
+    return base + offset & BUFFER_ADDRESS_MASK
+
+
+LANE_ADDRESS = {
+    "FLAT": _flat_address,
+    "GLOBAL": _flat_address,
+    "SCRATCH": _private_offset,
+    "MUBUF": _buffer_address,
+    "MTBUF": _buffer_address,
+    "DS": _lds_offset,
+}
+SPACE = {"SCRATCH": PRIVATE, "DS": LDS}
+
+
+def _vector(wave: WaveWindow, operand: Operand | None, lane: int) -> int:
+    return wave.vector(operand.index, lane) if operand is not None and operand.bits else 0
+
+
+def _scalar(wave: WaveWindow, operand: Operand | None) -> int:
+    """A scalar offset: a register, or a constant."""
+    if operand is None or operand.code == NULL_CODE:
+        return 0
+    return wave.scalar(operand.code) if operand.code <= LAST_SGPR else operand.value
 
 
 def _operand(instruction: Instruction, name: str) -> Operand | None:
@@ -127,7 +173,3 @@ def _operand(instruction: Instruction, name: str) -> Operand | None:
 def _scalar_pair(wave: WaveWindow, operand: Operand) -> int:
     index = operand.index & ~1
     return wave.scalar(index + 1) << 32 | wave.scalar(index)
-
-
-def _signed(value: int, bits: int) -> int:
-    return value - (1 << bits) if value >> bits - 1 & 1 else value

@@ -2,7 +2,8 @@
 
 Source: Linux 6.12 gfx_v11_0.c (wave_read_ind, gfx_v11_0_read_wave_data, gfx_v11_0_select_se_sh; from gfx11 on the SIMD
 is part of the instance that GRBM_GFX_INDEX selects), gfx_v12_0.c; gc_11_0_0 and gc_12_0_0 SQ_WAVE_* (register indices
-and status bits).
+and status bits). Workgroup ids in trap registers: ROCdbgapi architecture.cpp (group_ids of gfx9 to gfx11 and of gfx12),
+LLVM AMDGPUUsage ("Architected SGPRs" of gfx12).
 """
 
 from __future__ import annotations
@@ -23,15 +24,27 @@ class WaveRegisters:
     pc_lo: int
     pc_hi: int
     halted: tuple[tuple[int, int], ...]  # (register, bits): any of them set in a wave that stands still
+    workgroup: tuple[tuple[int, int, int], ...]  # (scalar register, shift, mask) of a workgroup's id in x, y and z
     status: int = 0x102  # SQ_WAVE_STATUS
     valid: int = 1 << 16  # of it
 
 
 STATUS_FATAL_HALT = 1 << 23
+TTMP0 = 108  # operand code
 # By the version of GC. gfx12 has HALT in SQ_WAVE_STATE_PRIV.
 DESIGNS: dict[tuple[int, int, int], WaveRegisters] = {
-    (11, 0, 0): WaveRegisters(0x108, 0x109, ((0x102, 1 << 13 | STATUS_FATAL_HALT),)),
-    (12, 0, 1): WaveRegisters(0x140, 0x141, ((0x102, STATUS_FATAL_HALT), (0x104, 1 << 14))),
+    (11, 0, 0): WaveRegisters(
+        0x108,
+        0x109,
+        ((0x102, 1 << 13 | STATUS_FATAL_HALT),),
+        tuple((TTMP0 + number, 0, 0xFFFF_FFFF) for number in (8, 9, 10)),
+    ),
+    (12, 0, 1): WaveRegisters(
+        0x140,
+        0x141,
+        ((0x102, STATUS_FATAL_HALT), (0x104, 1 << 14)),
+        ((TTMP0 + 9, 0, 0xFFFF_FFFF), (TTMP0 + 7, 0, 0xFFFF), (TTMP0 + 7, 16, 0xFFFF)),
+    ),
 }
 GFX11 = DESIGNS[11, 0, 0]
 # soc21_enum.h SQIND_WAVE_*_OFFSET: scalar registers by operand code (ixSQ_WAVE_M0 and EXEC_LO are such), vector ones.
@@ -63,6 +76,12 @@ class HaltedWave:
         return self.window.read(self, WAVE_VGPRS + register, lane)
 
     @property
+    def workgroup(self) -> tuple[int, int, int]:
+        """The id of its workgroup; on gfx11 only if waves are started with their trap registers filled in."""
+        x, y, z = (self.scalar(code) >> shift & mask for code, shift, mask in self.window.workgroup_registers)
+        return x, y, z
+
+    @property
     def exec_mask(self) -> int:
         """The lanes that take part, as 64 bits; of a wave32 only the low half means something."""
         return self.scalar(EXEC_HI) << 32 | self.scalar(EXEC_LO)
@@ -79,6 +98,11 @@ class Waves:
         self._mmio = mmio
         self._regs = mmio.registers.block("GC")
         self._design = design
+
+    @property
+    def workgroup_registers(self) -> tuple[tuple[int, int, int], ...]:
+        """Where a wave has the id of its workgroup; see WaveRegisters."""
+        return self._design.workgroup
 
     def find_halted(self, gc: GcInfo, *, or_running: bool = False) -> HaltedWave | None:
         """The first wave that an error halted; None when none is. Leaves register writes broadcast to every engine.

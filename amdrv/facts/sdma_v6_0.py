@@ -115,6 +115,16 @@ COPY_BROADCAST_LINEAR = BitLayout("COPY_BROADCAST_LINEAR", 9, {
     "dst2_addr": Field(224, 64),
 })
 
+# SDMA_PKT_COPY_DIRTY_PAGE
+COPY_DIRTY_PAGE = BitLayout("COPY_DIRTY_PAGE", 7, {
+    "op": Field(0, 8), "sub_op": Field(8, 8), "tmz": Field(18), "cpv": Field(19), "all": Field(31),
+    "count": Field(32, 22), "dst_mtype": Field(67, 3), "dst_l2_policy": Field(70, 2), "dst_llc": Field(72),
+    "src_mtype": Field(75, 3), "src_l2_policy": Field(78, 2), "src_llc": Field(80), "dst_sw": Field(81, 2),
+    "dst_gcc": Field(83), "dst_sys": Field(84), "dst_snoop": Field(86), "dst_gpa": Field(87),
+    "src_sw": Field(88, 2), "src_sys": Field(92), "src_snoop": Field(94), "src_gpa": Field(95),
+    "src_addr": Field(96, 64), "dst_addr": Field(160, 64),
+})
+
 # SDMA_PKT_COPY_PHYSICAL_LINEAR
 COPY_PHYSICAL_LINEAR = BitLayout("COPY_PHYSICAL_LINEAR", 7, {
     "op": Field(0, 8), "sub_op": Field(8, 8), "tmz": Field(18), "cpv": Field(19), "count": Field(32, 22),
@@ -155,6 +165,36 @@ COPY_TILED = BitLayout("COPY_TILED", 13, {
     "z": Field(224, 13), "linear_sw": Field(240, 2), "linear_cache_policy": Field(242, 3), "tile_sw": Field(248, 2),
     "tile_cache_policy": Field(250, 3), "linear_addr": Field(256, 64), "linear_pitch": Field(320, 19),
     "linear_slice_pitch": Field(352, 32), "count": Field(384, 30),
+})
+
+# SDMA_PKT_COPY_L2T_BROADCAST
+COPY_L2T_BROADCAST = BitLayout("COPY_L2T_BROADCAST", 16, {
+    "op": Field(0, 8), "sub_op": Field(8, 8), "encrypt": Field(16), "tmz": Field(18), "cpv": Field(19),
+    "videocopy": Field(26), "broadcast": Field(27), "tiled_addr0": Field(32, 64), "tiled_addr1": Field(96, 64),
+    "width": Field(160, 14), "height": Field(192, 14), "depth": Field(208, 13), "element_size": Field(224, 3),
+    "swizzle_mode": Field(227, 5), "dimension": Field(233, 2), "mip_max": Field(240, 4), "x": Field(256, 14),
+    "y": Field(272, 14), "z": Field(288, 13), "dst2_sw": Field(328, 2), "dst2_cache_policy": Field(330, 3),
+    "linear_sw": Field(336, 2), "linear_cache_policy": Field(338, 3), "tile_sw": Field(344, 2),
+    "tile_cache_policy": Field(346, 3), "linear_addr": Field(352, 64), "linear_pitch": Field(416, 19),
+    "linear_slice_pitch": Field(448, 32), "count": Field(480, 30),
+})
+
+# SDMA_PKT_COPY_T2T
+COPY_T2T = BitLayout("COPY_T2T", 18, {
+    "op": Field(0, 8), "sub_op": Field(8, 8), "tmz": Field(18), "dcc": Field(19), "cpv": Field(28),
+    "dcc_dir": Field(31), "src_addr": Field(32, 64), "src_x": Field(96, 14), "src_y": Field(112, 14),
+    "src_z": Field(128, 13), "src_width": Field(144, 14), "src_height": Field(160, 14), "src_depth": Field(176, 13),
+    "src_element_size": Field(192, 3), "src_swizzle_mode": Field(195, 5), "src_dimension": Field(201, 2),
+    "src_mip_max": Field(208, 4), "src_mip_id": Field(212, 4), "dst_addr": Field(224, 64), "dst_x": Field(288, 14),
+    "dst_y": Field(304, 14), "dst_z": Field(320, 13), "dst_width": Field(336, 14), "dst_height": Field(352, 14),
+    "dst_depth": Field(368, 13), "dst_element_size": Field(384, 3), "dst_swizzle_mode": Field(387, 5),
+    "dst_dimension": Field(393, 2), "dst_mip_max": Field(400, 4), "dst_mip_id": Field(404, 4),
+    "rect_x": Field(416, 14), "rect_y": Field(432, 14), "rect_z": Field(448, 13), "dst_sw": Field(464, 2),
+    "dst_cache_policy": Field(466, 3), "src_sw": Field(472, 2), "src_cache_policy": Field(474, 3),
+    "meta_addr": Field(480, 64), "data_format": Field(544, 7), "color_transform_disable": Field(551),
+    "alpha_is_on_msb": Field(552), "number_type": Field(553, 3), "surface_type": Field(556, 2),
+    "meta_llc": Field(558), "max_comp_block_size": Field(568, 2), "max_uncomp_block_size": Field(570, 2),
+    "write_compress_enable": Field(572), "meta_tmz": Field(573), "pipe_aligned": Field(575),
 })
 
 # SDMA_PKT_COPY_TILED_SUBWIN

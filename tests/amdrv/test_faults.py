@@ -15,8 +15,8 @@ def interrupt(client: int, source: int, data0: int = 0, data1: int = 0, ring: in
     return decode(b"".join(dword.to_bytes(4, "little") for dword in dwords))
 
 
-def wave(encoding: int, kind: int) -> Interrupt:
-    data = kind << 21 | encoding << 38 | 3 << 27 | 1 << 34
+def wave(encoding: int, kind: int, privileged: bool = False) -> Interrupt:
+    data = kind << 21 | privileged << 26 | encoding << 38 | 3 << 27 | 1 << 34
     return interrupt(Client.GRBM_CP, GfxSource.SQ_INTERRUPT_ID, data & 0xFFFFFFFF, data >> 32)
 
 
@@ -44,9 +44,10 @@ def test_wave_error_is_named(kind: int, name: str) -> None:
     assert "wave 3" in record.detail and "WGP 1" in record.detail
 
 
-def test_message_of_a_wave_is_a_trap_and_automatic_ones_are_no_fault() -> None:
-    record = from_interrupt(wave(SqEncoding.WAVE, 0))
+def test_message_of_a_trap_handler_is_a_trap_and_a_programs_own_and_automatic_ones_are_no_fault() -> None:
+    record = from_interrupt(wave(SqEncoding.WAVE, 0, privileged=True))
     assert record is not None and record.kind == "trap"
+    assert from_interrupt(wave(SqEncoding.WAVE, 0)) is None
     assert from_interrupt(wave(SqEncoding.AUTO, 0)) is None
 
 

@@ -182,7 +182,8 @@ class FakeGpu:
     def halted_wave(self, *, or_running: bool = False) -> SimpleNamespace | None:
         if self.pc is None:
             return None
-        return SimpleNamespace(pc=self.pc, exec_mask=0, scalar=lambda code: 0, vector=lambda register, lane: 0)
+        registers = {"scalar": lambda code: 0, "vector": lambda register, lane: 0}
+        return SimpleNamespace(pc=self.pc, exec_mask=0, workgroup=(0, 0, 0), **registers)
 
     def recover(self) -> None:
         self.events.append("recover")

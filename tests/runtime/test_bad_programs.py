@@ -54,6 +54,51 @@ define amdgpu_kernel void @k(ptr addrspace(1) %p, ptr addrspace(4) %q) {
   ret void
 }
 """
+# Private memory of every work-item i at i * step
+PRIVATE = """
+declare i32 @llvm.amdgcn.workitem.id.x()
+define amdgpu_kernel void @k(i32 %step) {
+  %room = alloca [64 x i32], addrspace(5)
+  %i = call i32 @llvm.amdgcn.workitem.id.x()
+  %offset = mul i32 %i, %step
+  %at = getelementptr i8, ptr addrspace(5) %room, i32 %offset
+  store volatile i32 %i, ptr addrspace(5) %at
+  ret void
+}
+"""
+# Every lane loads at offset i * step + 16 of a buffer that begins at p.
+BUFFER = """
+declare i32 @llvm.amdgcn.workitem.id.x()
+declare ptr addrspace(8) @llvm.amdgcn.make.buffer.rsrc.p8.p1(ptr addrspace(1), i16, i64, i32)
+declare i32 @llvm.amdgcn.raw.ptr.buffer.load.i32(ptr addrspace(8), i32, i32, i32)
+define amdgpu_kernel void @k(ptr addrspace(1) %p, i32 %step) {
+  %all = call ptr addrspace(8) @llvm.amdgcn.make.buffer.rsrc.p8.p1(ptr addrspace(1) %p, i16 0, i64 65536, i32 FORMAT)
+  %i = call i32 @llvm.amdgcn.workitem.id.x()
+  %offset = mul i32 %i, %step
+  %x = call i32 @llvm.amdgcn.raw.ptr.buffer.load.i32(ptr addrspace(8) %all, i32 %offset, i32 16, i32 0)
+  store i32 %x, ptr addrspace(1) %p
+  ret void
+}
+"""
+WHICH_GROUP = """
+declare i32 @llvm.amdgcn.workgroup.id.x()
+declare i32 @llvm.amdgcn.workgroup.id.y()
+declare i32 @llvm.amdgcn.workgroup.id.z()
+define amdgpu_kernel void @k(i64 %bad) {
+  %x = call i32 @llvm.amdgcn.workgroup.id.x()
+  %y = call i32 @llvm.amdgcn.workgroup.id.y()
+  %z = call i32 @llvm.amdgcn.workgroup.id.z()
+  %xy = mul i32 %x, %y
+  %xyz = mul i32 %xy, %z
+  %last = icmp eq i32 %xyz, 6
+  br i1 %last, label %go, label %end
+go:
+  DO
+  br label %go
+end:
+  ret void
+}
+"""
 TRAP = "declare void @llvm.trap()\ndefine amdgpu_kernel void @k() {\n call void @llvm.trap()\n ret void\n}"
 ENDLESS = """
 define amdgpu_kernel void @k(ptr addrspace(1) %p) {
@@ -185,6 +230,42 @@ def test_a_misaligned_atomic_of_lds_names_the_lane_and_the_place(dev: Device) ->
     fault = fault_of(dev, program(ds_add_u32), 64, (0, 0))
     assert (fault.kind, fault.lane, fault.address, fault.mnemonic) == ("misaligned access", 0, 2, "ds_add_u32")
     assert "write of LDS at 0x2 in lane 0" in str(fault)
+
+
+def test_private_memory_beyond_its_end_names_the_lane_and_the_place(dev: Device) -> None:
+    fault = fault_of(dev, amdrv.compile_llvm(PRIVATE), 64, (64,))
+    assert (fault.mnemonic, fault.access, fault.lane, fault.address) == ("scratch_store_b32", "write", 5, 0x140)
+    assert "write of private memory at 0x140 by TCP in lane 5" in str(fault)
+
+
+def test_a_buffer_load_names_its_lane(dev: Device) -> None:
+    target = dev.alloc(4096)
+    code = amdrv.compile_llvm(BUFFER.replace("FORMAT", str(0x31016FAC)))
+    fault = fault_of(dev, code, 64, (target, 1024))
+    assert (fault.mnemonic, fault.lane, fault.address) == ("buffer_load_b32", 4, target.va + 4096 + 16)
+
+
+@pytest.mark.parametrize("arch", ["gfx1100", "gfx1201"])
+def test_the_workgroup_of_what_faults_or_does_not_end_is_named(arch: str) -> None:
+    with amdrv.open(f"emu:{arch}#174") as device:
+        broken = WHICH_GROUP.replace("DO", "%at = inttoptr i64 %bad to ptr\n  store volatile i32 0, ptr %at")
+        device.load(amdrv.compile_llvm(broken, arch=arch))["k"].launch((2, 3, 4), 32, (0x1000,))
+        with pytest.raises(amdrv.GpuFault) as fault:
+            device.synchronize(10.0)
+        endless = WHICH_GROUP.replace("DO", "fence seq_cst")
+        kernel = device.load(amdrv.compile_llvm(endless, arch=arch))["k"]
+        kernel.launch((2, 3, 4), 32, (0,))
+        with pytest.raises(amdrv.Timeout) as timeout:
+            device.synchronize(0.3)
+    amdrv.emulator.unplug(f"emu:{arch}#174")
+    assert fault.value.workgroup == timeout.value.workgroup == (1, 2, 3)
+    assert "in workgroup (1, 2, 3)" in str(fault.value) and "in workgroup (1, 2, 3)" in str(timeout.value)
+    assert timeout.value.pc is not None and timeout.value.mnemonic.startswith("s_")
+
+
+def test_a_programs_own_message_does_not_stop_it(dev: Device) -> None:
+    dev.load(program((0xBEFD0080, 0xBFB60001)))["k"].launch(1, 64, (0, 0))  # s_mov_b32 m0, 0; s_sendmsg INTERRUPT
+    dev.synchronize(10.0)
 
 
 def test_a_trap_is_a_trap(dev: Device) -> None:
@@ -349,8 +430,11 @@ def test_random_bytes_as_code_end_or_fault_or_time_out(dev: Device) -> None:
     assert (witness.numpy(np.uint32) == np.arange(1024)).all()
 
 
+WHERE = r"at pc 0x\w+ = k\+0x\w+ in workgroup \([01], 0, 0\): (global_load|s_)"
+
+
 def endless(device: Device) -> amdrv.Timeout:
-    """What a kernel that does not end is told with; its compilation does not count."""
+    """What a kernel that does not end is told with."""
     kernel = device.load(amdrv.compile_llvm(ENDLESS))["k"]
     room = device.alloc(64)
     for timeout_s in (0.2, 2.0, 20.0):
@@ -363,14 +447,14 @@ def endless(device: Device) -> amdrv.Timeout:
 
 
 def test_time_out_names_the_instruction_of_a_wave_that_still_ran(dev: Device) -> None:
-    assert re.search(r"'k' was running, a wave of it at pc 0x\w+ = k\+0x\w+: (global_load|s_)", str(endless(dev)))
+    assert re.search("'k' was running, a wave of it " + WHERE, str(endless(dev)))
 
 
 def test_interpreted_wave_that_still_runs_is_named_too() -> None:
     name = "emu:gfx1100#176"
     amdrv.emulator.card(name, interpreted=True)
     with amdrv.open(name) as device:
-        assert re.search(r"a wave of it at pc 0x\w+ = k\+0x\w+: (global_load|s_)", str(endless(device)))
+        assert re.search("a wave of it " + WHERE, str(endless(device)))
     amdrv.emulator.unplug(name)
 
 

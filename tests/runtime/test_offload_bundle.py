@@ -54,6 +54,16 @@ def test_the_entry_for_the_processor_comes_before_a_generic_one() -> None:
     assert offload_bundle.select(FOUR, "gfx1103") == b"for any gfx11"
 
 
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_a_compressed_bundle_whose_hash_is_another_is_damaged(version: int) -> None:
+    good = compressed(FOUR, version, 1)
+    at = good.index(hashlib.md5(FOUR).digest()[:8])
+    without = good[:at] + bytes(8) + good[at + 8 :]
+    assert offload_bundle.decompress(good) == offload_bundle.decompress(without) == FOUR
+    with pytest.raises(MalformedInput, match="damaged, its hash is"):
+        offload_bundle.decompress(good[:at] + b"\x01" * 8 + good[at + 8 :])
+
+
 def test_no_fitting_entry_names_what_there_is() -> None:
     with pytest.raises(Unsupported, match=r"gfx11-generic, gfx1100, gfx90a:xnack\+.*device is gfx942"):
         offload_bundle.select(FOUR, "gfx942")

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 import pytest
 
 from amdrv.emulator.isa.decoder import Decoder
-from amdrv.runtime.stopped_wave import LaneAccess, culprit
+from amdrv.emulator.isa.generation import generation_for
+from amdrv.runtime.stopped_code import StoppedCode
+from amdrv.runtime.stopped_wave import LDS, PRIVATE, LaneAccess, culprit
 
 PAGE = 0x7000
 
@@ -32,9 +34,10 @@ class Wave:
         return (self.base + self.step * lane) >> 32 * (register - 4) & 0xFFFFFFFF
 
 
-def found(words: str, wave: Wave, page: int | None, lanes: int = 32) -> LaneAccess | None:
+def found(words: str, wave: Wave, page: int | None, lanes: int = 32, arch: str = "gfx1100") -> LaneAccess | None:
     code = b"".join(int(word, 16).to_bytes(4, "little") for word in words.split())
-    return culprit(Decoder("gfx1100").decode(code), wave, lanes, page)
+    instruction = Decoder(arch).decode(code)
+    return culprit(StoppedCode("", instruction, generation_for(arch).address_offset(instruction)), wave, lanes, page)
 
 
 LOAD_B64 = "dc561ff8 027c0004"  # global_load_b64 v[2:3], v[4:5], off offset:-8
@@ -66,7 +69,7 @@ def test_a_scalar_base_is_added_to_a_32_bit_offset() -> None:
 
 def test_an_atomic_of_lds_counts_from_the_start_of_lds() -> None:
     wave = Wave(base=0x100, step=4)
-    assert found(DS_ADD_B64, wave, None) == LaneAccess(1, 0x10C, 8, "write", True, in_lds=True)
+    assert found(DS_ADD_B64, wave, None) == LaneAccess(1, 0x10C, 8, "write", True, LDS)
     assert found(DS_ADD_B64, wave, 0) is None
 
 
@@ -99,6 +102,31 @@ def test_without_a_page_the_first_misaligned_atomic_is_meant() -> None:
     assert found(LOAD_B64, Wave(base=PAGE, step=12), None) is None  # loads need no alignment
 
 
-@pytest.mark.parametrize("words", ["d8d80000 00000001", "e0500000 7c010080", "bf810000"])
+def test_private_memory_is_blamed_by_its_offset() -> None:
+    wave = Wave(base=0x10, step=0x400, scalars={33: 0x8000})
+    blamed = found("dc511ff8 02fc0004", wave, 2 << 48 | 0x1000)  # scratch_load_b32 v2, v4, off offset:-8
+    assert blamed == LaneAccess(4, 0x1008, 4, "read", False, PRIVATE)
+    blamed = found("dc69010c 00212800", wave, 2 << 48 | 0x8000)  # scratch_store_b32 off, v40, s33 offset:268
+    assert blamed == LaneAccess(0, 0x810C, 4, "write", False, PRIVATE)
+
+
+def test_a_buffer_adds_its_base_index_and_offsets() -> None:
+    # buffer_load_b64 v[0:1], v[4:5], s[8:11], 16 idxen offen offset:4
+    wave = Wave(base=0x100 << 32, step=1, scalars={8: 0x7000_0000, 9: 0x10 << 16 | 0x12})
+    at = 0x12_7000_0000 + 0x100 + 16 + 4
+    blamed = found("e0540004 90c20004", wave, at + 16 * 31 & -4096)
+    assert blamed == LaneAccess(0, at, 8, "read", False)
+    wave.exec_mask = 1 << 9
+    assert found("e0540004 90c20004", wave, at & -4096) == LaneAccess(9, at + 9 * 16, 8, "read", False)
+
+
+def test_offsets_of_gfx12_have_24_bits() -> None:
+    wave = Wave(base=PAGE + 0x2010)
+    # global_load_b32 v1, v[4:5], off offset:-8192
+    blamed = found("ee05007c 00000001 ffe00004", wave, PAGE, arch="gfx1201")
+    assert blamed == LaneAccess(0, PAGE + 0x10, 4, "read", False)
+
+
+@pytest.mark.parametrize("words", ["d8d80000 00000001", "bf810000"])
 def test_what_cannot_be_told_from_registers_is_nobodys(words: str) -> None:
     assert found(words, Wave(), 0) is None

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import itertools
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import amdrv
 from amdrv import emulator
-from amdrv.emulator.isa.native import flow, jit
+from amdrv.emulator.isa.native import flow, jit, units
+from amdrv.emulator.isa.native.pipeline import Effort
 from amdrv.errors import GpuFault, Timeout
 from amdrv.runtime.device import Device
 
@@ -361,6 +364,32 @@ end:
 attributes #0 = {{ {WAVE32} }}"""
     result = check(ir, 2, np.zeros(2 * ITEMS, np.uint32))[0]
     assert np.array_equal(result, [(0, 1, 1, 2, 3, 5)[i % 6] * (i % 6 + 1) for i in range(2 * ITEMS)])
+
+
+def test_compiling_a_kernel_does_not_count_as_its_time(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    compile_module = units.compile_module
+
+    def slowly(ir: str, effort: Effort) -> bytes:
+        time.sleep(0.7)
+        return compile_module(ir, effort)
+
+    monkeypatch.setattr(units, "compile_module", slowly)
+    ir = f"""{HEAD}
+define amdgpu_kernel void @k(ptr addrspace(1) %o) {{{PLACE}
+  %at = getelementptr i32, ptr addrspace(1) %o, i32 %i
+  store i32 %i, ptr addrspace(1) %at
+  ret void
+}}"""
+    with amdrv.open("emu:gfx1100#179") as dev:
+        room = dev.alloc(4 * ITEMS)
+        launch = dev.load(amdrv.compile_llvm(ir))["k"].launch(1, ITEMS, (room,), timed=True)
+        dev.synchronize(timeout_s=0.3)
+        assert launch.seconds is not None and launch.seconds < 0.3
+        assert room.numpy(np.int32).tolist() == list(range(ITEMS))
+    emulator.unplug("emu:gfx1100#179")
 
 
 def test_endless_barriers_end_with_the_patience_of_the_host(devices: tuple[Device, Device]) -> None:

@@ -23,7 +23,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -44,8 +44,18 @@ PAGE_BYTES = 1 << PAGE_SHIFT
 SCALAR_LINE_BYTES = 64
 HUNG_S = 0.001  # how often a hung wave looks whether it is to be killed
 LOWEST_POINTER, HIGHEST_POINTER = 1 << 32, 1 << 48  # values outside are no pointers
-# Vector loads go through all three: a line is new only when each of them has been emptied.
-VECTOR_LEVELS = frozenset({"GLV_INV", "GL1_INV", "GL2_INV"})
+# Vector loads go through all three: a line is new only when each of them has been emptied. With each stands the field
+# that says of how much (PAL gfx9Barrier.cpp, gfx12Barrier.h: GL1_RANGE is for the caches before the L2).
+VECTOR_LEVELS = {"GLV_INV": "GL1_RANGE", "GL1_INV": "GL1_RANGE", "GL2_INV": "GL2_RANGE"}
+RANGE_ALL, RANGE_OF_PACKET = 0, 2
+
+
+@dataclass(slots=True)
+class OldPage:
+    """What the caches have of a page that has changed in memory."""
+
+    content: bytes
+    levels: set[str] = field(default_factory=lambda: set(VECTOR_LEVELS))  # that still hold it
 
 
 @dataclass(slots=True)
@@ -63,8 +73,7 @@ class GraphicsCaches:
         self._card = card
         self.relaxed = False
         self._pages = len(card.arena.bytes) >> PAGE_SHIFT
-        self._old: dict[int, bytes] = {}  # page of the arena → what the L2 has of it
-        self._to_empty: set[str] = set()  # levels of VECTOR_LEVELS that still hold the old lines
+        self._old: dict[int, OldPage] = {}  # by page of the arena
         self._scalar: dict[int, bytes] = {}  # arena index of a 64-byte line → what the scalar cache has of it
         self._held: dict[int, Line] = {}  # page of the arena → stores that have not been written back
         self._pool: int | None = None  # arena index of the pool's first byte
@@ -88,19 +97,33 @@ class GraphicsCaches:
         reached = self._card.graphics_hub.reached_pages(first_page, min(end_page, first_page + limit))
         for page in sorted(reached)[: limit - len(self._old)]:
             at = (page - first_page) << PAGE_SHIFT
-            self._old.setdefault(page, bytes(old[at : at + PAGE_BYTES]))
-            self._to_empty = set(VECTOR_LEVELS)
+            if page in self._old:
+                self._old[page].levels = set(VECTOR_LEVELS)
+            else:
+                self._old[page] = OldPage(bytes(old[at : at + PAGE_BYTES]))
 
-    def maintain(self, control: Mapping[str, int]) -> None:
-        """What ACQUIRE_MEM or RELEASE_MEM asks for, by field name of GCR_CNTL."""
+    def maintain(self, control: Mapping[str, int], pages: frozenset[int] | None = None) -> None:
+        """What ACQUIRE_MEM or RELEASE_MEM asks for, by field name of GCR_CNTL.
+
+        ``pages`` of the arena are those of the packet's range, which counts only where GL1_RANGE or GL2_RANGE says so;
+        None for a packet that has no range.
+        """
+
+        def concerns(selector: str, page: int) -> bool:
+            selected = control.get(selector, RANGE_ALL)
+            return pages is None or selected == RANGE_ALL or (selected == RANGE_OF_PACKET and page in pages)
+
         if control.get("GL2_WB"):
-            self._write_back()
+            self._write_back([page for page in self._held if concerns("GL2_RANGE", page)])
         if control.get("GLK_INV"):
-            self._scalar.clear()
-        if self._old:
-            self._to_empty -= {level for level in VECTOR_LEVELS if control.get(level)}
-            if not self._to_empty:
-                self._old.clear()
+            for index in [index for index in self._scalar if concerns("GL1_RANGE", index >> PAGE_SHIFT)]:
+                del self._scalar[index]
+        asked = {level: selector for level, selector in VECTOR_LEVELS.items() if control.get(level)}
+        if self._old and asked:
+            for page, old in list(self._old.items()):
+                old.levels -= {level for level, selector in asked.items() if concerns(selector, page)}
+                if not old.levels:
+                    del self._old[page]
 
     # -- dispatches ---------------------------------------------------------------------------------------------------
 
@@ -150,8 +173,8 @@ class GraphicsCaches:
         """The view of a dispatch that sees what caches hold."""
         self._make_pool()
         shown: set[int] = set()
-        for page, content in self._old.items():
-            if page not in self._held and self._show(page, content):
+        for page, old in self._old.items():
+            if page not in self._held and self._show(page, old.content):
                 shown.add(page)
         for index, line in old_scalars.items():
             page, at = index >> PAGE_SHIFT, index & (PAGE_BYTES - 1)
@@ -220,15 +243,15 @@ class GraphicsCaches:
             if start < self._card.vram_bytes:
                 self._card.host_path.engine_wrote(start, PAGE_BYTES)
         if keep_in_old:
-            self._old[page] = now.tobytes()
+            self._old[page].content = now.tobytes()
 
     def _release(self, page: int) -> None:
         line = self._held.pop(page)
         self._slot_of[page] = 0
         self._free.append(line.slot)
 
-    def _write_back(self) -> None:
-        for page in list(self._held):
+    def _write_back(self, pages: list[int]) -> None:
+        for page in pages:
             self._store(page, keep_in_old=page in self._old)
             self._release(page)
 

@@ -7,8 +7,10 @@ nanoseconds, because sums of floats depend on their order.
 from __future__ import annotations
 
 import heapq
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from types import TracebackType
 
 NS_PER_S = 1_000_000_000
 
@@ -68,3 +70,24 @@ class VirtualClock:
     def drop_events(self) -> None:
         """Forget what is due: the state behind it was lost in a reset."""
         self._events.clear()
+
+
+class HostTime:
+    """Host time that a card would not spend: what is done in ``with`` blocks, one at a time. Read by any thread."""
+
+    def __init__(self) -> None:
+        self._state: tuple[int, int | None] = (0, None)  # nanoseconds of blocks that have ended, begin of the open one
+
+    def __enter__(self) -> None:
+        self._state = (self._state[0], time.monotonic_ns())
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        self._state = (self.spent_ns, None)
+
+    @property
+    def spent_ns(self) -> int:
+        """Nanoseconds so far."""
+        ended_ns, since_ns = self._state
+        return ended_ns + (time.monotonic_ns() - since_ns if since_ns is not None else 0)

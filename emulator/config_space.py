@@ -16,9 +16,12 @@ BAR_OFFSETS = tuple(0x10 + 4 * bar for bar in range(6))
 ROM_ADDRESS, ROM_ENABLE = 0x30, 0x1
 CAPABILITY_POINTER = 0x34
 CAP_PM, CAP_EXPRESS, CAP_MSI = 0x50, 0x64, 0xA0  # where Navi boards have them (lspci of RX 7900 cards)
+CAP_MSIX = 0xC0  # Linux 6.12 nbio_4_3_0_offset.h: cfgBIF_CFG_DEV0_EPF0_0_MSIX_CAP_LIST
 EXT_VENDOR, EXT_REBAR = 0x100, 0x200
 REBAR_LOG2_MIB = range(8, 16)  # 256 MiB to 32 GiB
-CAP_ID_PM, CAP_ID_MSI, CAP_ID_EXPRESS = 0x01, 0x05, 0x10
+CAP_ID_PM, CAP_ID_MSI, CAP_ID_EXPRESS, CAP_ID_MSIX = 0x01, 0x05, 0x10, 0x11
+MSI_ENABLE = 0x1
+MSIX_ENABLE, MSIX_FUNCTION_MASK = 0x8000, 0x4000
 EXT_ID_VENDOR, EXT_ID_REBAR = 0x000B, 0x0015
 EXPRESS_DEVICE_CAP_FLR = 1 << 28
 EXPRESS_DEVICE_CONTROL_FLR = 1 << 15
@@ -36,6 +39,16 @@ class BarSpec:
     prefetchable: bool
 
 
+@dataclass(frozen=True, slots=True)
+class MsixSpec:
+    """How many vectors MSI-X has, and where its table and its pending bits are."""
+
+    vectors: int
+    bar: int
+    table_offset: int
+    pending_offset: int
+
+
 class ConfigSpace:
     """4 KiB of configuration registers with write masks, and two hooks: function-level reset and command changes."""
 
@@ -50,10 +63,12 @@ class ConfigSpace:
         bars: dict[int, BarSpec],
         on_function_reset: Callable[[], None],
         rom_bytes: int = 0,
+        msix: MsixSpec | None = None,
     ) -> None:
         self._bytes = bytearray(CONFIG_BYTES)
         self._writable = bytearray(CONFIG_BYTES)
         self._bars = bars
+        self._msix = msix
         self._on_function_reset = on_function_reset
         self._initial = b""
         self._put(0x00, 2, vendor)
@@ -126,7 +141,22 @@ class ConfigSpace:
     @property
     def msi_enabled(self) -> bool:
         """Whether message-signalled interrupts are on."""
-        return bool(self.read(CAP_MSI + 2, 2) & 1)
+        return bool(self.read(CAP_MSI + 2, 2) & MSI_ENABLE)
+
+    @property
+    def msix_enabled(self) -> bool:
+        """Whether the vectors of MSI-X are in use, rather than MSI or the line."""
+        return self._msix is not None and bool(self.read(CAP_MSIX + 2, 2) & MSIX_ENABLE)
+
+    @property
+    def msix_masked(self) -> bool:
+        """Whether all vectors of MSI-X are held back."""
+        return bool(self.read(CAP_MSIX + 2, 2) & MSIX_FUNCTION_MASK)
+
+    def disable_msix(self) -> None:
+        """What an operating system does when the vectors have lost their user."""
+        if self._msix is not None:
+            self.write(CAP_MSIX + 2, 2, 0)
 
     def _put(self, offset: int, width: int, value: int, *, writable: int = 0) -> None:
         self._bytes[offset : offset + width] = value.to_bytes(width, "little")
@@ -151,11 +181,16 @@ class ConfigSpace:
         self._put(CAP_EXPRESS + 0xC, 4, 0x00400D04)  # x16, 16 GT/s, L0s and L1 supported
         self._put(CAP_EXPRESS + 0x10, 2, 0x0042, writable=0x0FFB)  # link control: L1 on, as firmware leaves it
         self._put(CAP_EXPRESS + 0x12, 2, 0x1104)
-        self._put(CAP_MSI, 2, CAP_ID_MSI)
+        self._put(CAP_MSI, 2, CAP_ID_MSI | (CAP_MSIX << 8 if self._msix else 0))
         self._put(CAP_MSI + 2, 2, 0x0080, writable=0x0071)  # 64-bit, one vector
         self._put(CAP_MSI + 4, 4, 0, writable=0xFFFF_FFFC)
         self._put(CAP_MSI + 8, 4, 0, writable=0xFFFF_FFFF)
         self._put(CAP_MSI + 0xC, 2, 0, writable=0xFFFF)
+        if self._msix is not None:
+            self._put(CAP_MSIX, 2, CAP_ID_MSIX)
+            self._put(CAP_MSIX + 2, 2, self._msix.vectors - 1, writable=MSIX_ENABLE | MSIX_FUNCTION_MASK)
+            self._put(CAP_MSIX + 4, 4, self._msix.table_offset | self._msix.bar)
+            self._put(CAP_MSIX + 8, 4, self._msix.pending_offset | self._msix.bar)
         self._put(EXT_VENDOR, 4, EXT_ID_VENDOR | 1 << 16 | EXT_REBAR << 20)
         self._put(EXT_VENDOR + 4, 4, 0x01 | 1 << 16 | 0x10 << 20)
         self._put(EXT_REBAR, 4, EXT_ID_REBAR | 1 << 16)

@@ -10,6 +10,7 @@ from amdrv.registers import Register, RegisterBlock
 from amdrv.registers.table import RegisterTable
 
 if TYPE_CHECKING:
+    from amdrv.emulator.models.message_table import MessageTable
     from amdrv.emulator.register_space import Slot
     from amdrv.emulator.shell import Card
 
@@ -85,7 +86,9 @@ class PowerManagement(Model):
 
 
 class BusInterface(Model):
-    """The block behind the BARs: it decides which engine a doorbell reaches."""
+    """The block behind the BARs: it decides which engine a doorbell reaches, and which interrupt leaves as what."""
+
+    messages: MessageTable  # of MSI-X
 
     def route_doorbell(self, offset: int) -> str | None:
         """Block name (as in the register map) that gets a write at byte ``offset`` of BAR2; None: it is dropped."""

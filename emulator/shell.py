@@ -20,7 +20,7 @@ from amdrv.emulator.clock import VirtualClock
 from amdrv.emulator.config_space import COMMAND, ConfigSpace
 from amdrv.emulator.faults import Faults
 from amdrv.emulator.host_path import HostPath
-from amdrv.emulator.isa.dispatch import MemoryViolation, ShaderEngine
+from amdrv.emulator.isa.dispatch import MemoryViolation, RunningWave, ShaderEngine
 from amdrv.emulator.model import BusInterface, Model, PowerManagement
 from amdrv.emulator.models import build_models
 from amdrv.emulator.models.vmhub import HubView, VmHub
@@ -85,6 +85,7 @@ class Card:
             bars=self.bars,
             on_function_reset=self._function_reset,
             rom_bytes=chip.rom.window_bytes if chip.rom else 0,
+            msix=chip.msix,
         )
         self.rom = vbios.build(chip)
         self.registers = RegisterMap(chip.bases, chip.versions)
@@ -101,6 +102,7 @@ class Card:
         self._models: list[Model] = []
         build_models(self, self._models)
         self._bus_interface = self.model(BusInterface)
+        self.messages = self._bus_interface.messages
         self._mmhub = next(hub for hub in self.models(VmHub) if hub.ip == "MMHUB")
         self.graphics_hub = next(hub for hub in self.models(VmHub) if hub.ip == "GC")
         self.caches = GraphicsCaches(self)
@@ -172,6 +174,7 @@ class Card:
                 self.config.write(offset, width, value)
                 if offset <= COMMAND < offset + width:  # bus mastering may have changed
                     self.arena.bus_changed()
+                self.messages.send_pending()  # all vectors of MSI-X may have lost their mask
 
     def read_register(self, offset: int) -> int:
         """32-bit read of BAR5."""
@@ -200,8 +203,6 @@ class Card:
             for model in self._models:
                 if model.doorbell_block == block:
                     model.doorbell(offset, width, value)
-            if self.worker.busy:
-                self.host_path.engines_started()
 
     def bar0_view(self, offset: int, size_bytes: int) -> memoryview:
         """Bulk view of BAR0: stores wait in the host data path until a flush."""
@@ -238,11 +239,12 @@ class Card:
         with self.lock:
             if self.trace.enabled:
                 self.trace.note(RESET, True, 0, 0, int(function_level))
-            saved = self.config.save()
+            saved, saved_messages = self.config.save(), self.messages.save()
             unavailable_s = self.chip.function_reset_s if function_level else self.chip.bus_reset_s
             self._reset_from_bus(unavailable_s)
             self.clock.charge(round(unavailable_s * 1e9))
             self.config.restore(saved)
+            self.messages.restore(saved_messages)
 
     # -- device side --------------------------------------------------------------------------------------------------
 
@@ -254,15 +256,19 @@ class Card:
     @cached_property
     def shader_engine(self) -> ShaderEngine:
         """What executes dispatches; made when the first one comes."""
-        from amdrv.emulator.isa.engines import create_engine
+        with self.worker.translating:
+            from amdrv.emulator.isa.engines import create_engine
 
-        engines = self.chip.shader_array.shader_engines
-        return create_engine(self.chip.arch, shader_engines=engines, interpreted=self.interpreted)
+            engines = self.chip.shader_array.shader_engines
+            translating = self.worker.translating
+            return create_engine(
+                self.chip.arch, shader_engines=engines, interpreted=self.interpreted, translating=translating
+            )
 
-    def running_pc(self) -> int | None:
-        """Where a wave is that a shader engine runs; None when none does, or that is not known."""
+    def running_wave(self) -> RunningWave | None:
+        """A wave that a shader engine runs; None when none does, or that is not known."""
         engines = (self.__dict__[name] for name in ("shader_engine", "oracle") if name in self.__dict__)  # none is made
-        return next((pc for engine in engines if (pc := engine.running_pc()) is not None), None)
+        return next((wave for engine in engines if (wave := engine.running_wave()) is not None), None)
 
     @cached_property
     def oracle(self) -> ShaderEngine:
@@ -309,14 +315,23 @@ class Card:
             self.changed.notify_all()
             return True
 
-    def raise_interrupt(self) -> None:
-        """Send the MSI, when enabled and bus mastering is on; without MSI, pull the interrupt line."""
+    def raise_interrupt(self, vector: int = 0) -> None:
+        """Interrupt the host: by the vector of MSI-X, else by the one MSI, else by pulling the interrupt line."""
         with self.lock:
-            if self.config.msi_enabled and self.bus_master:
-                self.interrupts_delivered += 1
-            if self.on_interrupt is not None and (self.bus_master or not self.config.msi_enabled):
+            if self.config.msix_enabled:
+                self.messages.send(vector)
+            elif self.config.msi_enabled:
+                self.send_message(0)
+            elif self.on_interrupt is not None:
                 self.on_interrupt(0)
             self.changed.notify_all()
+
+    def send_message(self, vector: int) -> None:
+        """The message of an interrupt leaves the card; without bus mastering it is lost."""
+        if self.bus_master:
+            self.interrupts_delivered += 1
+            if self.on_interrupt is not None:
+                self.on_interrupt(vector)
 
     def notify(self) -> None:
         """Tell waiters that memory changed."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 
+from amdrv.emulator.sdma.layouts import SDMA_6_0, SDMA_7_0, CopyLayouts
 from amdrv.facts import aql, mes_v11, mes_v12, sdma_v6_0
 from amdrv.facts.pm4 import HEADER, PACKETS, SET_REG, SET_WINDOWS, Opcode
 from amdrv.registers import RegisterMap
@@ -17,7 +18,6 @@ Sdma = sdma_v6_0.Opcode
 # (opcode, sub-opcode) → layout of a copy engine's packet.
 SDMA_LAYOUTS: Mapping[tuple[int, int], BitLayout] = {
     (Sdma.COPY, sdma_v6_0.CopySub.LINEAR): sdma_v6_0.COPY_LINEAR,
-    (Sdma.COPY, sdma_v6_0.CopySub.LINEAR_SUB_WIND): sdma_v6_0.COPY_LINEAR_SUBWIN,
     (Sdma.WRITE, sdma_v6_0.WriteSub.LINEAR): sdma_v6_0.WRITE_UNTILED,
     (Sdma.INDIRECT, 0): sdma_v6_0.INDIRECT,
     (Sdma.FENCE, 0): sdma_v6_0.FENCE,
@@ -77,13 +77,20 @@ def _pm4(dwords: tuple[int, ...], _data: bytes, registers: RegisterMap, fields: 
     return opcode.name + _fields(PACKETS.get(opcode), body)
 
 
-def _sdma(dwords: tuple[int, ...], _data: bytes, _registers: RegisterMap, fields: bool) -> str | None:
+def _sdma(
+    copies: CopyLayouts, dwords: tuple[int, ...], _data: bytes, _registers: RegisterMap, fields: bool
+) -> str | None:
     operation, sub = dwords[0] & 0xFF, dwords[0] >> 8 & 0xFF
     try:
         name = Sdma(operation).name
     except ValueError:
         return None
-    layout = SDMA_LAYOUTS.get((operation, sub))
+    windows: Mapping[int, BitLayout] = {
+        sdma_v6_0.CopySub.LINEAR_SUB_WIND: copies.window,
+        sdma_v6_0.CopySub.TILED_SUB_WIND: copies.tiled_window,
+        sdma_v6_0.CopySub.T2T_SUB_WIND: copies.tiles,
+    }
+    layout = (windows.get(sub) if operation == Sdma.COPY else None) or SDMA_LAYOUTS.get((operation, sub))
     return (layout.name if layout is not None else name) + (_fields(layout, dwords) if fields else "")
 
 
@@ -121,7 +128,8 @@ def _fields(layout: BitLayout | None, dwords: tuple[int, ...], *, tail: bool = T
 
 LANGUAGES: Mapping[str, Callable[[tuple[int, ...], bytes, RegisterMap, bool], str | None]] = {
     "pm4": _pm4,
-    "sdma": _sdma,
+    "sdma": partial(_sdma, SDMA_6_0),
+    "sdma7": partial(_sdma, SDMA_7_0),
     "mes": partial(_mes, 11),
     "mes12": partial(_mes, 12),
     "aql": _aql,

@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from amdrv.emulator.clock import HostTime
+
 if TYPE_CHECKING:
     from amdrv.emulator.shell import Card
 
@@ -52,9 +54,11 @@ class Worker:
         self._card = card
         self._tasks: dict[str, Task] = {}
         self._beside: set[str] = set()  # names of the tasks in the second thread
+        self._told: set[str] = set()  # names of the tasks of which only bookkeeping is left
         self.failure: BaseException | None = None
         self._threads: dict[bool, threading.Thread] = {}  # for the tasks beside: True
         self._wake = threading.Condition(card.lock)
+        self.translating = HostTime()  # GPU code into host code, and what that needs: no time for the card
         self._busy_since: tuple[int, int] | None = None  # (wall, virtual) nanoseconds when the first task came
         self._busy_ns = 0
         self._seen = 0  # changes that the host has been told about
@@ -72,9 +76,10 @@ class Worker:
         """
         self._tasks[name] = task
         (self._beside.add if beside else self._beside.discard)(name)
+        self._told.discard(name)
+        self._card.host_path.engines_started()
         if self._busy_since is None:
-            self._card.host_path.engines_started()
-            self._busy_since = (time.monotonic_ns(), self._card.clock.now_ns)
+            self._busy_since = (self._wall_ns(), self._card.clock.now_ns)
         if beside not in self._threads:
             name = f"{self._card.name} worker{' beside' if beside else ''}"
             thread = self._threads[beside] = threading.Thread(target=self._run, args=(beside,), name=name, daemon=True)
@@ -84,8 +89,13 @@ class Worker:
     def finishing(self, name: str) -> None:
         """A task is about to tell the host that its work is done: what follows is its own bookkeeping."""
         with self._card.lock:
-            if len(self._tasks) == (name in self._tasks):
-                self._card.host_path.engines_stopped()
+            self._told.add(name)
+            self._note_idle()
+
+    def goes_on(self, name: str) -> None:
+        """There is more for a task that has not ended yet."""
+        self._told.discard(name)
+        self._card.host_path.engines_started()
 
     def has(self, name: str) -> bool:
         """Whether a task of that name has not ended."""
@@ -93,15 +103,14 @@ class Worker:
 
     def remove(self, name: str) -> None:
         """Drop a task. One that is inside a dispatch notices by its cancel flag, not by this."""
-        self._tasks.pop(name, None)
-        self._beside.discard(name)
-        self._note_idle()
+        self._drop(name)
         self._card.changed.notify_all()
 
     def stop_all(self) -> None:
         """Drop every task: the chip was reset."""
         self._tasks.clear()
         self._beside.clear()
+        self._told.clear()
         self._note_idle()
         self._card.changed.notify_all()
 
@@ -118,12 +127,18 @@ class Worker:
         self._card.clock.charge(1)
 
     def pass_wall_time(self) -> None:
-        """While queues are at work, virtual time is wall time: let the clock catch up. The card's lock is held."""
+        """While queues are at work, virtual time is wall time but for ``translating``: let the clock catch up.
+
+        The card's lock is held.
+        """
         if self._busy_since is not None:
             wall_ns, virtual_ns = self._busy_since
-            behind_ns = virtual_ns + time.monotonic_ns() - wall_ns - self._card.clock.now_ns
+            behind_ns = virtual_ns + self._wall_ns() - wall_ns - self._card.clock.now_ns
             if behind_ns > 0:
                 self._card.clock.charge(behind_ns)
+
+    def _wall_ns(self) -> int:
+        return time.monotonic_ns() - self.translating.spent_ns
 
     def busy_ns(self) -> int:
         """Virtual nanoseconds, since the card was made, in which queues had work."""
@@ -131,12 +146,19 @@ class Worker:
         running = self._card.clock.now_ns - self._busy_since[1] if self._busy_since is not None else 0
         return self._busy_ns + running
 
+    def _drop(self, name: str) -> None:
+        self._tasks.pop(name, None)
+        self._beside.discard(name)
+        self._told.discard(name)
+        self._note_idle()
+
     def _note_idle(self) -> None:
+        if self._told.issuperset(self._tasks):
+            self._card.host_path.engines_stopped()
         if not self._tasks and self._busy_since is not None:
             busy_ns = self.busy_ns()
             if not self._tasks:  # passing time may have started another
                 self._busy_ns, self._busy_since = busy_ns, None
-                self._card.host_path.engines_stopped()
 
     def _mine(self, beside: bool) -> list[tuple[str, Task]]:
         """The tasks of one thread."""
@@ -177,7 +199,5 @@ class Worker:
     def _end(self, name: str, task: Task) -> None:
         with self._card.lock:
             if self._tasks.get(name) is task:
-                del self._tasks[name]
-                self._beside.discard(name)
-                self._note_idle()
+                self._drop(name)
             self._card.changed.notify_all()

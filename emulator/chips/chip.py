@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from amdrv.emulator.config_space import BarSpec
+from amdrv.emulator.config_space import BarSpec, MsixSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +131,7 @@ class Chip:
     bus_reset_s: float
     boot_tmr_from_end_bytes: int = 0  # where in VRAM the boot ROM sets trusted memory up; 0: a driver does
     rom: BoardRom | None = None  # None: a board without a video BIOS
+    msix: MsixSpec | None = None  # None: a board with MSI only
 
     @property
     def bases(self) -> dict[str, dict[int, tuple[int, ...]]]:

@@ -8,6 +8,7 @@ Navi48: a real table), which agree in every segment that the driver uses.
 from __future__ import annotations
 
 from amdrv.emulator.chips.chip import BoardRom, Chip, IpInstance, PowerAndClocks, ShaderArray, Timings
+from amdrv.emulator.config_space import MsixSpec
 from amdrv.facts.hw_ids import HwId
 from amdrv.facts.smu_v13_0_0 import Clock, Feature
 
@@ -166,4 +167,7 @@ NAVI31 = Chip(
     function_reset_s=0.1,
     bus_reset_s=0.1,
     rom=ROM,
+    # The places are those of the registers (RCC_DEV0_EPF0_GFXMSIX_*), which are for four vectors; that boards of this
+    # chip offer MSI-X at all, and how many vectors, is inferred.
+    msix=MsixSpec(vectors=4, bar=5, table_offset=0x42000, pending_offset=0x43000),
 )

@@ -9,6 +9,7 @@ out the video and display blocks that are not emulated, and the cache sizes of t
 from __future__ import annotations
 
 from amdrv.emulator.chips.chip import BoardRom, Chip, IpInstance, PowerAndClocks, ShaderArray, Timings
+from amdrv.emulator.config_space import MsixSpec
 from amdrv.facts.hw_ids import HwId
 from amdrv.facts.smu_v14_0_2 import Clock, Feature
 
@@ -188,4 +189,7 @@ NAVI48 = Chip(
     function_reset_s=0.1,
     bus_reset_s=0.1,
     rom=ROM,
+    # The places are those of the registers (RCC_DEV0_EPF0_GFXMSIX_*), which are for four vectors; that boards of this
+    # chip offer MSI-X at all, and how many vectors, is inferred.
+    msix=MsixSpec(vectors=4, bar=5, table_offset=0x42000, pending_offset=0x43000),
 )

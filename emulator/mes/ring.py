@@ -78,6 +78,8 @@ class SchedulerRing(RingProcessor):
                 yield Progress.BLOCKED
         self.rptr += FRAME_DWORDS
         if fields[STATUS_ADDRESS]:
+            if self.rptr == state.wptr:
+                self.card.worker.finishing(state.task)
             fence = fields[STATUS_VALUE].to_bytes(8, "little")
             self.engine.hub.view(0).write(fields[STATUS_ADDRESS] & ~7, fence)
             self.card.notify()

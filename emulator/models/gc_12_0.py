@@ -7,9 +7,10 @@ Sources: Linux 6.12 gfx_v12_0.c, gc_12_0_0_sh_mask.h (SQ_WAVE_*).
 
 from __future__ import annotations
 
+from amdrv.emulator.isa.launch import TTMP7, TTMP9
 from amdrv.emulator.models.cp_gfx_11_0 import CpGfx
 from amdrv.emulator.models.gfx_controls_11_0 import PLAIN, QUIET, GfxControls
-from amdrv.emulator.models.grbm_11_0 import STATUS_VALID, Grbm, WaveState
+from amdrv.emulator.models.grbm_11_0 import SQIND_SGPRS, STATUS_VALID, Grbm, WaveState
 from amdrv.emulator.models.mec_11_0 import Mec
 from amdrv.facts.mqd_v12 import V12_COMPUTE_MQD, V12_GFX_MQD
 
@@ -44,12 +45,15 @@ class Grbm12(Grbm):
 
     def state_registers(self, wave: WaveState) -> dict[int, int]:
         causes = EXCP_MEMVIOL * wave.memory_violation | EXCP_ILLEGAL_INST * wave.illegal_instruction
+        x, y, z = wave.workgroup or (0, 0, 0)
+        trap_registers = {SQIND_SGPRS + TTMP9: x, SQIND_SGPRS + TTMP7: y & 0xFFFF | z << 16} if wave.workgroup else {}
         return {
             SQ_WAVE_STATUS: STATUS_VALID,
             SQ_WAVE_STATE_PRIV: STATE_PRIV_HALT * wave.halted,
             SQ_WAVE_EXCP_FLAG_PRIV: causes,
             SQ_WAVE_PC_LO: wave.pc & 0xFFFF_FFFF,
             SQ_WAVE_PC_HI: wave.pc >> 32,
+            **trap_registers,
         }
 
 

@@ -22,6 +22,7 @@ SQ_WAVE_STATUS, SQ_WAVE_TRAPSTS, SQ_WAVE_PC_LO, SQ_WAVE_PC_HI = 0x102, 0x103, 0x
 GB_ADDR_CONFIG = 0x545  # a Navi31's, as its driver reports it
 # Where its registers begin (soc21_enum.h): scalar ones by operand code, so that M0 is 0x27d and EXEC 0x27e and 0x27f.
 SQIND_SGPRS, SQIND_VGPRS = 0x200, 0x400
+TRAP_WORKGROUP = (SQIND_SGPRS + 116, SQIND_SGPRS + 117, SQIND_SGPRS + 118)  # TTMP8..10, ROCdbgapi architecture.cpp
 STATUS_VALID, STATUS_HALT = 1 << 16, 1 << 13  # SQ_WAVE_STATUS.VALID, .HALT
 TRAPSTS_MEM_VIOL, TRAPSTS_ILLEGAL_INST = 1 << 8, 1 << 11  # RDNA3 ISA manual, TRAPSTS; the header names the latter
 
@@ -34,6 +35,7 @@ class WaveState(NamedTuple):
     illegal_instruction: bool
     registers: WaveRegisters | None  # None: they read as zero
     halted: bool = True
+    workgroup: tuple[int, int, int] | None = None
 
     def register(self, index: int, lane: int) -> int:
         """An SGPR, or a lane of a VGPR, by its SQ_IND index."""
@@ -111,7 +113,8 @@ class Grbm(Model):
         self._halted = None
         if fault is not None:
             violation = fault.kind in ("memory violation", "misaligned access")
-            self._halted = WaveState(fault.pc, violation, fault.kind == "illegal instruction", fault.registers)
+            illegal = fault.kind == "illegal instruction"
+            self._halted = WaveState(fault.pc, violation, illegal, fault.registers, workgroup=fault.workgroup)
 
     def _status(self) -> int:
         busy = self._cp_busy()
@@ -146,8 +149,8 @@ class Grbm(Model):
 
     def _running(self) -> WaveState | None:
         """A wave of the dispatch under way; what it holds while it runs reads as zero."""
-        pc = self.card.running_pc()
-        return None if pc is None else WaveState(pc, False, False, None, halted=False)
+        wave = self.card.running_wave()
+        return None if wave is None else WaveState(wave.pc, False, False, None, halted=False, workgroup=wave.workgroup)
 
     def state_registers(self, wave: WaveState) -> dict[int, int]:
         """What SQ_IND shows beside the wave's SGPRs and VGPRs, by index."""
@@ -159,4 +162,5 @@ class Grbm(Model):
             SQ_WAVE_TRAPSTS: traps,
             SQ_WAVE_PC_LO: wave.pc & 0xFFFF_FFFF,
             SQ_WAVE_PC_HI: wave.pc >> 32,
+            **dict(zip(TRAP_WORKGROUP, wave.workgroup or (), strict=False)),
         }

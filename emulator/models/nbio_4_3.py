@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from amdrv.emulator.model import BusInterface
+from amdrv.emulator.models.message_table import MessageTable
 
 if TYPE_CHECKING:
     from amdrv.emulator.register_space import Slot
@@ -87,6 +88,7 @@ class Nbio(BusInterface):
             self.claim(f"BIF_BX0_SBIOS_SCRATCH_{n}", sticky=True)
         for name in self.plain:
             self.claim(name)
+        self.messages = MessageTable(self)
 
     def power_on(self) -> None:
         self._ranges = None

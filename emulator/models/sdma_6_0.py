@@ -25,6 +25,7 @@ from amdrv.emulator.pm4.queue_engine import (
     RingSetup,
 )
 from amdrv.emulator.pm4.stream import BadPacket
+from amdrv.emulator.sdma.layouts import SDMA_6_0, CopyLayouts
 from amdrv.emulator.sdma.ring import SdmaRing
 from amdrv.facts.ih_ids import Client, GfxSource
 from amdrv.facts.layout import StructLayout
@@ -44,6 +45,8 @@ log = logging.getLogger(__name__)
 
 QUEUES = 8
 SECOND_ENGINE_DWORDS = 0x600
+WATCHDOG_UNIT_S = 0.1
+EXCEPTION = 1  # of CONTEXT_STATUS: any but zero; which is which is not known
 FIRST_CLIENT = 13  # gfxhub_client_ids: SDMA0, then SDMA1
 MQD_PREFIX = "sdmax_rlcx_"
 OTHER_NAMES = {"SCHED_CNTL": "SCHEDULE_CNTL"}  # of the descriptor → of the registers
@@ -90,6 +93,8 @@ class Sdma(QueueEngine):
 
     ip = "SDMA0"
     mqd: StructLayout = V11_SDMA_MQD
+    trace_language = "sdma"  # of emulator/trace_packets.py
+    copies: CopyLayouts = SDMA_6_0
     writes_whole_registers = False  # what SRBM_WRITE does
 
     def __init__(self, card: Card, instance: int = 0) -> None:
@@ -112,6 +117,7 @@ class Sdma(QueueEngine):
             if self._name(short) in block:
                 self.claim(self._name(short), reset=self.register(self._name(short)).reset_value)
         self._engine_control = self.register(self._name("CNTL"))
+        self._watchdog = self.register(self._name("WATCHDOG_CNTL"))
         if self.number:
             # Linux adds the distance between the engines to every register of its list, to one of the graphics core
             # as well (sdma_v6_0_dump_ip_state).
@@ -242,18 +248,36 @@ class Sdma(QueueEngine):
         with self.card.lock:
             control = self._engine_control.decode(self.card.space.read(self._engine_control.address))
             if control.TRAP_ENABLE:
-                self.card.model(IhModel).post(
-                    client_id=Client.GFX,
-                    source_id=GfxSource.SDMA_TRAP,
-                    ring_id=self.number << 4 | queue[2],
-                    vmid=vmid,
-                    pasid=None,
-                    context=(context, 0, 0, 0),
-                )
+                self._interrupt(queue, vmid, GfxSource.SDMA_TRAP, context)
+
+    def _interrupt(self, queue: QueueId, vmid: int, source: GfxSource, context: int) -> None:
+        self.card.model(IhModel).post(
+            client_id=Client.GFX,
+            source_id=source,
+            ring_id=self.number << 4 | queue[2],
+            vmid=vmid,
+            pasid=None,
+            context=(context, 0, 0, 0),
+        )
 
     def bad_packet(self, queue: QueueId, bad: BadPacket) -> None:
-        """The engine stops at what it does not know; Linux finds out by its watchdog."""
+        """The engine stops at what it does not know."""
         log.warning("%s: copy engine %d queue %d: %s", self.card.name, self.number, queue[2], bad)
+
+    def watch(self, queue: QueueId, state: QueueState, vmid: int) -> None:
+        """A queue hangs: the watchdog interrupts the host when it still does after QUEUE_HANG_COUNT tenths of a second.
+
+        Its unit: sdma_v6_0_gfx_resume ("100ms per unit"). That it sees these hangs is inferred.
+        """
+
+        def bark() -> None:
+            if state.hung and self.queues.get(queue) is state:
+                self._interrupt(queue, vmid, GfxSource.SDMA_QUEUE_HANG, 0)
+
+        with self.card.lock:
+            control = self._watchdog.decode(self.card.space.read(self._watchdog.address))
+            if control.QUEUE_HANG_COUNT:
+                self.card.clock.after(control.QUEUE_HANG_COUNT * WATCHDOG_UNIT_S, bark)
 
     def local_time(self) -> int:
         """The engine's own time stamp."""
@@ -356,7 +380,10 @@ class Sdma(QueueEngine):
     def _context_status(self, queue: QueueId) -> int:
         state = self.queues.get(queue)
         busy = state is not None and self.card.worker.has(state.task)
-        return self._register(queue[2], "CONTEXT_STATUS").encode(SELECTED=busy, IDLE=not busy, RPTR_WB_IDLE=1)
+        exception = EXCEPTION if state is not None and state.hung else 0
+        return self._register(queue[2], "CONTEXT_STATUS").encode(
+            SELECTED=busy, IDLE=not busy, EXCEPTION=exception, RPTR_WB_IDLE=1
+        )
 
     def _status(self) -> int:
         register = self.register(self._name("STATUS_REG"))

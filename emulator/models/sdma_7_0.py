@@ -1,4 +1,5 @@
-"""SDMA 7.0: as 6.0, but for the engines being blocks of their own, the descriptor, and how a packet writes a register.
+"""SDMA 7.0: as 6.0, but for the engines being blocks of their own, the descriptor, copies of windows, and how a packet
+writes a register.
 
 The other packets are those of 6.0: Linux 6.12 sdma_v7_0.c includes sdma_v6_0_0_pkt_open.h.
 """
@@ -6,6 +7,7 @@ The other packets are those of 6.0: Linux 6.12 sdma_v7_0.c includes sdma_v6_0_0_
 from __future__ import annotations
 
 from amdrv.emulator.models.sdma_6_0 import Sdma
+from amdrv.emulator.sdma.layouts import SDMA_7_0
 from amdrv.facts.mqd_v12 import V12_SDMA_MQD
 
 
@@ -13,6 +15,8 @@ class Sdma7(Sdma):
     """The first copy engine."""
 
     mqd = V12_SDMA_MQD
+    trace_language = "sdma7"
+    copies = SDMA_7_0
     writes_whole_registers = True
 
     @property

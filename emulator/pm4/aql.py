@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from amdrv.emulator.pm4.aql_dispatch import QueueRefusal, build_aql_dispatch
 from amdrv.emulator.pm4.faults import send_end_of_pipe
+from amdrv.emulator.pm4.look_ahead import nothing_follows
 from amdrv.emulator.pm4.packets import COMPUTE_PACKETS
 from amdrv.emulator.pm4.processor import QueueProcessor
 from amdrv.emulator.pm4.queue_engine import QueueId, QueueState
@@ -60,6 +61,10 @@ class AqlProcessor(QueueProcessor):
     def has_work(self, state: QueueState) -> bool:
         """Whether the doorbell covers more packets."""
         return self.rptr < state.wptr
+
+    def at_end(self, state: QueueState) -> bool:
+        """Whether this packet, or one in the buffer that it names, is the last that the doorbell covers."""
+        return self.rptr + 1 >= state.wptr and nothing_follows(reversed(self.streams), 0)
 
     def _drain(self, _ring: Ring, state: QueueState) -> Task:
         report = self.setup.rptr_report
@@ -119,6 +124,9 @@ class AqlProcessor(QueueProcessor):
         else:
             yield from self._refuse(QueueError.PACKET_FORMAT, state)
         if not self.engine.stopped(state):
+            self.streams.clear()  # of a buffer that is done
+            if self.at_end(state):
+                self.card.worker.finishing(state.task)
             self._complete(KERNEL_DISPATCH.get(packet, "completion_signal"), start)
 
     def _kernel(self, va: int, packet: bytes, header: int, state: QueueState) -> Iterator[None]:

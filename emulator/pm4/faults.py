@@ -20,6 +20,7 @@ from amdrv.facts.ih_ids import Client, GfxSource
 CLIENT_TCP, CLIENT_SQC_INSTRUCTION, CLIENT_SQC_DATA = 8, 9, 10  # gfxhub_client_ids
 SQ_INTERRUPT_MSG = 239  # amdkfd soc15_int.h: SOC15_INTSRC_SQ_INTERRUPT_MSG
 SQ_ENCODING_WAVE, SQ_ENCODING_ERROR = 1, 2
+SQ_PRIVILEGED = 1 << 26  # sent from within a trap handler
 LONGEST_INSTRUCTION_BYTES = 12
 SQ_ERROR_ILLEGAL_INSTRUCTION, SQ_ERROR_MEMORY_VIOLATION = 1, 2
 
@@ -101,7 +102,7 @@ def post(
 def _sq_interrupt(fault: ShaderFault) -> tuple[int, int]:
     """The two words of the shader's interrupt: an error, or of a trap the message that a trap handler would send."""
     if fault.kind == "trap":
-        return 0, SQ_ENCODING_WAVE << 6
+        return SQ_PRIVILEGED, SQ_ENCODING_WAVE << 6
     memory = fault.kind in ("memory violation", "misaligned access")
     error = SQ_ERROR_MEMORY_VIOLATION if memory else SQ_ERROR_ILLEGAL_INSTRUCTION
     return error << 21, SQ_ENCODING_ERROR << 6

@@ -1,4 +1,4 @@
-"""Whether the packets at hand write the L2 back before anybody can be told that a dispatch is done."""
+"""What the packets at hand say about those behind them: is the L2 written back in time, is there any work left."""
 
 from __future__ import annotations
 
@@ -29,6 +29,23 @@ def write_back_follows(streams: Iterable[Stream]) -> bool:
                 continue
             if packet.opcode == Opcode.RELEASE_MEM:
                 return bool(RELEASE_MEM.decode(packet.body)["GL2_WB"])
-            if packet.opcode == Opcode.ACQUIRE_MEM and ACQUIRE_MEM.decode(packet.body)["GL2_WB"]:
-                return True
+            if packet.opcode == Opcode.ACQUIRE_MEM:
+                fields = ACQUIRE_MEM.decode(packet.body)
+                if fields["GL2_WB"] and not fields["GL2_RANGE"]:
+                    return True
     return False
+
+
+def nothing_follows(streams: Iterable[Stream], wptr: int) -> bool:
+    """Whether only padding is left of every stream, innermost first, and the outermost reaches the write pointer."""
+    end = 0
+    for ring, position, end in streams:
+        while position < end:
+            try:
+                packet = packet_at(ring, position, end)
+            except (BadPacket, MemoryViolation):
+                return False
+            if packet is not None and packet.opcode != Opcode.NOP:
+                return False
+            position += 1 if packet is None else packet.dwords
+    return end >= wptr

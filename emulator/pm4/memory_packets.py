@@ -16,6 +16,7 @@ from amdrv.facts.pm4 import (
     WRITE_DATA,
     CopySource,
     DataSelect,
+    EventIndex,
     InterruptSelect,
     MemoryTarget,
     Opcode,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 MEMORY_TARGETS = (MemoryTarget.MEMORY_SYNC, MemoryTarget.GL2, MemoryTarget.MEMORY)
 REGISTER_SOURCES = (CopySource.REGISTER, CopySource.PERFCOUNTER)
 UNCONDITIONAL_INTERRUPTS = (InterruptSelect.ONLY, InterruptSelect.AFTER_WRITE_CONFIRM, InterruptSelect.CONTEXT_ID)
+RELEASE_EVENTS = (EventIndex.END_OF_PIPE, EventIndex.SHADER_DONE)
 MEMORY_SOURCES = (CopySource.MEMORY, CopySource.GL2)
 
 
@@ -91,8 +93,14 @@ class MemoryUnit:
         return None
 
     def release_mem(self, packet: Packet) -> int | None:
-        """Everything before is done: write the fence; returns the interrupt's context id when one is asked for."""
+        """Everything before is done: write the fence; returns the interrupt's context id when one is asked for.
+
+        Headers know two kinds of events here (Linux kfd_pm4_headers_ai.h): what firmware does with another is not
+        known, and a client that forgets to say it is better told.
+        """
         fields = RELEASE_MEM.decode(packet.body)
+        if fields["EVENT_INDEX"] not in RELEASE_EVENTS:
+            raise BadPacket(packet.header, f"RELEASE_MEM event index {fields['EVENT_INDEX']}")
         select, address = fields["DATA_SEL"], fields["ADDRESS"]
         if select == DataSelect.LOW_32:
             self.view.write(address & ~3, (fields["DATA"] & 0xFFFF_FFFF).to_bytes(4, "little"))

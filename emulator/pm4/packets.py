@@ -6,6 +6,7 @@ Sources: Linux 6.12 gfx_v11_0.c (what the kernel emits), nvd.h; AMD PAL's MEC pa
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 
 from amdrv.emulator import atomics
@@ -19,6 +20,8 @@ from amdrv.emulator.pm4.memory_packets import MEMORY_PACKETS
 from amdrv.emulator.pm4.processor import Handler, QueueProcessor
 from amdrv.emulator.pm4.queue_engine import QueueState
 from amdrv.emulator.pm4.stream import BadPacket, Packet
+from amdrv.emulator.vm.walk import WalkFault
+from amdrv.emulator.window import PAGE_BYTES, PAGE_SHIFT
 from amdrv.facts.pm4 import (
     ACQUIRE_MEM,
     ATOMIC_MEM,
@@ -36,6 +39,8 @@ from amdrv.facts.pm4 import (
     Opcode,
 )
 
+COHER_SHIFT = 8  # a range counts 256 bytes
+LONGEST_RANGE_BYTES = 1 << 30  # more than caches hold many times over: everything
 ATOMIC_LOOP = 1  # ATOMIC_MEM.COMMAND: again until the comparison holds
 
 
@@ -76,15 +81,17 @@ def acquire_mem(processor: QueueProcessor, packet: Packet, _state: QueueState) -
     control = ACQUIRE_MEM.decode(packet.body)
     if control["GLI_INV"]:
         processor.mec.invalidate_code()
-    _maintain_caches(processor, control)
+    with processor.card.lock:
+        processor.card.caches.maintain(control, _pages_of_range(processor, control))
 
 
 def memory(processor: QueueProcessor, packet: Packet, state: QueueState) -> None:
     """WRITE_DATA, COPY_DATA, DMA_DATA, RELEASE_MEM."""
+    if processor.at_end(state):
+        processor.card.worker.finishing(state.task)
     if packet.opcode == Opcode.RELEASE_MEM:
-        if len(processor.streams) == 1 and processor.streams[0][1] >= state.wptr:
-            processor.card.worker.finishing(state.task)
-        _maintain_caches(processor, RELEASE_MEM.decode(packet.body))
+        with processor.card.lock:
+            processor.card.caches.maintain(RELEASE_MEM.decode(packet.body))
         processor.engine.end_of_pipe(processor.queue, processor.view, (packet.header, *packet.body))
     interrupt = MEMORY_PACKETS[packet.opcode](processor.memory, packet)
     if interrupt is not None:
@@ -169,9 +176,16 @@ def invalidate_tlbs(processor: QueueProcessor, packet: Packet, _state: QueueStat
                 hub.invalidate(vmids)
 
 
-def _maintain_caches(processor: QueueProcessor, control: dict[str, int]) -> None:
-    with processor.card.lock:
-        processor.card.caches.maintain(control)
+def _pages_of_range(processor: QueueProcessor, control: dict[str, int]) -> frozenset[int] | None:
+    """Pages of the arena behind an ACQUIRE_MEM's range; None when the range is everything, or does not count."""
+    first, size = control["COHER_BASE"] << COHER_SHIFT, control["COHER_SIZE"] << COHER_SHIFT
+    if not (control["GL1_RANGE"] or control["GL2_RANGE"]) or size > LONGEST_RANGE_BYTES:
+        return None
+    pages = set()
+    for va in range(first & -PAGE_BYTES if size else first, first + size, PAGE_BYTES):
+        with suppress(WalkFault):
+            pages.add(va + processor.view.look(va).delta >> PAGE_SHIFT)
+    return frozenset(pages)
 
 
 BASIC_PACKETS: dict[int, Handler] = {

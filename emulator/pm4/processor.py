@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from amdrv.emulator.isa.dispatch import MemoryViolation, ShaderFault
 from amdrv.emulator.pm4.compare import COMPARE
 from amdrv.emulator.pm4.faults import report_bad_packet, report_memory_violation, report_shader_fault
-from amdrv.emulator.pm4.look_ahead import Stream
+from amdrv.emulator.pm4.look_ahead import Stream, nothing_follows
 from amdrv.emulator.pm4.memory_packets import MemoryUnit
 from amdrv.emulator.pm4.queue_engine import QueueEngine, QueueId, QueueState, RingProcessor
 from amdrv.emulator.pm4.stream import BadPacket, Packet, PrivilegedRegister, Ring, packet_at
@@ -92,6 +92,10 @@ class QueueProcessor(RingProcessor):
         self._check_register(dword)
         with self.card.lock:
             return self.card.space.load_bank(4 * dword, self.queue)
+
+    def at_end(self, state: QueueState) -> bool:
+        """Whether the packet being executed is the last that the queue has."""
+        return nothing_follows(reversed(self.streams), state.wptr)
 
     def _check_register(self, dword: int) -> None:
         if self.privileged or dword in self._open_registers:

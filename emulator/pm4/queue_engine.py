@@ -120,7 +120,11 @@ class QueueEngine(Model):
 
     def start(self, queue: QueueId, state: QueueState) -> None:
         """Set a queue to work, when it may and does not already."""
-        if not (state.hung or self.stopped(state) or self.card.worker.has(state.task)):
+        if state.hung or self.stopped(state):
+            return
+        if self.card.worker.has(state.task):
+            self.card.worker.goes_on(state.task)
+        else:
             self.card.worker.add(state.task, state.processor.run(state), beside=not self.starts_waves(queue))
 
     def starts_waves(self, queue: QueueId) -> bool:

@@ -7,6 +7,7 @@ and write pointers count bytes; ring positions here count dwords.
 from __future__ import annotations
 
 from collections.abc import Generator
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from amdrv.emulator.isa.dispatch import MemoryViolation
@@ -16,7 +17,7 @@ from amdrv.emulator.pm4.stream import BadPacket, Ring
 from amdrv.emulator.sdma.packets import PACKETS
 from amdrv.emulator.worker import Progress, Task
 from amdrv.facts import sdma_v6_0 as facts
-from amdrv.facts.sdma_v6_0 import Opcode
+from amdrv.facts.sdma_v6_0 import CopySub, Opcode
 
 if TYPE_CHECKING:
     from amdrv.emulator.models.sdma_6_0 import Sdma
@@ -27,6 +28,7 @@ FLOW_DWORDS: dict[int, int] = {Opcode.INDIRECT: 6, Opcode.COND_EXE: 5, Opcode.PR
 # Packets with a tail: the dword whose low bits hold its length, less one.
 COUNTED: dict[tuple[int, int], int] = {(Opcode.WRITE, 0): 3}
 COUNT_MASK = 0xF_FFFF
+TELLING = frozenset({Opcode.FENCE, Opcode.TRAP, Opcode.NOP})
 BROADCAST_BIT, BROADCAST_DWORDS = 27, 9  # a linear copy to two places is two dwords longer
 DEVICE_ALL = 0xFF  # PRE_EXE.DEV_SEL
 
@@ -47,10 +49,12 @@ class SdmaRing(RingProcessor):
             yield from self._drain(ring, state)
         except MemoryViolation as violation:
             report_memory_violation(self.engine, state, self.vmid, violation)
+            self.sdma.watch(self.queue, state, self.vmid)
         except BadPacket as bad:
             with self.card.lock:
                 state.hung = True
                 self.sdma.bad_packet(self.queue, bad)
+            self.sdma.watch(self.queue, state, self.vmid)
 
     def load_register(self, address: int) -> int:
         """Read a register by its byte address."""
@@ -102,7 +106,7 @@ class SdmaRing(RingProcessor):
                 raise BadPacket(header, f"its {size} dwords run past the end of the stream")
             words = ring.words(position, size)
             following = position + size
-            self.card.trace.packet("sdma", state.task, position, words)
+            self.card.trace.packet(self.sdma.trace_language, state.task, position, words)
             if operation[0] == Opcode.INDIRECT:
                 if in_buffer:
                     raise BadPacket(header, "indirect buffers do not nest")
@@ -116,6 +120,8 @@ class SdmaRing(RingProcessor):
                 if not fields["dev_sel"] >> self.queue[0] & 1 and fields["dev_sel"] != DEVICE_ALL:
                     following += fields["exec_count"]
             elif operation[0] != Opcode.NOP:
+                if operation[0] == Opcode.FENCE and not in_buffer and self._only_tells(ring, following, state):
+                    self.card.worker.finishing(state.task)
                 steps = PACKETS[operation][1](self, words, state)
                 if steps is not None:
                     for _ in steps:
@@ -125,6 +131,17 @@ class SdmaRing(RingProcessor):
                 return
             position = following
             yield None if in_buffer else position
+
+    def _only_tells(self, ring: Ring, position: int, state: QueueState) -> bool:
+        """Whether nothing is left from ``position`` on but what tells of work that is done."""
+        with suppress(BadPacket, MemoryViolation):
+            while position < state.wptr // DWORD_BYTES:
+                (header,) = ring.words(position, 1)
+                if header & 0xFF not in TELLING:
+                    return False
+                position += self._size(ring, position, header, (header & 0xFF, header >> 8 & 0xFF))
+            return True
+        return False
 
     def _indirect(self, words: tuple[int, ...], state: QueueState) -> Generator[int | None, None, None]:
         fields = facts.INDIRECT.decode(words)
@@ -145,10 +162,9 @@ class SdmaRing(RingProcessor):
         if opcode in FLOW_DWORDS:
             return FLOW_DWORDS[opcode]
         if operation not in PACKETS:
-            name = Opcode(opcode).name if opcode in KNOWN else f"opcode {opcode}"
-            raise BadPacket(header, f"the copy engine does not know {name} {operation[1]}")
+            raise BadPacket(header, f"the copy engine does not know {_name(operation)}")
         size = PACKETS[operation][0]
-        if opcode == Opcode.COPY and header >> BROADCAST_BIT & 1 and size == facts.COPY_LINEAR.dwords:
+        if operation == (Opcode.COPY, CopySub.LINEAR) and header >> BROADCAST_BIT & 1:
             return BROADCAST_DWORDS
         counter = COUNTED.get(operation)
         if counter is not None:
@@ -156,4 +172,8 @@ class SdmaRing(RingProcessor):
         return size
 
 
-KNOWN = frozenset(Opcode)
+def _name(operation: tuple[int, int]) -> str:
+    opcode, variant = operation
+    if opcode == Opcode.COPY and variant in frozenset(CopySub):
+        return f"COPY {CopySub(variant).name}"
+    return f"{Opcode(opcode).name if opcode in frozenset(Opcode) else f'opcode {opcode}'} {variant}"

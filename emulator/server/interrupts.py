@@ -7,8 +7,17 @@ import logging
 import os
 import queue
 import threading
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from amdrv.emulator.config_space import CAP_ID_MSI, CAPABILITY_POINTER, COMMAND, COMMAND_INTX_DISABLE, ConfigSpace
+from amdrv.emulator.config_space import (
+    CAP_ID_MSI,
+    CAP_ID_MSIX,
+    CAPABILITY_POINTER,
+    COMMAND,
+    COMMAND_INTX_DISABLE,
+    ConfigSpace,
+)
 from amdrv.emulator.server.channel import Message, Rejected
 from amdrv.facts.vfio_user import (
     ACTION_MASK,
@@ -28,12 +37,12 @@ from amdrv.facts.vfio_user import (
     Irq,
 )
 
+if TYPE_CHECKING:
+    from amdrv.emulator.shell import Card
+
 log = logging.getLogger(__name__)
 
-# Linux include/uapi/linux/pci_regs.h
-CAP_ID_MSIX = 0x11
-INTERRUPT_PIN = 0x3D
-MSI_ENABLE, MSIX_ENABLE = 0x1, 0x8000
+INTERRUPT_PIN = 0x3D  # Linux include/uapi/linux/pci_regs.h
 CAPABILITIES_MAX = 48
 UNDELIVERED_MAX = 4096  # of a client that blocks its own descriptors
 EVENT_FILE = "anon_inode:[eventfd]"
@@ -60,13 +69,9 @@ def vector_counts(config: ConfigSpace) -> dict[Irq, int]:
 
 def enabled_kind(config: ConfigSpace) -> Irq:
     """By which kind of interrupt the function speaks at present."""
-    for at, kind in capabilities(config):
-        control = config.read(at + 2, 2)
-        if kind == CAP_ID_MSI and control & MSI_ENABLE:
-            return Irq.MSI
-        if kind == CAP_ID_MSIX and control & MSIX_ENABLE:
-            return Irq.MSIX
-    return Irq.INTX
+    if config.msix_enabled:
+        return Irq.MSIX
+    return Irq.MSI if config.msi_enabled else Irq.INTX
 
 
 def capabilities(config: ConfigSpace) -> list[tuple[int, int]]:
@@ -82,13 +87,17 @@ def capabilities(config: ConfigSpace) -> list[tuple[int, int]]:
 class Interrupts:
     """What one client wants to be told, and through which descriptors.
 
+    Vectors of MSI-X are masked in the card's own table. A client leaves that table to whom it gives its descriptors, as
+    it does with VFIO in a kernel: a vector with a descriptor has its mask taken away, one without is masked.
+
     A client can make a write to its descriptor block, so that is done by a thread of
     its own, and never with the card's lock held.
     """
 
-    def __init__(self, config: ConfigSpace) -> None:
-        self._config = config
-        self._counts = vector_counts(config)
+    def __init__(self, card: Card) -> None:
+        self._card = card
+        self._config = card.config
+        self._counts = vector_counts(card.config)
         self._events: dict[tuple[Irq, int], int] = {}
         self._masked: set[tuple[Irq, int]] = set()
         self._pending: set[tuple[Irq, int]] = set()
@@ -184,8 +193,13 @@ class Interrupts:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._write_events, name="interrupts", daemon=True)
                 self._thread.start()
+        if kind is Irq.MSIX:
+            self._mask_messages(range(start, start + count), masked=False)
 
     def _act(self, kind: Irq, action: int, vectors: list[int]) -> None:
+        if kind is Irq.MSIX and action != ACTION_TRIGGER:
+            self._mask_messages(vectors, masked=action == ACTION_MASK)
+            return
         for vector in vectors:
             key = (kind, vector)
             with self._lock:
@@ -199,7 +213,14 @@ class Interrupts:
                     self._pending.discard(key)
             self.signal(kind, vector)
 
+    def _mask_messages(self, vectors: Iterable[int], *, masked: bool) -> None:
+        with self._card.lock:
+            for vector in vectors:
+                self._card.messages.mask(vector, masked=masked)
+
     def _forget(self, kind: Irq, vectors: range) -> None:
+        if kind is Irq.MSIX:
+            self._mask_messages(vectors, masked=True)
         with self._lock:
             for vector in vectors:
                 key = (kind, vector)

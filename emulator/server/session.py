@@ -89,7 +89,7 @@ class Session:
         self._memory = ClientMemory(card, self._bus)
         self._nearness = Nearness(owner.pid)
         self._pace = Pace(card, time.monotonic_ns)
-        self._interrupts = Interrupts(card.config)
+        self._interrupts = Interrupts(card)
         machine = MachineRegion(card, self._pace.stop, owner.rename, self._bus)
         self._regions = regions_of(card, machine, mappable=proposal.takes_descriptors)
         # The access that the reader makes, whether it is at its second part, and which of the message's writes it is.
@@ -237,6 +237,7 @@ class Session:
         with self._card.lock:
             self._card.on_interrupt = self._card.faults.end_client = None
             self._memory.close()
+            self._card.config.disable_msix()  # its vectors have lost their descriptors; MSI has no more than its switch
         self._interrupts.close()
 
     def _handle(self, message: Message, position: int = 0) -> None:

@@ -330,3 +330,39 @@ def rig(request: pytest.FixtureRequest) -> Iterator[Rig]:
 def ring_type() -> type[RingBuffer]:
     """What a driver keeps of a ring."""
     return RingBuffer
+
+
+class EagerHost:
+    """Stores a byte through BAR0 the moment an engine's write of the word that it watches can be seen.
+
+    Nothing here depends on which thread is faster.
+    """
+
+    def __init__(self, rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.rig = rig
+        self.watched, self.probe = rig.memory.take(), rig.memory.take()
+        self.stored = 0
+        told = rig.card.host_path.engine_wrote
+
+        def seen(index: int, size_bytes: int) -> None:
+            told(index, size_bytes)
+            if index <= self.watched < index + size_bytes:
+                self.store()
+
+        monkeypatch.setattr(rig.card.host_path, "engine_wrote", seen)
+
+    def store(self) -> None:
+        """The next byte."""
+        self.stored += 1
+        self.rig.card.bar0_view(self.probe, 1)[0] = self.stored
+
+    def held_back(self) -> bool:
+        """Whether its last byte waits for a flush, now that all work is done."""
+        assert self.rig.idle()
+        assert self.stored
+        return self.rig.memory.word(self.probe) & 0xFF != self.stored
+
+
+@pytest.fixture
+def eager_host(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> EagerHost:
+    return EagerHost(rig, monkeypatch)

@@ -299,3 +299,17 @@ def test_unmapped_read_index_goes_into_the_descriptor(runtime: Runtime) -> None:
     assert list(mec.unmap_queue((1, 0, 0), state, reset=False)) == []
     data = bytes(runtime.rig.card.vram_view(runtime.mqd, V11_COMPUTE_MQD.size_bytes))
     assert V11_COMPUTE_MQD.get(data, "cp_hqd_pq_rptr") == 1
+
+
+def test_store_after_the_signal_of_the_last_packet_waits_for_a_flush(eager_host: Any, runtime: Runtime) -> None:
+    signal = runtime.signal(1)
+    eager_host.watched = signal + aql.SIGNAL.offset("value")
+    runtime.submit(runtime.dispatch(32, signal=signal))
+    assert eager_host.held_back()
+
+
+def test_store_after_the_signal_of_an_earlier_packet_goes_through(eager_host: Any, runtime: Runtime) -> None:
+    signal = runtime.signal(1)
+    eager_host.watched = signal + aql.SIGNAL.offset("value")
+    runtime.submit(runtime.dispatch(32, signal=signal), runtime.dispatch(32))
+    assert not eager_host.held_back()

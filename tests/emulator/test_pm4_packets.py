@@ -218,10 +218,18 @@ def test_eop_buffer_that_is_not_mapped_faults_and_no_fence_is_written(queue: Que
     assert rig.read("GCVM_L2_PROTECTION_FAULT_ADDR_LO32") == 7
 
 
-def _fence(address: int, value: int) -> tuple[int, ...]:
+@pytest.mark.parametrize(("index", "written"), [(5, 1), (6, 1), (0, 0), (4, 0)])
+def test_fence_of_no_kind_is_a_bad_packet(queue: Queue, index: int, written: int) -> None:
+    """The headers know 5, the end of the pipe, and 6, the end of a shader."""
+    queue.run(_fence(queue.at, 1, index))
+    assert queue.word() == written
+    assert [entry["SOURCE_ID"] for entry in queue.rig.interrupts()] == ([] if written else [183])  # CP_BAD_OPCODE_ERROR
+
+
+def _fence(address: int, value: int, index: int = pm4.EventIndex.END_OF_PIPE) -> tuple[int, ...]:
     return pm4.RELEASE_MEM.build(
         EVENT_TYPE=pm4.Event.CACHE_FLUSH_AND_INV_TS_EVENT,
-        EVENT_INDEX=pm4.EventIndex.END_OF_PIPE,
+        EVENT_INDEX=index,
         DATA_SEL=pm4.DataSelect.LOW_32,
         ADDRESS=address,
         DATA=value,

@@ -92,6 +92,35 @@ def test_vector_loads_see_what_the_host_changed_after_all_three_levels_were_inva
         assert (target.numpy(np.int32) == expected).all()
 
 
+ALL, RANGE = 0, 2  # of GL1_RANGE and GL2_RANGE: Linux 6.12 nvd.h, PACKET3_ACQUIRE_MEM_GCR_CNTL_GL2_RANGE
+
+
+@pytest.mark.parametrize(
+    ("near", "far", "covers", "size", "expected"),
+    [
+        (ALL, ALL, "nothing", 0, 2),  # the range does not count: "ignore range" (PAL gfx9Barrier.cpp)
+        (RANGE, RANGE, "source", 1, 2),
+        (RANGE, RANGE, "source", 0, 1),
+        (ALL, RANGE, "other", 4096, 1),
+        (RANGE, ALL, "other", 4096, 1),
+    ],
+)
+def test_invalidation_of_a_range_leaves_the_rest_old(
+    name: str, near: int, far: int, covers: str, size: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with amdrv.open(name) as dev:
+        careful, limited = (dev.load(amdrv.compile_llvm(COPY))["copy"] for _ in range(2))
+        source, target, other = dev.array(ints(1)), dev.array(ints(0)), dev.alloc(1 << 21)
+        careful.launch(1, LANES, (target, source)).wait()
+        base = {"source": source.va, "other": other.va + (1 << 20), "nothing": 0}[covers]
+        whole = ACQUIRE_MEM.decode(packets.acquire_mem()[1:])
+        limits = {"COHER_BASE": base >> 8, "COHER_SIZE": size, "GL1_RANGE": near, "GL2_RANGE": far}
+        monkeypatch.setattr(packets, "acquire_mem", lambda: ACQUIRE_MEM.build(**whole | limits))
+        source.write(ints(2))
+        limited.launch(1, LANES, (target, source)).wait()
+        assert (target.numpy(np.int32) == expected).all()
+
+
 @pytest.mark.parametrize(("missing", "expected"), [((), 2), (("GLK_INV",), 1), (("GL2_INV", "GLV_INV"), 2)])
 def test_scalar_loads_see_what_vector_stores_changed_after_the_scalar_cache_was_invalidated(
     name: str, missing: tuple[str, ...], expected: int, monkeypatch: pytest.MonkeyPatch
@@ -154,6 +183,23 @@ def test_stores_that_were_not_written_back_are_in_the_cache_for_later_kernels_an
         careful.launch(1, LANES, (fourth, third)).wait()
         for buffer in (second, third, fourth):
             assert (buffer.numpy(np.int32) == 7).all()
+
+
+def test_write_back_of_a_range_leaves_the_rest_in_the_cache(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with amdrv.open(name) as dev:
+        careless, limited = (dev.load(amdrv.compile_llvm(COPY))["copy"] for _ in range(2))
+        source, other = dev.array(ints(7)), dev.array(ints(0))
+        first, second = (dev.alloc(1 << 16) for _ in range(2))
+        with monkeypatch.context() as patched:
+            without(patched, "GL2_WB")
+            careless.launch(1, LANES, (first, source)).wait()
+            careless.launch(1, LANES, (second, source)).wait()
+            whole = ACQUIRE_MEM.decode(packets.acquire_mem()[1:])
+            limits = {"COHER_BASE": first.va >> 8, "COHER_SIZE": 1, "GL2_RANGE": RANGE, "GL2_WB": 1}
+            patched.setattr(packets, "acquire_mem", lambda: ACQUIRE_MEM.build(**whole | limits))
+            limited.launch(1, LANES, (other, source)).wait()
+        shown = [buffer.numpy(np.int32, (LANES,)).tolist() for buffer in (first, second)]
+        assert shown == [[7] * LANES, [0] * LANES]
 
 
 def test_relaxed_card_forgives_all_of_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -240,6 +240,11 @@ def words(*values: int) -> bytes:
         ("sdma", words(5, 0x1000, 0x80, 0x2A), "FENCE {op=0x5 addr=0x8000001000 data=0x2a}"),
         ("sdma", words(6, 7), "TRAP {op=0x6 int_context=0x7}"),
         ("sdma", words(0xEE, 1), "000000ee 00000001"),
+        # The pitch of a rectangle has its place by version: ROCr's two packets.
+        *(
+            (language, words(0x401, 0, 0, 0, 7 << at, *[0] * 8), "COPY_LINEAR_SUBWIN {op=0x1 sub_op=0x4 src_pitch=0x7}")
+            for language, at in (("sdma", 13), ("sdma7", 16))
+        ),
         (
             "mes",
             words(0x1 | 11 << 4 | 64 << 12, *[0] * 63),
@@ -256,7 +261,7 @@ def test_packet_is_said_in_the_words_of_its_queue(card: Card, language: str, dat
     assert describe_packet(language, data, card.registers, fields=True) == expected
 
 
-@given(st.sampled_from(["pm4", "sdma", "mes", "aql"]), st.binary(max_size=80))
+@given(st.sampled_from(["pm4", "sdma", "sdma7", "mes", "aql"]), st.binary(max_size=80))
 def test_any_bytes_have_a_description(language: str, data: bytes) -> None:
     registers = RegisterMap(CHIPS["gfx1100"].bases, CHIPS["gfx1100"].versions)
     assert isinstance(describe_packet(language, data, registers, fields=True), str)

@@ -132,3 +132,25 @@ def test_reset_drops_tasks(card: Card) -> None:
     assert card.worker.has("queue")
     card.reset_chip(0)
     assert not card.worker.busy
+
+
+def test_no_time_passes_for_the_card_while_code_is_translated(card: Card) -> None:
+    release = threading.Event()
+
+    def task() -> Iterator[Progress]:
+        with card.worker.translating:
+            release.wait(5.0)
+        yield Progress.RAN
+        time.sleep(0.01)
+        yield Progress.RAN
+
+    add(card, "queue", task())
+    card.relax(0.15)
+    with card.lock:
+        card.worker.pass_wall_time()
+        before_s = card.clock.now_s
+    card.relax(0.05)
+    assert card.clock.now_s - before_s < 0.005
+    release.set()
+    assert wait(card, lambda: not card.worker.busy)
+    assert 0.01 <= card.clock.now_s - before_s < 2.0

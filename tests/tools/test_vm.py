@@ -129,8 +129,8 @@ def test_the_whole_card_is_reset_and_set_up_again(life: Any, card: Expected) -> 
     assert f"vm: scale on {card.arch} right" in said
 
 
-def test_interrupts_arrive_as_messages(life: Any) -> None:
-    (line,) = life.said("vm: interrupts .*PCI-MSI.*amdgpu")
+def test_interrupts_arrive_as_messages_of_msix(life: Any) -> None:
+    (line,) = life.said("vm: interrupts .*PCI-MSIX.*amdgpu")
     assert int(line.split(":")[2].split()[0]) > 20
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 
 NS_PER_S = 1_000_000_000
+LIMIT_NS = 60 * NS_PER_S
 
 
 @dataclass(order=True, slots=True)
@@ -73,7 +74,10 @@ class VirtualClock:
 
 
 class HostTime:
-    """Host time that a card would not spend: what is done in ``with`` blocks, one at a time. Read by any thread."""
+    """Host time that a card would not spend: what is done in ``with`` blocks, one at a time. Read by any thread.
+
+    Of each block ``LIMIT_NS`` count at most, so that whoever waits for the card with a time-out comes back in the end.
+    """
 
     def __init__(self) -> None:
         self._state: tuple[int, int | None] = (0, None)  # nanoseconds of blocks that have ended, begin of the open one
@@ -90,4 +94,4 @@ class HostTime:
     def spent_ns(self) -> int:
         """Nanoseconds so far."""
         ended_ns, since_ns = self._state
-        return ended_ns + (time.monotonic_ns() - since_ns if since_ns is not None else 0)
+        return ended_ns + (min(time.monotonic_ns() - since_ns, LIMIT_NS) if since_ns is not None else 0)

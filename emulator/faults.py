@@ -26,6 +26,7 @@ import numpy as np
 
 from amdrv.emulator.arena import PAGE_BYTES
 from amdrv.errors import InvalidArgument
+from amdrv.facts.firmware_auth import PIECE_TYPES
 
 if TYPE_CHECKING:
     from amdrv.emulator.shell import Card
@@ -48,6 +49,7 @@ KINDS: Mapping[str, str] = {
 }
 LOST_AFTER = "lost-after"  # lost-after=N is another way to write lost@N
 NUMBERED = frozenset({"client-dies", "hang-wave", "drop-interrupt", "duplicate-interrupt"})
+PIECES = tuple(piece.name for piece in PIECE_TYPES)
 STRIKES_AT_ONCE = frozenset({"lost", "flip-vram", "flip-register"})
 
 
@@ -77,33 +79,39 @@ def parse(text: str) -> Fault:
     kind, _, value = body.partition("=")
     if kind == LOST_AFTER:
         kind, value, at_sign, access = "lost", "", "@", value
-    if kind not in KINDS:
-        known = "; ".join(f"{name}: {what}" for name, what in KINDS.items())
-        raise InvalidArgument(f"no fault {text!r}; there are {known}")
-    if at_sign and not access.isdigit():
+    if at_sign and not _is_number(access):
         raise InvalidArgument(f"fault {text!r}: the number of an access stands after @")
     fault = Fault(kind, value, int(access) if at_sign else None)
-    _check_value(fault, text)
+    _check(fault, text)
     return fault
 
 
-def _check_value(fault: Fault, text: str) -> None:
+def _check(fault: Fault, text: str) -> None:
     kind, value = fault.kind, fault.value
+    if kind not in KINDS:
+        known = "; ".join(f"{name}: {what}" for name, what in KINDS.items())
+        raise InvalidArgument(f"no fault {text!r}; there are {known}")
+    if fault.at is not None and fault.at < 0:
+        raise InvalidArgument(f"fault {text!r}: accesses are counted from 0 on")
     if kind in NUMBERED:
-        wrong = not (value.isdigit() and int(value) > 0) and not (kind == "hang-wave" and not value)
+        wrong = not (_is_number(value) and int(value) > 0) and not (kind == "hang-wave" and not value)
         what = "a number from 1 on"
     elif kind == "slow-link":
-        wrong, what = not (value.replace(".", "", 1).isdigit() and float(value) >= 1), "a factor from 1 on"
+        wrong, what = not (_is_number(value.replace(".", "", 1)) and float(value) >= 1), "a factor from 1 on"
     elif kind == "flip-vram":
         wrong, what = bool(value) and _place(value) is None, "OFFSET.BIT, or nothing"
     elif kind == "flip-register":
-        wrong, what = value.count(".") != 2 or not value.rpartition(".")[2].isdigit(), "BLOCK.NAME.BIT"
+        wrong, what = value.count(".") != 2 or not _is_number(value.rpartition(".")[2]), "BLOCK.NAME.BIT"
     elif kind == "reject":
-        wrong, what = not value, "the name of a firmware piece"
+        wrong, what = value not in PIECES, f"the name of a firmware piece: {', '.join(PIECES)}"
     else:
         wrong, what = bool(value), "nothing"
     if wrong:
         raise InvalidArgument(f"fault {text!r}: the value is {what}")
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit()
 
 
 def _place(value: str) -> tuple[int, int] | None:
@@ -151,8 +159,11 @@ class Faults:
         faults = [parse(text) if isinstance(text, str) else text for text in texts]
         with self._card.lock:
             for fault in faults:
+                _check(fault, str(fault))
                 if fault.kind == "flip-register":
                     self._register_of(fault)
+                elif fault.kind == "flip-vram" and fault.value:
+                    self._place_of(fault.value)
             for fault in faults:
                 self._active.append(fault)
                 if fault.at is None:
@@ -265,13 +276,17 @@ class Faults:
 
     def _flip_vram(self, value: str) -> None:
         card = self._card
-        place = _place(value) or self._somewhere()
-        offset, bit = place
-        if offset >= card.vram_bytes:
-            raise InvalidArgument(f"{card.name} has {card.vram_bytes:#x} bytes of memory; {offset:#x} is outside")
+        offset, bit = self._place_of(value) if value else self._somewhere()
         card.vram_view(offset, 1)[0] ^= 1 << bit
         card.host_path.engine_wrote(offset, 1)
         self._note(f"flip-vram={offset:#x}.{bit}")
+
+    def _place_of(self, value: str) -> tuple[int, int]:
+        """(byte offset, bit) of a flip-vram fault. Raises InvalidArgument."""
+        place, card = _place(value), self._card
+        if place is None or place[0] >= card.vram_bytes:
+            raise InvalidArgument(f"{card.name} has {card.vram_bytes:#x} bytes of memory; {value} is not in it")
+        return place
 
     def _somewhere(self) -> tuple[int, int]:
         """A bit of device memory that is in use, as far as its contents tell."""

@@ -79,10 +79,8 @@ def _items(stores: tuple[Node, ...], loops: Sequence[Node], found: Sequence[Node
     body = []
     for positions in itertools.product(*(pieces[loop].positions for loop in tiles)):
         memo: dict[Node, Node] = {}
-        step = dict(zip(tiles, positions, strict=True))
-        tiled = [symbolic.substitute(store, step, memo) for store in stores]
-        placed: dict[Node, Node] = {}
-        body += [symbolic.substitute(store, where, placed) for store in tiled]
+        tiled = {loop: symbolic.substitute(at, where) for loop, at in zip(tiles, positions, strict=True)}
+        body += [symbolic.substitute(store, where | tiled, memo) for store in stores]
     return Layout(group, item, Nest((), tuple(body)), inside)
 
 

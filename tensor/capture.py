@@ -168,7 +168,7 @@ class Recording:
                 tensor.node = node
             for tensor, node in zip(self._others, left[len(self._results) :], strict=True):
                 tensor.node = node
-        results = tuple(_again(tensor, node) for tensor, node in zip(self._results, left, strict=False))
+        results = tuple(tensor._apart(node) for tensor, node in zip(self._results, left, strict=False))
         return results if self._tuple else results[0] if results else None
 
 
@@ -247,9 +247,3 @@ def _addresses(nodes: Iterable[Node]) -> NDArray[np.uint64]:
 
 def _renewed(node: Node) -> Node:
     return buffer_node(renewed(node.arg[0]), node.dtype, node.shape)
-
-
-def _again(like: Core, node: Node) -> Core:
-    made = like._new(node)
-    made._leaves = frozenset()
-    return made

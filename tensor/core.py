@@ -95,9 +95,15 @@ class Core:
 
     def _new(self, node: Node, *others: Core) -> Self:
         """A tensor computed from this one and others."""
+        made = self._apart(node)
+        made._leaves = self._own_leaves().union(*(other._own_leaves() for other in others))
+        return made
+
+    def _apart(self, node: Node) -> Self:
+        """A tensor on the same device that no gradient goes through."""
         made = object.__new__(type(self))
         made.node, made.backend, made.grad, made.requires_grad = node, self.backend, None, False
-        made._leaves = self._own_leaves().union(*(other._own_leaves() for other in others))
+        made._leaves = frozenset()
         return made
 
     def _own_leaves(self) -> frozenset[tuple[Core, Node]]:
@@ -246,9 +252,7 @@ class Core:
 
     def detach(self) -> Self:
         """The same values, through which no gradient goes."""
-        made = self._new(self.node.unary(Op.DETACH))
-        made._leaves = frozenset()
-        return made
+        return self._apart(self.node.unary(Op.DETACH))
 
     def contiguous(self) -> Self:
         """The same values in a buffer of their own."""
@@ -260,9 +264,7 @@ class Core:
             return value
         if isinstance(value, (bool, int, float)):
             wanted = dtype or dtypes.promote_scalar(self.dtype, value)
-            made = self._new(ir.const(fitting(value, wanted), value))
-            made._leaves = frozenset()
-            return made
+            return self._apart(ir.const(fitting(value, wanted), value))
         return type(self)(value, device=self.backend)
 
 

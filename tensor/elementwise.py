@@ -69,11 +69,8 @@ class Elementwise(Core):
         common = dtypes.floating(common) if op is Op.DIV else common
         x, y = (b, self) if reverse else (self, b)
         shape = broadcast_shape(what, x.shape, y.shape)
-        nodes = [expanded(part.node.cast(common), shape) for part in (x, y)]
-        if all(node.op is Op.CONST for node in nodes) and shape:
-            nodes[0] = Node(Op.EXPAND, common, (nodes[0],), shape)
-        result = dtypes.bool_ if op in ir.COMPARE else common
-        return self._new(Node(op, result, tuple(nodes)), b)
+        nodes = tuple(expanded(part.node.cast(common), shape) for part in (x, y))
+        return self._new(Node(op, dtypes.bool_ if op in ir.COMPARE else common, nodes), b)
 
     def _common(self, b: Core, given: Operand) -> DType:
         if isinstance(given, (bool, int, float)):
@@ -148,7 +145,7 @@ class Elementwise(Core):
         same = x.equal(0) | ~((x < 0) ^ (y < 0))
         quotient = beyond.where(same.where(0.0, -1.0).copysign(x / y), quotient)
         rest = beyond.where(same.where(x, y), rest)
-        return quotient.cast(dtype), rest.equal(0).where(rest.abs().copysign(y), rest).cast(dtype)
+        return quotient.cast(dtype), rest.equal(0).where(y.signbit().where(-(0.0 - rest), rest + 0.0), rest).cast(dtype)
 
     def __pow__(self, other: Operand) -> Self:
         if isinstance(other, (int, float)) and self._common(self._operand(other), other) is self.dtype:
@@ -189,9 +186,13 @@ class Elementwise(Core):
         return self._new(self.node)  # another tensor, which arithmetic in place changes alone
 
     def abs(self) -> Self:
-        return self.signbit().where(-self, self) if self.dtype.kind in ("int", "float") else +self
+        """The size without the sign; its gradient is zero at zero."""
+        return self.equal(0).where(0, self._size()) if self.dtype.is_float else self._size()
 
     __abs__ = abs
+
+    def _size(self) -> Self:
+        return self.signbit().where(-self, self) if self.dtype.kind in ("int", "float") else +self
 
     def signbit(self) -> Self:
         """Where the sign is minus; that of zero counts."""
@@ -259,12 +260,8 @@ class Elementwise(Core):
         x, y = (self._operand(part, _scalar_type(part)) if first is None else first._operand(part) for part in (a, b))
         common = dtypes.promote(x.dtype, y.dtype)
         shape = broadcast_shape("where", self.shape, x.shape, y.shape)
-        nodes = [
-            expanded(part.cast(kind).node, shape) for part, kind in ((self, dtypes.bool_), (x, common), (y, common))
-        ]
-        if all(node.op is Op.CONST for node in nodes) and shape:
-            nodes[1] = Node(Op.EXPAND, common, (nodes[1],), shape)
-        return self._new(Node(Op.WHERE, common, tuple(nodes)), x, y)
+        parts = (self.cast(dtypes.bool_), x.cast(common), y.cast(common))
+        return self._new(Node(Op.WHERE, common, tuple(expanded(part.node, shape) for part in parts)), x, y)
 
     exp = _of_floats(Op.EXP)
     exp2 = _of_floats(Op.EXP2)
@@ -291,7 +288,7 @@ class Elementwise(Core):
         """exp(x) - 1, accurate for small x."""
         x = self._float()
         half = (x.minimum(1.0) * 0.5).tanh()
-        return (x.abs() < 1.0).where(half * 2.0 / (1.0 - half), x.exp() - 1.0)
+        return (x._size() < 1.0).where(half * 2.0 / (1.0 - half), x.exp() - 1.0)
 
     def rsqrt(self) -> Self:
         return 1.0 / self.sqrt()
@@ -307,7 +304,7 @@ class Elementwise(Core):
 
     def atan(self) -> Self:
         x = self._float()
-        size = x.abs()
+        size = x._size()
         # Half a right angle off for what is nearer to it; the reciprocal beyond one.
         inner = (size > 1.0).where(1.0 / size.maximum(1.0), size)
         turned = inner > math.tan(math.pi / 8)
@@ -331,7 +328,7 @@ class Elementwise(Core):
     def atan2(self, other: Operand) -> Self:
         """The angle of the point (other, self) from the first axis."""
         y, x, _ = self._floats(other)
-        a, b = y.abs(), x.abs()
+        a, b = y._size(), x._size()
         steep = a > b
         most = steep.where(a, b)
         least = steep.where(b, a) / most.equal(0).where(1.0, most)
@@ -341,7 +338,7 @@ class Elementwise(Core):
 
     def asinh(self) -> Self:
         x = self._float()
-        size = x.abs()
+        size = x._size()
         near = size.minimum(HUGE)
         found = (near + near * near / (1.0 + (near * near + 1.0).sqrt())).log1p()
         return (size < HUGE).where(found, size.maximum(HUGE).log() + math.log(2)).copysign(x)
@@ -353,13 +350,13 @@ class Elementwise(Core):
 
     def atanh(self) -> Self:
         x = self._float()
-        size = x.abs()
+        size = x._size()
         return ((size * 2.0 / (1.0 - size)).log1p() * 0.5).copysign(x)
 
     def hypot(self, other: Operand) -> Self:
         """sqrt(x² + y²) without overflow."""
         x, y, _ = self._floats(other)
-        a, b = x.abs(), y.abs()
+        a, b = x._size(), y._size()
         most = a.maximum(b)
         ratio = a.minimum(b) / most.equal(0).where(1.0, most)
         found = most * (ratio * ratio + 1.0).sqrt()
@@ -373,7 +370,7 @@ class Elementwise(Core):
 
     def tanh(self) -> Self:
         x = self._float()
-        size = x.abs()
+        size = x._size()
         # Near zero the quotient loses digits: the continued fraction does not.
         s = x * x
         near = x / (1.0 + s / (3.0 + s / (5.0 + s / (7.0 + s / (9.0 + s / (11.0 + s / 13.0))))))
@@ -383,21 +380,21 @@ class Elementwise(Core):
 
     def sinh(self) -> Self:
         x = self._float()
-        size = x.abs()
+        size = x._size()
         half, e = (size * 0.5).exp(), size.minimum(1.0).expm1()
         return (size < 1.0).where((e + e / (e + 1.0)) * 0.5, half * 0.5 * half - 0.5 / half / half).copysign(x)
 
     def cosh(self) -> Self:
-        half = (self._float().abs() * 0.5).exp()
+        half = (self._float()._size() * 0.5).exp()
         return half * 0.5 * half + 0.5 / half / half
 
     def sigmoid(self) -> Self:
-        e = (-self._float().abs()).exp()
+        e = (-self._float()._size()).exp()
         found = 1.0 / (1.0 + e)
         return self.signbit().where(e * found, found)
 
     def relu(self) -> Self:
-        return self.maximum(0)
+        return (self <= 0).where(0, self)  # not the maximum, whose gradient at zero is a half
 
     def leaky_relu(self, slope: float = 0.01) -> Self:
         return (self > 0).where(self, self * slope)
@@ -444,7 +441,7 @@ class Elementwise(Core):
         return (self - self).equal(0) if self.dtype.is_float else self == self
 
     def isinf(self) -> Self:
-        return self.abs().equal(math.inf) if self.dtype.is_float else ~(self == self)
+        return self._size().equal(math.inf) if self.dtype.is_float else ~(self == self)
 
     def logical_not(self) -> Self:
         return ~self.cast(dtypes.bool_)

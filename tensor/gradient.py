@@ -29,7 +29,8 @@ def _pow(g: Node, found: Node, x: Node, y: Node) -> Gradients:
     if x.op is Op.CONST:
         return None, g * found * math.log(x.arg if x.arg > 0 else 1.0)
     logs = where(x > 0.0, x, const(x.dtype, 1.0)).unary(Op.LOG)
-    return g * y * below, None if y.op is Op.CONST else g * found * logs
+    slope = where(y.eq(0.0), _zero(y), y * below) if y.op is not Op.CONST else y * below if y.arg else _zero(x)
+    return g * slope, None if y.op is Op.CONST else g * found * logs
 
 
 def _extreme(g: Node, found: Node, x: Node, y: Node) -> Gradients:

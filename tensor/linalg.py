@@ -1,8 +1,7 @@
-"""The array API's extension ``linalg``: decompositions of matrices, which are the last two axes. All of it is lazy.
+"""The array API's extension ``linalg`` on matrices, which are the last two axes.
 
-A decomposition is many equal steps. Which column a step is about is a tensor, so its kernels are compiled once.
-Gradients do not go through the steps: where there are any, a result gets what a change of the operand changes in it.
-The change is zero, and has the operand's gradient.
+A decomposition is many equal steps, each computed at once, so that all are one plan. Gradients do not go through them:
+where there are any, a result gets what a change of the operand changes in it, which is zero and has its gradient.
 """
 
 from __future__ import annotations
@@ -16,15 +15,15 @@ from amdrv.errors import InvalidArgument
 from amdrv.tensor import dtypes
 from amdrv.tensor.core import check_axes
 from amdrv.tensor.elementwise import broadcast_shape
-from amdrv.tensor.tables.array_methods import METHODS
+from amdrv.tensor.tables.array_linalg import FUNCTIONS
 from amdrv.tensor.tables.array_types import finfo
 from amdrv.tensor.tensor import Tensor
 
-matmul, matrix_transpose = METHODS["matmul"], METHODS["matrix_transpose"]
 QR = namedtuple("QR", ("Q", "R"))
 Eigh = namedtuple("Eigh", ("eigenvalues", "eigenvectors"))
 SVD = namedtuple("SVD", ("U", "S", "Vh"))
 Slogdet = namedtuple("Slogdet", ("sign", "logabsdet"))
+globals().update(FUNCTIONS)
 
 
 def _matrix(what: str, x: Tensor, square: bool = True) -> Tensor:
@@ -33,13 +32,9 @@ def _matrix(what: str, x: Tensor, square: bool = True) -> Tensor:
     return x._float()
 
 
-def _changes(x: Tensor) -> bool:
-    return bool(x._own_leaves())
-
-
-def _change(x: Tensor) -> Tensor:
-    """Zero, with the gradient of x."""
-    return x - x.detach()
+def _change(x: Tensor) -> Tensor | None:
+    """Zero with the gradient of x, if there is one."""
+    return x - x.detach() if x._own_leaves() else None
 
 
 def _eye(x: Tensor, n: int) -> Tensor:
@@ -47,12 +42,12 @@ def _eye(x: Tensor, n: int) -> Tensor:
 
 
 def _steps(x: Tensor, count: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """For each step: which row is the step's, which column is, and which rows come before."""
+    """For each step: which row is its own, which column is, and which rows come before."""
     rows, columns = x._position(x.shape[-2]).unsqueeze(-1), x._position(x.shape[-1])
-    step = x._operand(0, rows.dtype).contiguous()
+    step = x._operand(0, rows.dtype).contiguous().realize()
     for _ in range(count):
         yield rows == step, columns == step, rows < step
-        step = (step + 1).contiguous()
+        step = (step + 1).realize()
 
 
 def _picked(x: Tensor, where: Tensor, axis: int) -> Tensor:
@@ -63,18 +58,17 @@ def _picked(x: Tensor, where: Tensor, axis: int) -> Tensor:
 def _solved(x: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
     """Gauss and Jordan: the inverse times ``right``, and the pivots, negative where rows were exchanged for them."""
     n = x.shape[-1]
-    both, rows = x.cat(right, axis=-1).contiguous(), x._position(n).unsqueeze(-1)
-    pivots = x._operand(1, x.dtype).expand((*x.shape[:-1], 1))
+    both, rows, pivots = x.cat(right, axis=-1), x._position(n).unsqueeze(-1), x[..., :1].ones_like()
     for row, column, before in _steps(both, n):
         best = before.where(-1, _picked(both, column, -1).abs()).argmax(-2, keepdim=True)
         own = _picked(rows, row, -2)
         order = row.where(best, (rows == best).where(own, rows))
-        both = both.gather(-2, order.expand(both.shape)).contiguous()
+        both = both.gather(-2, order.expand(both.shape))
         factors, top = _picked(both, column, -1), _picked(both, row, -2)
         pivot = _picked(factors, row, -2)
         top = top / pivot.equal(0).where(1, pivot)
-        pivots = row.where((best == own).where(pivot, -pivot), pivots).contiguous()
-        both = row.where(top, both - factors * top).contiguous()
+        pivots = row.where((best == own).where(pivot, -pivot), pivots)
+        both = row.where(top, both - factors * top).realize(pivots)
     return both[..., n:], pivots
 
 
@@ -87,7 +81,7 @@ def solve(x1: Tensor, x2: Tensor, /) -> Tensor:
     dtype = dtypes.promote(left.dtype, right.dtype)
     x, y = (part.cast(dtype).expand((*batch, *part.shape[-2:])) for part in (left, right))
     found, pivots = _solved(x.detach(), y.detach())
-    if _changes(x) or _changes(y):
+    if x._own_leaves() or y._own_leaves():
         found = found + inv(x.detach()) @ (y - x @ found)
     found = pivots.equal(0).any(-2, keepdim=True).where(math.nan, found)
     return found.squeeze(-1) if x2.ndim == 1 else found
@@ -100,34 +94,32 @@ def inv(x: Tensor, /) -> Tensor:
 
 def slogdet(x: Tensor, /) -> Any:
     """The determinant's sign and the logarithm of its size."""
-    pivots = _solved(_matrix("slogdet", x).detach(), x[..., :0])[1].squeeze(-1)
+    pivots = _solved(_matrix("slogdet", x).detach(), x.detach()[..., :0])[1].squeeze(-1)
     size = pivots.abs().log().sum(-1)
-    if _changes(x):
-        size = size + (inv(x.detach()).mT * _change(x)).sum((-2, -1))
+    if (change := _change(x)) is not None:
+        size = size + (inv(x.detach()).mT * change).sum((-2, -1))
     return Slogdet(pivots.sign().prod(-1), size)
 
 
 def det(x: Tensor, /) -> Tensor:
     """The determinant. Its gradient is zero where it is zero itself."""
-    found = _solved(_matrix("det", x).detach(), x[..., :0])[1].prod((-2, -1))
-    if _changes(x):
-        ratio = (inv(x.detach()).mT * _change(x)).sum((-2, -1))
-        found = found * found.equal(0).where(0, ratio) + found
+    found = _solved(_matrix("det", x).detach(), x.detach()[..., :0])[1].prod((-2, -1))
+    if x._own_leaves():
+        found = found * found.equal(0).where(0, slogdet(x).logabsdet - slogdet(x.detach()).logabsdet) + found
     return found
 
 
 def cholesky(x: Tensor, /, *, upper: bool = False) -> Tensor:
     """The triangular matrix that gives a positive definite one when multiplied with its transpose; else NaN."""
     rest = _matrix("cholesky", x).detach()
-    found = rest.zeros_like()
+    found, change = rest.zeros_like(), _change(x)
     for row, column, before in _steps(x, x.shape[-1]):
         line = _picked(rest, column, -1)
         line = before.where(0, line / _picked(line, row, -2).sqrt())
-        found = column.where(line, found).contiguous()
-        rest = (rest - line * line.mT).contiguous()
-    if _changes(x):
-        inverse = inv(found)
-        inner = inverse @ (_change(x) + _change(x).mT) @ inverse.mT
+        found = column.where(line, found)
+        rest = (rest - line * line.mT).realize(found)
+    if change is not None:
+        inner = inv(found) @ (change + change.mT) @ inv(found).mT
         found = found + found @ (inner.tril(-1) + inner * _eye(x, x.shape[-1]) * 0.5) * 0.5
     return found.mT if upper else found
 
@@ -141,8 +133,8 @@ def _reflected(x: Tensor) -> tuple[Tensor, Tensor]:
         line = line + row.where(length.copysign(_picked(line, row, -2)), 0)
         size = line.square().sum(-2, keepdim=True)
         part = line * 2 / size.equal(0).where(1, size)
-        r = (r - part * (line * r).sum(-2, keepdim=True)).contiguous()
-        q = (q - (q * line.mT).sum(-1, keepdim=True) * part.mT).contiguous()
+        q = q - (q * line.mT).sum(-1, keepdim=True) * part.mT
+        r = (r - part * (line * r).sum(-2, keepdim=True)).realize(q)
     return q, r.triu()
 
 
@@ -155,11 +147,10 @@ def qr(x: Tensor, /, *, mode: str = "reduced") -> Any:
     if mode == "complete":
         return QR(q, r)
     q, r = q[..., :least], r[..., :least, :]
-    if _changes(x):
-        change = _change(x[..., :least]) @ inv(r[..., :least])
+    if (change := _change(x)) is not None:
+        change = change[..., :least] @ inv(r[..., :least])
         inner = q.mT @ change
-        low = inner.tril(-1)
-        q = q + q @ (low - low.mT - inner) + change
+        q = q + q @ (inner.tril(-1) - inner.tril(-1).mT - inner) + change
         r = (q.mT @ x).triu()
     return QR(q, r)
 
@@ -177,14 +168,14 @@ def _rotated(x: Tensor) -> tuple[Tensor, Tensor]:
     for _ in range((2 * half - 1) * (6 + n.bit_length())):
         a, b, c = ((p * q)[..., :m, :].sum(-2, keepdim=True) for p, q in ((left, left), (right, right), (left, right)))
         ratio = (b - a) / (c.equal(0).where(1, c) * 2)
-        tangent = (ratio < 0).where(-1.0, 1.0) / (ratio.abs() + ratio.hypot(1.0))
-        tangent = c.equal(0).where(0, tangent)
+        tangent = c.equal(0).where(0, (ratio < 0).where(-1.0, 1.0) / (ratio.abs() + ratio.hypot(1.0)))
         cosine = 1 / tangent.hypot(1.0)
         sine = cosine * tangent
-        left, right = (left * cosine - right * sine).contiguous(), (left * sine + right * cosine).contiguous()
+        left, right = left * cosine - right * sine, left * sine + right * cosine
+        left.realize(right)
         if half > 1:
-            first, others = left[..., :1], left[..., 1:-1]
-            left, right = first.cat(right[..., :1], others, axis=-1), right[..., 1:].cat(left[..., -1:], axis=-1)
+            first, others, last = left.split([1, half - 2, 1], -1)
+            left, right = first.cat(right[..., :1], others, axis=-1), right[..., 1:].cat(last, axis=-1)
     both = left.cat(right, axis=-1)[..., :n]
     return both[..., :m, :], both[..., m:, :]
 
@@ -207,10 +198,10 @@ def eigh(x: Tensor, /) -> Any:
     size = own.square().sum((-2, -1), keepdim=True).sqrt()  # when twice that is added, none is negative
     vectors = _rotated(own + _eye(own, x.shape[-1]) * size * 2)[1]
     values, vectors = _in_order((vectors * (own @ vectors)).sum(-2), vectors)
-    if _changes(x):
-        inner = vectors.mT @ (_change(x) + _change(x).mT) @ vectors * 0.5
-        values = values + (inner * _eye(x, x.shape[-1])).sum(-1)
-        vectors = vectors + vectors @ (inner * _apart(values.detach()))
+    if (change := _change(x)) is not None:
+        inner = vectors.mT @ (change + change.mT) @ vectors * 0.5
+        vectors = vectors + vectors @ (inner * _apart(values))
+        values = values + FUNCTIONS["diagonal"](inner)
     return Eigh(values, vectors)
 
 
@@ -223,48 +214,18 @@ def svd(x: Tensor, /, *, full_matrices: bool = True) -> Any:
     turned, v = _rotated(x._float().detach())
     _, turned, v = _in_order(turned.square().sum(-2), turned, v, descending=True)
     u, r = _reflected(turned)  # r is diagonal, and u complete also where columns are zero
-    s = (r[..., :n, :] * _eye(r, n)).sum(-1)
-    u = u if full_matrices else u[..., :n]
+    s = FUNCTIONS["diagonal"](r)
     signs = s.signbit().where(-1, 1).unsqueeze(-2)
-    u, s = (u[..., :n] * signs).cat(u[..., n:], axis=-1), s.abs()
-    if _changes(x) and not (full_matrices and m > n):
-        change, wide = _change(x), s.unsqueeze(-2)
-        inner, apart = u.mT @ change @ v, _apart(s.square())
-        s = s + (inner * _eye(inner, n)).sum(-1)
+    u, s = u[..., :n] * signs if m == n or not full_matrices else (u[..., :n] * signs).cat(u[..., n:], axis=-1), s.abs()
+    if (change := _change(x)) is not None and u.shape[-1] == n:
+        wide, inner, apart = s.unsqueeze(-2), u.mT @ change @ v, _apart(s.square())
         left, right = inner * wide, inner.mT * wide
+        s = s + FUNCTIONS["diagonal"](inner)
         u, v = (
             u + u @ ((left + left.mT) * apart) + (change @ v - u @ inner) / wide,
             v + v @ ((right + right.mT) * apart) + (change.mT @ u - v @ inner.mT) / wide,
         )
     return SVD(u, s, v.mT)
-
-
-def matrix_power(x: Tensor, n: int, /) -> Tensor:
-    """The product of n equal matrices, or of -n inverses."""
-    base = inv(x) if n < 0 else _matrix("matrix_power", x).cast(x.dtype)
-    found = _eye(base, x.shape[-1])
-    for bit in f"{abs(n):b}":
-        found = found @ found
-        found = found @ base if bit == "1" else found
-    return found
-
-
-def pinv(x: Tensor, /, *, rtol: Any = None) -> Tensor:
-    """The pseudo-inverse: what is smaller than ``rtol`` of the largest singular value counts as zero."""
-    u, s, v = svd(x, full_matrices=False)
-    found: Tensor = (v.mT * _used(s, x, rtol).where(1 / s, 0).unsqueeze(-2)) @ u.mT
-    return found
-
-
-def _used(s: Tensor, x: Tensor, rtol: Any) -> Tensor:
-    part = max(x.shape[-2:]) * finfo(s.dtype).eps if rtol is None else rtol
-    least = s.max(-1, keepdim=True) * (part.unsqueeze(-1) if isinstance(part, Tensor) else part)
-    return s > least
-
-
-def matrix_rank(x: Tensor, /, *, rtol: Any = None) -> Tensor:
-    """How many singular values are not as good as zero; see ``pinv``."""
-    return _used(svdvals(x), x, rtol).sum(-1)
 
 
 def svdvals(x: Tensor, /) -> Tensor:
@@ -279,58 +240,43 @@ def eigvalsh(x: Tensor, /) -> Tensor:
     return found
 
 
-def vector_norm(x: Tensor, /, *, axis: Any = None, keepdims: bool = False, ord: float = 2) -> Tensor:
-    """The length of vectors along axes: the root of order ``ord`` of the sum of such powers."""
-    size = x._float().abs()
-    if abs(ord) == math.inf:
-        return size.max(axis, keepdims) if ord > 0 else size.min(axis, keepdims)
-    if ord == 0:
-        return size.not_equal(0).sum(axis, keepdims).cast(size.dtype)
-    if ord == 2:
-        return size.square().sum(axis, keepdims)._root()
-    found = (size**ord).sum(axis, keepdims)
-    return found if ord == 1 else found ** (1 / ord)
+def matrix_power(x: Tensor, n: int, /) -> Tensor:
+    """The product of n equal matrices, or of -n inverses."""
+    base = inv(x) if n < 0 else _matrix("matrix_power", x).cast(x.dtype)
+    found = _eye(base, x.shape[-1])
+    for bit in f"{abs(n):b}":
+        found = found @ found @ base if bit == "1" else found @ found
+    return found
+
+
+def _used(s: Tensor, x: Tensor, rtol: Any) -> Tensor:
+    part = max(x.shape[-2:]) * finfo(s.dtype).eps if rtol is None else rtol
+    return s > s.max(-1, keepdim=True) * (part.unsqueeze(-1) if isinstance(part, Tensor) else part)
+
+
+def pinv(x: Tensor, /, *, rtol: Any = None) -> Tensor:
+    """The pseudo-inverse: what is smaller than ``rtol`` of the largest singular value counts as zero."""
+    u, s, v = svd(x, full_matrices=False)
+    found: Tensor = (v.mT * _used(s, x, rtol).where(1 / s, 0).unsqueeze(-2)) @ u.mT
+    return found
+
+
+def matrix_rank(x: Tensor, /, *, rtol: Any = None) -> Tensor:
+    """How many singular values are not as good as zero; see ``pinv``."""
+    return _used(svdvals(x), x, rtol).sum(-1)
 
 
 def matrix_norm(x: Tensor, /, *, keepdims: bool = False, ord: Any = "fro") -> Tensor:
     """The size of matrices: of all elements ("fro"), of singular values ("nuc", 2), of columns (1) or rows (inf)."""
     own = _matrix("matrix_norm", x, square=False)
-    if ord == "fro":
-        return vector_norm(own, axis=(-2, -1), keepdims=keepdims)
-    if ord not in ("nuc", 1, -1, 2, -2, math.inf, -math.inf):
+    if ord not in ("fro", "nuc", 1, -1, 2, -2, math.inf, -math.inf):
         raise InvalidArgument(f"matrix_norm of {x.shape}: {ord!r} is no order")
-    sums = svdvals(own) if ord in ("nuc", 2, -2) else own.abs().sum(-2 if abs(ord) == 1 else -1)
-    found = sums.sum(-1) if ord == "nuc" else sums.max(-1) if ord > 0 else sums.min(-1)
+    if ord == "fro":
+        found = own.square().sum((-2, -1))._root()
+    else:
+        sums = svdvals(own) if ord in ("nuc", 2, -2) else own.abs().sum(-2 if abs(ord) == 1 else -1)
+        found = sums.sum(-1) if ord == "nuc" else sums.max(-1) if ord > 0 else sums.min(-1)
     return found.reshape((*found.shape, 1, 1)) if keepdims else found
-
-
-def diagonal(x: Tensor, /, *, offset: int = 0) -> Tensor:
-    """The elements of a diagonal along a new last axis, instead of the last two."""
-    m, n = _matrix("diagonal", x, square=False).shape[-2:]
-    first = max(offset, -offset * n, 0)
-    count = max(0, min(m + min(offset, 0), n - max(offset, 0)))
-    return x.flatten(-2)[..., first : first + count * (n + 1) : n + 1]
-
-
-def trace(x: Tensor, /, *, offset: int = 0, dtype: Any = None) -> Tensor:
-    """The sum of a diagonal."""
-    return diagonal(x, offset=offset).sum(-1, dtype=dtype)
-
-
-def outer(x1: Tensor, x2: Tensor, /) -> Tensor:
-    """Every product of elements of two vectors."""
-    if x1.ndim != 1 or x2.ndim != 1:
-        raise InvalidArgument(f"outer of {x1.shape} and {x2.shape}, which are not vectors")
-    return x1.unsqueeze(1) * x2
-
-
-def cross(x1: Tensor, x2: Tensor, /, *, axis: int = -1) -> Tensor:
-    """The vector that is at right angles to two others with three elements along an axis."""
-    shape = broadcast_shape("cross", x1.shape, x2.shape)
-    if not x1.shape[axis:][:1] == x2.shape[axis:][:1] == (3,):
-        raise InvalidArgument(f"cross along axis {axis}: of {x1.shape} and {x2.shape}")
-    a, b = x1.expand(shape), x2.expand(shape)
-    return a.roll(-1, axis) * b.roll(-2, axis) - a.roll(-2, axis) * b.roll(-1, axis)
 
 
 def vecdot(x1: Tensor, x2: Tensor, /, *, axis: int = -1) -> Tensor:

@@ -173,9 +173,7 @@ class Movement(Elementwise):
 
     def _position(self, n: int) -> Self:
         """0, 1, 2, …"""
-        found = self._new(Node(Op.IOTA, dtypes.int32 if n < 1 << 31 else dtypes.int64, (), ((n,), 0)))
-        found._leaves = frozenset()
-        return found
+        return self._apart(Node(Op.IOTA, dtypes.int32 if n < 1 << 31 else dtypes.int64, (), ((n,), 0)))
 
     def stack(self, *others: Core, axis: int = 0) -> Self:
         """Tensors of one shape along a new axis."""

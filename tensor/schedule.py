@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from amdrv.tensor import dtypes, shapes
@@ -74,13 +74,26 @@ def costs(order: Sequence[Node]) -> tuple[dict[Node, int], set[Node]]:
         if node.op in ELEMENTWISE:
             cost[node] = COST.get(node.op, 1) + max(cost[source] for source in node.src)
             if cost[node] > CHAIN_MAX:
-                cut.add(node)
-                cost[node] = 0
+                end = _narrowest(node, cost)
+                cut.add(end)
+                cost[node] = 0 if end is node else COST.get(node.op, 1)
         elif node.op in MOVEMENT or node.op is Op.TAKE:
             cost[node] = max(cost[source] for source in node.src)
         else:
             cost[node] = 0
     return cost, cut
+
+
+def _narrowest(node: Node, cost: Mapping[Node, int]) -> Node:
+    """Where to cut a formula that is too long at a node: before elements are repeated, as factors of a product are."""
+    made_of = []
+    for source in node.src:
+        while source.op in MOVEMENT:
+            source = source.src[0]
+        made_of.append(source)
+    longest = max(made_of, key=lambda part: cost[part])
+    spread = math.prod(node.shape) > max(math.prod(part.shape) for part in made_of)
+    return longest if spread and longest.op in ELEMENTWISE else node
 
 
 def decide(outputs: Sequence[Node]) -> Decisions:
@@ -97,7 +110,7 @@ def decide(outputs: Sequence[Node]) -> Decisions:
         if node.op is Op.BUFFER or (node.op in LEAVES and node not in wanted):
             continue
         mine = list(uses.pop(node, ()))
-        if depth[node] > DEPTH_MAX:
+        if depth[node] > DEPTH_MAX and _narrowest(node, cost) is node:
             cut.add(node)
         if node in wanted or node in cut or _wants_buffer(node, mine, cost[node], found):
             found.realised[node] = None

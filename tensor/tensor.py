@@ -185,8 +185,7 @@ class Tensor(Functional):
         found = gradients(self.node, first.node, {node for _, node in leaves})
         for leaf, node in leaves:
             if node in found:
-                part = leaf._new(like(found[node], node))
-                part._leaves = frozenset()
+                part = leaf._apart(like(found[node], node))
                 leaf.grad = part if leaf.grad is None else leaf.grad + part
         return self
 

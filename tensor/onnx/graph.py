@@ -74,6 +74,10 @@ class Bound:
     def input_names(self) -> Sequence[str]:
         return self.program.inputs
 
+    @property
+    def output_count(self) -> int:
+        return len(self.program.outputs)
+
     def __call__(self, *inputs: Value) -> tuple[Value, ...]:
         if len(inputs) != len(self.program.inputs):
             raise InvalidArgument(f"{len(inputs)} values for a graph with inputs {', '.join(self.program.inputs)}")

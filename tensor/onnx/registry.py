@@ -69,6 +69,7 @@ class Subgraph(Protocol):
     """An attribute that is a graph: a function of its inputs, which sees the values around its node."""
 
     input_names: Sequence[str]
+    output_count: int
 
     def __call__(self, *inputs: Value) -> tuple[Value, ...]:
         """Its outputs."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amdrv.emulator.clock import VirtualClock
+from amdrv.emulator import clock as clock_module
+from amdrv.emulator.clock import HostTime, VirtualClock
 
 
 def test_event_runs_at_its_deadline_and_not_before() -> None:
@@ -66,3 +68,19 @@ def test_cancelled_and_dropped_events_never_run() -> None:
     clock.drop_events()
     clock.charge(1_000_000)
     assert seen == []
+
+
+def test_host_time_is_that_of_its_blocks_and_of_each_only_so_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_ns = 0
+    monkeypatch.setattr(clock_module.time, "monotonic_ns", lambda: now_ns)
+    spent = HostTime()
+    now_ns = 100
+    with spent:
+        now_ns += 30
+        assert spent.spent_ns == 30
+    now_ns += 1000
+    assert spent.spent_ns == 30
+    with spent:
+        now_ns += clock_module.LIMIT_NS + 5
+        assert spent.spent_ns == 30 + clock_module.LIMIT_NS
+    assert spent.spent_ns == 30 + clock_module.LIMIT_NS

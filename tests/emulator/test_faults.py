@@ -241,7 +241,7 @@ def test_cleared_faults_do_not_strike(name: str, code: bytes) -> None:
 
 NO_FAULTS = """
     gpu:unresponsive  lost@  lost@x  lost=3  client-dies  client-dies=0  flip-vram=12  flip-vram=0.8  slow-link=0.5
-    reject  flip-register=GC  hang-wave=-1  overflow-interrupts=1
+    reject  reject=NOTHING  flip-register=GC  hang-wave=-1  overflow-interrupts=1  drop-interrupt=²  slow-link=nan
 """
 
 
@@ -262,6 +262,19 @@ def test_register_that_is_not_there_is_refused(fault: str, error: type[Exception
     card = Card("test", CHIPS["gfx1100"], vram_bytes=64 * MIB)
     with pytest.raises(error):
         card.faults.inject(fault)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [f"flip-vram={64 * MIB:#x}.0@50", Fault("hang-wave", "0"), Fault("lost", at=-1), Fault("nothing")],
+    ids=str,
+)
+def test_fault_that_could_not_strike_is_refused_before_any_strikes(fault: str | Fault) -> None:
+    card = Card("test", CHIPS["gfx1100"], vram_bytes=64 * MIB)
+    with pytest.raises(InvalidArgument):
+        card.faults.inject("smu:unresponsive", fault)
+    assert card.faults.active == ()
+    assert card.faults.log == []
 
 
 VALUES = {"client-dies": "3", "drop-interrupt": "2", "duplicate-interrupt": "9", "slow-link": "2.5", "reject": "SMU"}

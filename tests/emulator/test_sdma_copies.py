@@ -184,14 +184,14 @@ def test_pages_are_copied_when_all_are_meant(engine: Engine) -> None:
     assert engine.words(TARGET, 3) == [1, 2, 0]
 
 
-@pytest.mark.parametrize("tenths", [0, 2])
+@pytest.mark.parametrize("tenths", [0, 100])
 def test_watchdog_tells_of_a_queue_that_hangs(engine: Engine, tenths: int) -> None:
     """WATCHDOG_CNTL.QUEUE_HANG_COUNT counts tenths of a second; Linux sets it."""
     engine.write("WATCHDOG_CNTL", tenths)
     engine.run(0xEE)
-    engine.rig.card.sleep(0.19)
+    engine.rig.card.sleep(5)  # time is the host's while the queue works, so no closer than this
     assert not engine.rig.interrupts()
-    engine.rig.card.sleep(0.02)
+    engine.rig.card.sleep(5.1)
     found = [(entry["CLIENT_ID"], entry["SOURCE_ID"], entry["RING_ID"]) for entry in engine.rig.interrupts()]
     assert found == ([(Client.GFX, GfxSource.SDMA_QUEUE_HANG, 0)] if tenths else [])
 

@@ -189,16 +189,39 @@ def test_a_kernel_that_fails_is_shown_with_the_stage(write: Callable[[Kernel], o
         engine.compiled([kernel_of(twice)], devices.backend("CPU"))
 
 
-def test_the_checker_names_what_is_wrong() -> None:
-    with pytest.raises(Unsupported, match=r"add.*type"):
-        spec.check_kernel([Node(Op.ADD, dtypes.int32, (X, ir.const(dtypes.float32, 1)))])
-    with pytest.raises(Unsupported, match="tensor graph"):
-        spec.check_kernel([Node(Op.RESHAPE, dtypes.int32, (X,), (8,))])
-    with pytest.raises(Unsupported, match="in a kernel"):
-        spec.check_graph(X)
-    a, b = (Node(Op.BUFFER, dtypes.int32, (), ((slot, None), (slot + 2,))) for slot in range(2))
-    with pytest.raises(Unsupported, match="one shape"):
-        spec.check_graph(a + b)
+FLOAT, PARAM, ALONG = ir.const(dtypes.float32, 1.0), Node(Op.PARAM, dtypes.float32, (), (0, 8)), range_of(0, 8)
+MALFORMED_KERNELS = {
+    "two types": (Op.ADD, (FLOAT, ir.const(dtypes.int32, 1)), None, "two sources of the result's type"),
+    "a comparison": (Op.LT, (FLOAT, FLOAT), None, "two of one type → bool"),
+    "one source too many": (Op.EXP, (FLOAT, FLOAT), None, "one source of the result's type"),
+    "no condition": (Op.WHERE, (FLOAT, FLOAT, FLOAT), None, "a bool and two"),
+    "another size": (Op.BITCAST, (ir.const(dtypes.float64, 1.0),), None, "as many bits"),
+    "a view": (Op.RESHAPE, (FLOAT,), (1,), "to be in a tensor graph"),
+    "nothing to reduce": (Op.REDUCE, (FLOAT,), Op.ADD, "ranges to reduce"),
+    "a loop that is reduced": (Op.REDUCE, (FLOAT, ALONG), Op.ADD, "ranges to reduce"),
+    "no reduction": (Op.REDUCE, (FLOAT, Node(Op.RANGE, dtypes.index, (), (1, 4, Axis.REDUCE))), Op.SUB, "reduce"),
+    "a position that is none": (Op.LOAD, (PARAM, FLOAT, symbolic.TRUE), None, r"\(param, position, gate\)"),
+    "no gate": (Op.LOAD, (PARAM, ALONG, FLOAT), None, r"\(param, position, gate\)"),
+    "another type to store": (Op.STORE, (PARAM, ALONG, symbolic.TRUE), None, "value of its type"),
+    "two factors": (Op.MULADD, (FLOAT, FLOAT), None, "three sources"),
+}
+THREE = Node(Op.BUFFER, dtypes.float32, (), ((0, None), (3,)))
+MALFORMED_GRAPHS = {
+    "two shapes": (Op.ADD, (THREE, Node(Op.BUFFER, dtypes.float32, (), ((1, None), (4,)))), None, "one shape"),
+    "a range": (Op.PARAM, (), (0, 8), "to be in a kernel"),
+    "an axis that is not there": (Op.REDUCE, (THREE,), (Op.ADD, (1,)), "axes of the source"),
+    "an axis twice": (Op.REDUCE, (THREE,), (Op.ADD, (0, 0)), "axes of the source"),
+    "more of three": (Op.EXPAND, (THREE,), (6,), "axes of length one"),
+    "values that do not fit": (Op.SCATTER, (THREE, FLOAT, THREE.cast(dtypes.int32)), Op.ADD, "indices' shape"),
+}
+
+
+@pytest.mark.parametrize("name", [*MALFORMED_KERNELS, *MALFORMED_GRAPHS])
+def test_the_checker_names_what_is_wrong(name: str) -> None:
+    op, src, arg, wanted = (MALFORMED_KERNELS | MALFORMED_GRAPHS)[name]
+    found = Node(op, dtypes.float32, src, arg)
+    with pytest.raises(Unsupported, match=rf"<{op} float32.*> wants .*{wanted}"):
+        spec.check_kernel([found]) if name in MALFORMED_KERNELS else spec.check_graph(found)
 
 
 # -- memory ------------------------------------------------------------------------------------------------------------

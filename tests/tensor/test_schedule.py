@@ -56,6 +56,15 @@ def test_results_that_share_their_loops_come_from_one_kernel() -> None:
     assert len(plan(y, y * 2, (y * 2).sin()).steps) == 1
 
 
+def test_a_kernel_of_several_results_comes_after_all_that_they_need() -> None:
+    x = tensor()
+    first = x.exp() + 1
+    second = first + (x @ x.T).sum(1, keepdim=True)
+    assert len(plan(first, second).steps) == 2
+    first.realize(second)
+    np.testing.assert_allclose(second.numpy(), np.exp(A) + 1 + (A @ A.T).sum(1, keepdims=True), rtol=2e-4, atol=1e-3)
+
+
 def test_an_optimiser_step_is_one_kernel_for_each_parameter() -> None:
     w = tensor(requires_grad=True)
     (w * w).sum().backward()

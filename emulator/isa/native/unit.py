@@ -551,14 +551,15 @@ class _Writer:
         limit = builder.emit(f"add i64 {count}, {builder.emit(f'sext i32 {budget} to i64')}")
         for text in (f"i64 {count}, ptr %count", f"i64 {limit}, ptr %limit", f"i32 {PATIENCE}, ptr %patience"):
             builder.do(f"store {text}")
+        key = self._write_key(first)
+        pc = builder.emit(f"load i64, ptr {builder.emit(_field(layout.STATE_PC, first))}")
+        fresh = builder.emit(f"icmp eq i64 {pc}, -1")
         if self.ends_at_once:
             builder.do("br label %wave")
             builder.label("%wave")
             builder.do("%state = phi ptr [ %states, %entry ], [ %state.next, %next ]")
             builder.do("%left = phi i32 [ %waves, %entry ], [ %left.less, %next ]")
-        key = self._write_key()
-        pc = builder.emit(f"load i64, ptr {builder.emit(_field(layout.STATE_PC))}")
-        builder.do(f"br i1 {builder.emit(f'icmp eq i64 {pc}, -1')}, label %start, label %resume")
+        builder.do(f"br i1 {fresh}, label %start, label %resume")
         builder.label("%resume")
         place = builder.emit(f"and i64 {builder.emit(f'sub i64 {pc}, %base')}, {(1 << KEY_BITS) - 1}")
         cases = " ".join(
@@ -583,10 +584,10 @@ class _Writer:
         """Registers that need not be loaded or saved, because they never leave the wave's state."""
         return self._kept | _bits_of(self._shared.runs)
 
-    def _write_key(self) -> str:
+    def _write_key(self, state: str) -> str:
         """MODE of the wave, where the entry switch wants it."""
         builder = self.builder
-        mode = builder.emit(f"load i32, ptr {builder.emit(_field(layout.STATE_MODE))}")
+        mode = builder.emit(f"load i32, ptr {builder.emit(_field(layout.STATE_MODE, state))}")
         overflow = builder.emit(f"and i32 {builder.emit(f'lshr i32 {mode}, 13')}, {3 << 10}")
         close = builder.emit(f"or i32 {builder.emit(f'and i32 {mode}, {0x3FF}')}, {overflow}")
         return builder.emit(f"shl i64 {builder.emit(f'zext i32 {close} to i64')}, {KEY_BITS}")

@@ -199,10 +199,18 @@ def _start_group(lanes: int) -> Function:
         f"""define void @start_group.w{lanes}(ptr %job, i64 %number) {{
 {_job("plan", "ptr")}{_plan("groups_x", "i32")}{_plan("groups_y", "i32")}  %wide.x = zext i32 %groups_x to i64
   %wide.y = zext i32 %groups_y to i64
-  %number.x = urem i64 %number, %wide.x
+  %row.first = icmp ult i64 %number, %wide.x
+  br i1 %row.first, label %found, label %divide
+divide:
+  %rem.x = urem i64 %number, %wide.x
   %rest = udiv i64 %number, %wide.x
-  %number.y = urem i64 %rest, %wide.y
-  %number.z = udiv i64 %rest, %wide.y
+  %rem.y = urem i64 %rest, %wide.y
+  %div.z = udiv i64 %rest, %wide.y
+  br label %found
+found:
+  %number.x = phi i64 [%number, %0], [%rem.x, %divide]
+  %number.y = phi i64 [0, %0], [%rem.y, %divide]
+  %number.z = phi i64 [0, %0], [%div.z, %divide]
 {ids}  %kind.xy = or i64 %kind.x, %kind.y
   %kind = or i64 %kind.xy, %kind.z
   %kind.scaled = mul i64 %kind, {ctypes.sizeof(Kind)}
@@ -278,7 +286,10 @@ done:
 
 
 def _run_own_group(lanes: int) -> Function:
-    """One call runs all waves. If it comes back early, ``resume_group`` can go on with what it finds."""
+    """One call runs all waves. If it comes back early, ``resume_group`` can go on with what it finds.
+
+    Workgroups that follow one another mostly differ in x only, which shares its register with nothing.
+    """
     end, start = int(Outcome.END), int(Outcome.YIELD)
     counters = "".join(
         _store(f"job.{name}", f"i32 {value}", "%job", _place(Job, name))
@@ -307,15 +318,28 @@ copy:
   %copy.more = icmp ult i64 %number.next, %waves.wide
   br i1 %copy.more, label %copy, label %ids
 ids:
-  br label %one
-one:
-  %w = phi i64 [0, %ids], [%w.next, %one]
-  %state.shift = mul i64 %w, %state_bytes
-  %its = getelementptr i8, ptr %states, i64 %state.shift
+{_load("last.y", "i32", "%states", layout.STATE_GROUP + 4)}{_load("last.z", "i32", "%states", layout.STATE_GROUP + 8)}\
+  %other.y = icmp ne i32 %id.y, %last.y
+  %other.z = icmp ne i32 %id.z, %last.z
+  %other = or i1 %other.y, %other.z
+  %all.ids = or i1 %lack, %other
+  br i1 %all.ids, label %every, label %only
+every:
+  %w = phi i64 [0, %ids], [%w.next, %every]
+  %every.shift = mul i64 %w, %state_bytes
+  %its = getelementptr i8, ptr %states, i64 %every.shift
 {"".join(_id_stores(axis, i, "%its") for i, axis in enumerate("xyz"))}\
   %w.next = add i64 %w, 1
-  %more = icmp ult i64 %w.next, %waves.wide
-  br i1 %more, label %one, label %go
+  %w.more = icmp ult i64 %w.next, %waves.wide
+  br i1 %w.more, label %every, label %go
+only:
+  %v = phi i64 [0, %ids], [%v.next, %only]
+  %only.shift = mul i64 %v, %state_bytes
+  %own = getelementptr i8, ptr %states, i64 %only.shift
+{_store("only.group", "i32 %id.x", "%own", layout.STATE_GROUP)}{_store("only.sgpr", "i32 %part.x", "%own", "%place.x")}\
+  %v.next = add i64 %v, 1
+  %v.more = icmp ult i64 %v.next, %waves.wide
+  br i1 %v.more, label %only, label %go
 go:
 {_store("count.first", "i64 0", "%states", layout.STATE_COUNT)}\
 {_load("cell", "ptr", "%states", layout.STATE_CELL)}{_load("base", "i64", "%states", layout.STATE_BASE)}\

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from amdrv.emulator.isa.algebra import Ops, Rounding, Value
-from amdrv.emulator.isa.semantics.bits import field, halves, is_nan, pair, saturate, sign
+from amdrv.emulator.isa.semantics.bits import field, halves, is_nan, operand, pair, quiet_nan, saturate, sign
 from amdrv.emulator.isa.semantics.definition import Binary, Definition, Ternary, Unary, family
 from amdrv.emulator.isa.semantics.modifiers import clamp_packed
 
@@ -76,6 +76,11 @@ def _pack_rtz(a: Ops, x: Value, y: Value) -> Value:
     return pair(a, a.to_float(x, "f16", Rounding.ZERO), a.to_float(y, "f16", Rounding.ZERO))
 
 
+def _as_read(a: Ops, x: Value) -> Value:
+    """A half that is only moved is a float all the same: measured on gfx1201 (rocjitsu, shared/conversion.h)."""
+    return a.select(is_nan(a, x, "f16"), quiet_nan(a, x, "f16"), operand(a, x, "f16"))
+
+
 def _saturate_bytes(a: Ops, x: Value) -> Value:
     """Two i16 to two u8, in the lower half of the register."""
     low, high = halves(a, x, "i16")
@@ -131,7 +136,7 @@ PACKED_FROM_F32: dict[str, Binary] = {
     "v_cvt_pk_norm_u16_f32": lambda a, x, y: pair(a, unorm(a, x), unorm(a, y)),
 }
 PACKED_FROM_F16: dict[str, Binary] = {
-    "v_pack_b32_f16": lambda a, x, y: pair(a, x, y),
+    "v_pack_b32_f16": lambda a, x, y: pair(a, _as_read(a, x), _as_read(a, y)),
     "v_cvt_pk_norm_i16_f16": lambda a, x, y: pair(a, snorm(a, x), snorm(a, y)),
     "v_cvt_pk_norm_u16_f16": lambda a, x, y: pair(a, unorm(a, x), unorm(a, y)),
 }

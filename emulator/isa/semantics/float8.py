@@ -1,7 +1,8 @@
 """Conversions of eight-bit floats: fp8 (1-4-3, no infinity) and bf8 (1-5-2), as the OCP formats that gfx12 has.
 
-Byte positions and rounding: RDNA4 ISA manual, pseudo code of V_CVT_F32_FP8, V_CVT_PK_FP8_F32, V_CVT_SR_FP8_F32. What is
-too large becomes an infinity, or a NaN where there is none; with FP16_OVFL a finite number becomes the largest one.
+Byte positions: RDNA4 ISA manual, pseudo code of V_CVT_F32_FP8, V_CVT_PK_FP8_F32, V_CVT_SR_FP8_F32. What is too large
+becomes an infinity, or a NaN where there is none; with FP16_OVFL a finite number becomes the largest one. That NaNs are
+negative and lose their payload, and how random bits round, was measured on gfx1201 (rocjitsu, shared/conversion.h).
 """
 
 from __future__ import annotations
@@ -11,12 +12,10 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from amdrv.emulator.isa.algebra import Ops, Value
-from amdrv.emulator.isa.semantics.bits import is_nan
+from amdrv.emulator.isa.semantics.bits import is_nan, operand
 from amdrv.emulator.isa.semantics.definition import Definition, Evaluate, family
 
 Fields: TypeAlias = Mapping[str, int]
-
-STOCHASTIC = "approximate: the sum wraps in the mantissa and is rounded to nearest, as the pseudo code states it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +29,7 @@ class Layout:
 
 
 LAYOUTS = {"fp8": Layout(3, 7, 0x7F, 0x7F), "bf8": Layout(2, 15, 0x7C, 0x7E)}
-_QUIET_NAN = 0x7FC00000
+_NAN = 0xFFC00000
 
 
 def _as_f32(code: int, layout: Layout) -> int:
@@ -39,7 +38,7 @@ def _as_f32(code: int, layout: Layout) -> int:
     exponent, mantissa = magnitude >> layout.mantissa_bits, magnitude & (1 << layout.mantissa_bits) - 1
     if magnitude >= layout.overflow:
         infinite = magnitude == layout.overflow and layout.overflow != layout.nan
-        return sign | (0x7F800000 if infinite else _QUIET_NAN | mantissa << 23 - layout.mantissa_bits)
+        return sign | 0x7F800000 if infinite else _NAN
     if not exponent:
         if not mantissa:
             return sign
@@ -57,24 +56,26 @@ def to_f32(a: Ops, byte: Value, kind: str) -> Value:
     return a.f32(a.table("u32", TABLES[kind], byte & 0xFF))
 
 
-def from_f32(a: Ops, x: Value, kind: str) -> Value:
-    """f32 to eight bits in a u32, to nearest even, denormals included."""
+def from_f32(a: Ops, x: Value, kind: str, random: Value | None = None) -> Value:
+    """f32 to eight bits in a u32, to nearest even, or up by the top bits of a ``random`` u32.
+
+    A denormal is cut to as many bits as a normal number has before random bits are added below them.
+    """
     layout = LAYOUTS[kind]
-    bits = a.u32(x)
-    magnitude = bits & 0x7FFFFFFF
-    shift = 23 - layout.mantissa_bits
-    least = 128 - layout.bias  # biased exponent of the smallest normal number
-    normal = _round_off(a, magnitude, a.constant("u32", shift)) - ((127 - layout.bias) << layout.mantissa_bits)
-    # In units of the smallest denormal; what is shifted out beyond the mantissa's 24 bits is less than half of one.
-    mantissa = bits & 0x7FFFFF | 0x800000
-    distance = a.min(shift + least - a.i32(magnitude >> 23), 26)
-    denormal = _round_off(a, mantissa, a.u32(a.max(distance, 1)))
-    code = a.select(a.lt(a.i32(magnitude >> 23), least), denormal, normal)
+    bits = a.u32(operand(a, x, "f32"))
+    magnitude, mantissa = bits & 0x7FFFFFFF, bits & 0x7FFFFF | 0x800000
+    dropped = 23 - layout.mantissa_bits
+    scale = a.i32(magnitude >> 23) - (127 - layout.bias)  # biased, of a normal number
+    lost = a.u32(a.min(a.max(1 - scale, 0), 25))
+    if random is None:
+        units = _round_off(a, mantissa, a.min(lost + dropped, 26))
+    else:
+        units = (mantissa >> lost) + (random >> 32 - dropped) >> dropped
+    code = (a.u32(a.max(scale, 1) - 1) << layout.mantissa_bits) + units
     largest = layout.overflow - 1 if a.mode.saturate16 else layout.overflow
     code = a.select(a.lt(code, layout.overflow), code, largest)
-    code = a.select(a.eq(magnitude, 0x7F800000), layout.overflow, code)
-    code = a.select(is_nan(a, a.f32(x), "f32"), layout.nan, code)
-    return code | bits >> 24 & 0x80
+    code = a.select(a.eq(magnitude, 0x7F800000), layout.overflow, code) | bits >> 24 & 0x80
+    return a.select(is_nan(a, a.f32(bits), "f32"), layout.nan | 0x80, code)
 
 
 def _round_off(a: Ops, x: Value, shift: Value) -> Value:
@@ -110,16 +111,12 @@ def _pack_pair(kind: str) -> Evaluate:
     return evaluate
 
 
-def _stochastic(kind: str, random_bits: int) -> Evaluate:
-    """V_CVT_SR_FP8_F32: random bits are added to the mantissa; op_sel[3:2] names the byte that is written."""
+def _stochastic(kind: str) -> Evaluate:
+    """V_CVT_SR_FP8_F32: op_sel[3:2] names the byte that is written."""
 
     def evaluate(a: Ops, x: Value, random: Value, old: Value, fields: Fields) -> Value:
-        bits = a.u32(x)
-        mantissa = bits + (a.u32(random) >> 32 - random_bits) & 0x7FFFFF
-        rounded = from_f32(a, a.f32(bits & 0xFF800000 | mantissa), kind)
-        code = a.select(is_nan(a, a.f32(x), "f32"), from_f32(a, x, kind), rounded)
         shift = 8 * (fields.get("opsel", 0) >> 2 & 3)
-        return a.u32(old) & (0xFFFFFFFF ^ 0xFF << shift) | code << shift
+        return a.u32(old) & (0xFFFFFFFF ^ 0xFF << shift) | from_f32(a, x, kind, a.u32(random)) << shift
 
     return evaluate
 
@@ -133,10 +130,6 @@ DEFINITIONS: list[Definition] = [
     *family(_table("v_cvt_pk_f32_{}", {kind: _unpack_pair(kind) for kind in LAYOUTS})),
     *family(_table("v_cvt_pk_{}_f32", {kind: _pack_pair(kind) for kind in LAYOUTS}), "f32", "f32"),
     *family(
-        {"v_cvt_sr_fp8_f32": _stochastic("fp8", 20), "v_cvt_sr_bf8_f32": _stochastic("bf8", 21)},
-        "f32",
-        "u32",
-        reads=("old", "fields"),
-        accuracy=STOCHASTIC,
+        _table("v_cvt_sr_{}_f32", {kind: _stochastic(kind) for kind in LAYOUTS}), "f32", "u32", reads=("old", "fields")
     ),
 ]

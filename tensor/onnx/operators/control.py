@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
-from amdrv.errors import InvalidArgument
+from amdrv.errors import AmdrvError, InvalidArgument
 from amdrv.tensor.onnx.registry import Call, Host, Operator, Subgraph, Value, describe, host, registrar
 from amdrv.tensor.storage import Backend
 from amdrv.tensor.tensor import Tensor
@@ -37,7 +39,7 @@ def _number(n: int, device: Backend) -> Tensor:
 @operator("Loop", computes=True)
 def loop(call: Call, turns: Host | None = None, go_on: Host | None = None, *carried: Value) -> tuple[Value, ...]:
     body: Subgraph = call.get("body")
-    state, collected = list(carried), list[list[Value]]()
+    state, rows = list(carried), list[list[Value]]()
     limit = TURNS_MAX + 1 if turns is None else int(turns.reshape(()))
     going, turn = go_on is None or bool(go_on.reshape(())), 0
     while going and turn < limit:
@@ -46,21 +48,41 @@ def loop(call: Call, turns: Host | None = None, go_on: Host | None = None, *carr
         again, *results = body(_number(turn, call.device), np.array(True), *state)
         going = bool(host(again).reshape(()))
         _settled(results)
-        state, new = results[: len(carried)], results[len(carried) :]
-        collected = [[*column, value] for column, value in zip(collected or [[] for _ in new], new, strict=True)]
+        state = results[: len(carried)]
+        rows.append(results[len(carried) :])
         turn += 1
-    count = call.output_count - len(carried)
-    if not collected and count:
-        collected = [[] for _ in range(count)]
-    return (*state, *(stacked(call, column) for column in collected))
+    if not turn:
+        first, count = [_number(0, call.device), np.array(True), *state], body.output_count - 1 - len(state)
+        return (*state, *_none(call, first, count, []))
+    return (*state, *(stacked(call, list(column)) for column in zip(*rows, strict=True)))
+
+
+def _none(call: Call, inputs: list[Value], count: int, axes: list[int]) -> list[Value]:
+    """What no turns leave of the last results: nothing along axes (the first if none is said), else a turn's shape.
+
+    That turn is only a formula. Where it is not possible nothing is known of the shape.
+    """
+    if not count:
+        return []
+    body: Subgraph = call.get("body")
+    try:
+        results = body(*inputs)[-count:]
+    except AmdrvError:
+        results = tuple(np.zeros((), np.float32) for _ in range(count))
+    found: list[Value] = []
+    for value, axis in zip(results, itertools.chain(axes, itertools.repeat(0)), strict=False):
+        if not isinstance(value, (Tensor, np.ndarray)):
+            raise InvalidArgument(f"a turn leaves {describe(value)}, which is no row of a tensor")
+        at = axis % (value.ndim + 1)
+        kind = value.dtype.numpy if isinstance(value, Tensor) else value.dtype
+        found.append(np.zeros((*value.shape[:at], 0, *value.shape[at:]), kind))
+    return found
 
 
 def stacked(call: Call, column: list[Value], axis: int = 0) -> Value:
     """Values of all turns along a new axis."""
-    if all(isinstance(value, np.ndarray) for value in column) and column:
+    if all(isinstance(value, np.ndarray) for value in column):
         return np.stack([host(value) for value in column], axis)
-    if not column:
-        return np.zeros((0,), np.float32)
     first, *rest = (call.tensor(value) for value in column)
     return first.stack(*rest, axis=axis)
 
@@ -86,17 +108,21 @@ def _scan(call: Call, state: list[Value], sequences: list[Tensor]) -> tuple[Valu
     ]
     if len({x.shape[0] for x in moved}) > 1:
         raise InvalidArgument(f"scan inputs of lengths {[x.shape[0] for x in moved]}")
-    collected: list[list[Value]] = []
+    rows: list[list[Value]] = []
     for turn in range(moved[0].shape[0]):
         at = _number(turn, call.device)
         results = _settled(list(body(*state, *(x[at] for x in moved))))
-        state, new = results[: len(state)], results[len(state) :]
-        collected = [[*column, value] for column, value in zip(collected or [[] for _ in new], new, strict=True)]
-    count = len(collected)
-    axes, backwards = call.get("scan_output_axes", [0] * count), call.get("scan_output_directions", [0] * count)
+        state = results[: len(state)]
+        rows.append(results[len(state) :])
+    axes = call.get("scan_output_axes", [])
+    if not rows:
+        parts = [Tensor.zeros(*x.shape[1:], dtype=x.dtype, device=x.backend) for x in moved]
+        return (*state, *_none(call, [*state, *parts], body.output_count - len(state), axes))
+    columns = [list(column) for column in zip(*rows, strict=True)]
+    axes, backwards = axes or [0] * len(columns), call.get("scan_output_directions", [0] * len(columns))
     stacks = (
         stacked(call, column[::-1] if back else column, axis)
-        for column, axis, back in zip(collected, axes, backwards, strict=True)
+        for column, axis, back in zip(columns, axes, backwards, strict=True)
     )
     return (*state, *stacks)
 

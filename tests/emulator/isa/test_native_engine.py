@@ -58,7 +58,9 @@ def source(name: str) -> str:
 def run_saxpy(bench: Bench) -> None:
     n = 1000
     x, y = np.arange(n, dtype=np.float32), np.full(n, 0.5, np.float32)
-    bench.launch(bench.load(source("saxpy"), "saxpy"), (4,), (256,), bench.array(y), bench.array(x), np.float32(3), n)
+    on_y, kernel = bench.array(y), bench.load(source("saxpy"), "saxpy")
+    bench.launch(kernel, (4,), (256,), on_y, bench.array(x), np.float32(3), np.int32(n))
+    np.testing.assert_array_equal(bench.read(on_y, "f4", n), 3 * x + y)
 
 
 def run_matmul(bench: Bench) -> None:
@@ -270,6 +272,33 @@ def test_faults_are_told_in_the_interpreters_words(benches: tuple[Bench, Bench],
             (fault.kind, fault.detail, fault.pc, fault.mnemonic, fault.lane, fault.va, fault.access, fault.workgroup)
         )
     assert told[0] == told[1]
+
+
+def test_a_fault_in_the_midst_of_a_workgroup_that_one_call_runs(benches: tuple[Bench, Bench]) -> None:
+    """Compiled well, saxpy's eight waves run behind one another: the third one's addresses end with a page."""
+    from amdrv.emulator.isa.native import units
+
+    told = []
+    for bench in benches:
+        kernel = bench.load(source("saxpy"), "saxpy")
+        x, y = bench.array(np.ones(1024, np.float32)), bench.array(np.ones(1024, np.float32))
+        arguments = (x, np.float32(3), np.int32(256))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(units, "WORTH_S", 0.0)
+            bench.launch(kernel, (1,), (256,), y, *arguments)
+        if bench is benches[1]:
+            bench.engine.settle(SETTLE_S)
+            assert [record.tier for record in bench.engine.compile_log][-1] == 2
+        with pytest.raises(ShaderFault) as caught:
+            bench.launch(kernel, (1,), (256,), y + 4096 - 2 * 128 - 64, *arguments)
+        fault = caught.value
+        told.append((fault.kind, fault.pc, fault.mnemonic, fault.lane, fault.va, fault.workgroup))
+        assert bench.launch(kernel, (2,), (256,), y, x, np.float32(1), np.int32(512)).waves == 16
+        assert bench.read(y, "f4", 512).tolist() == [5.0] * 256 + [2.0] * 256
+        if bench is benches[1]:  # waves before the one that faulted had come to their ends
+            assert bench.read(y + 4096 - 2 * 128 - 64, "f4", 64).tolist() == [4.0] * 64
+    assert told[0] == told[1]
+    assert told[0][3] == 16
 
 
 def test_an_engine_goes_on_after_a_fault(bench: Bench, shared_folder: Path) -> None:

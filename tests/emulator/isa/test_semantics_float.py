@@ -279,6 +279,13 @@ def test_packing_a_byte_rounds_by_the_mode_and_replaces_one_byte(mode: Rounding,
         assert result == [0x11223344 & ~(0xFF << 8 * byte) | v << 8 * byte for v in want]
 
 
+def test_packed_halves_are_floats() -> None:
+    x, y = bits("f16", [0x3C00, 0x7C01, 0x8001]), bits("f16", [0x0001, 0xFE02, 0x7C00])
+    assert run("v_pack_b32_f16", x, y).tolist() == [[0x00013C00, 0xFE027E01, 0x7C008001]]
+    flushing = NumpyAlgebra(FloatMode(flush_inputs64=True))
+    assert run("v_pack_b32_f16", x, y, algebra=flushing).tolist() == [[0x00003C00, 0xFE027E01, 0x7C008000]]
+
+
 def test_scalar_conversion_of_the_upper_half() -> None:
     assert run("s_cvt_hi_f32_f16", np.array([[0x3C00FFFF]], np.uint32)).item() == 1.0
 

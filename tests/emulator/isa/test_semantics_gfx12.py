@@ -179,6 +179,29 @@ def test_random_bits_push_a_number_over_the_rounding_edge() -> None:
         assert evaluate("v_cvt_sr_fp8_f32", x, np.array([[random]], np.uint32), old, {}).tolist() == [[expected]]
 
 
+@pytest.mark.parametrize(("random", "expected"), [(0, 1), (0x7FFFFFFF, 1), (0x80000000, 2), (0xFFFFFFFF, 2)])
+def test_random_bits_are_added_below_the_last_place_of_a_denormal(random: int, expected: int) -> None:
+    x, old = np.array([[1.5 * 2.0**-9]], np.float32), np.zeros((1, 1), np.uint32)
+    assert evaluate("v_cvt_sr_fp8_f32", x, np.array([[random]], np.uint32), old, {}).item() == expected
+
+
+@pytest.mark.parametrize(("kind", "nan"), [("fp8", 0xFF), ("bf8", 0xFE)])
+def test_nans_lose_their_payload_and_become_negative_on_the_way_to_and_from_eight_bits(kind: str, nan: int) -> None:
+    assert evaluate(f"v_cvt_f32_{kind}", np.array([[0x7F]], np.uint32), {}).view(np.uint32).item() == 0xFFC00000
+    x, none = np.array([[0x7FC00001]], np.uint32).view(np.float32), np.zeros((1, 1), np.uint32)
+    assert evaluate(f"v_cvt_pk_{kind}_f32", x, x).item() == nan | nan << 8
+    assert evaluate(f"v_cvt_sr_{kind}_f32", x, none, none, {}).item() == nan
+
+
+def test_denormals_are_flushed_before_random_bits_are_added() -> None:
+    x, random, old = np.array([[2.0**-127]], np.float32), np.full((1, 1), 0xFFFFFFFF, np.uint32), np.zeros((1, 1), "u4")
+    definition = semantics.lookup("v_cvt_sr_bf8_f32", "gfx12")
+    with quiet():
+        for flush in (False, True):
+            result = definition.evaluate(NumpyAlgebra(FloatMode(flush_inputs32=flush)), -x, random, old, {})
+            assert result.item() == 0x80
+
+
 def test_dot_product_of_eight_bit_floats() -> None:
     x, y = np.array([[0x48403830]], np.uint32), np.array([[0x40404040]], np.uint32)
     assert evaluate("v_dot4_f32_fp8_fp8", x, y, np.array([[10.0]], np.float32), {}).tolist() == [[25.0]]

@@ -172,7 +172,6 @@ BINARY: dict[str, Case] = {
     "v_max_u16": ("hh", max),
     "v_min_i16": ("hh", lambda x, y: min(s16(x), s16(y))),
     "v_max_i16": ("hh", lambda x, y: max(s16(x), s16(y))),
-    "v_pack_b32_f16": ("hh", lambda x, y: x | y << 16),
     "s_mul_i32": ("ww", lambda x, y: x * y),
     "s_mul_hi_u32": ("ww", lambda x, y: x * y >> 32),
     "s_mul_hi_i32": ("ww", lambda x, y: s32(x) * s32(y) >> 32),

@@ -23,7 +23,7 @@ from amdrv.boot.executor import Executor, StepClock, mec_start_address, mode1_re
 from amdrv.boot.planner import PlanKind, Wanted, plan
 from amdrv.boot.record import STATE_REGISTER, BootRecord, state_word
 from amdrv.boot.report import BootReport
-from amdrv.errors import DeviceLost, InvalidArgument, OutOfMemory, Refused, Timeout
+from amdrv.errors import DeviceLost, InvalidArgument, MalformedInput, OutOfMemory, Refused, Timeout
 from amdrv.facts.doorbells import Doorbell
 from amdrv.facts.pci import Command
 from amdrv.facts.smu_v13_0_0 import Clock
@@ -135,7 +135,7 @@ class Gpu:
             with clock.step("discovery"):
                 vram = Vram(function, read_size_bytes(function))
                 discovery.wait_for_firmware(function)
-                table = discovery.parse(discovery.read(vram))
+                table = _read_table(function, vram)
                 fault_page = function.alloc_dma(PAGE)
                 hardware = Hardware.assemble(function, table, vram, fault_page.segments[0][0])
             with clock.step("firmware images"):
@@ -427,6 +427,15 @@ class Gpu:
             raise InvalidArgument(f"{self.function.name}: the device is closed")
         if self.lost:
             raise DeviceLost(f"{self.function.name}: a reset took the device's memory; open the device again")
+
+
+def _read_table(function: PciFunction, vram: Vram) -> discovery.DiscoveryTable:
+    """The discovery table; raises MalformedInput, with the way out, when what memory holds is none any more."""
+    try:
+        return discovery.parse(discovery.read(vram))
+    except MalformedInput as error:
+        hint = "the card's boot firmware writes the table anew after amdrv reset --level function"
+        raise MalformedInput(f"{function.name}: {error}; {hint}") from error
 
 
 def _mqd_offset(index: int) -> int:

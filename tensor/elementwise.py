@@ -394,7 +394,7 @@ class Elementwise(Core):
         return self.signbit().where(e * found, found)
 
     def relu(self) -> Self:
-        return (self <= 0).where(0, self)  # not the maximum, whose gradient at zero is a half
+        return (self > 0).where(self, self.maximum(0).detach())  # the maximum's own gradient at zero is a half
 
     def leaky_relu(self, slope: float = 0.01) -> Self:
         return (self > 0).where(self, self * slope)

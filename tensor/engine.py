@@ -97,8 +97,8 @@ def recorded(watch: bool = False) -> Iterator[Log]:
 
 
 def recording() -> bool:
-    """Whether the work of this thread is recorded or watched now."""
-    return _log.get() is not None
+    """Whether the work of this thread is recorded now, not only watched."""
+    return (log := _log.get()) is not None and not log.watch
 
 
 def assigning(tensor: object) -> None:

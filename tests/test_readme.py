@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from itertools import zip_longest
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,14 @@ def test_the_programs_of_the_guide_run(path: Path) -> None:
     programs = blocks(path, "python")
     assert programs
     run("\n".join(programs))
+
+
+def test_every_stage_of_the_compiler_prints_what_its_comments_say() -> None:
+    section = (ROOT / "docs/tensor.md").read_text().partition("## Stage by stage\n")[2].partition("\n## ")[0]
+    program = "".join(re.findall(r"^```python\n(.*?)^```", section, re.MULTILINE | re.DOTALL))
+    expected = re.findall(r"^# ?(.*)|^ *print\(.*\) +# (.*)", program, re.MULTILINE)
+    for said, printed in zip_longest((full or short for full, short in expected), run(program).splitlines()):
+        assert said is not None and re.fullmatch(re.escape(said).replace(r"\.\.\.", ".*"), printed or ""), said
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)

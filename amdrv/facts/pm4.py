@@ -72,7 +72,7 @@ _SHADER = RegisterWindow(0x2C00, 0x3000)
 _CONTEXT = RegisterWindow(0xA000, 0xA400)
 # nvd.h ends it at 0xc400, but user configuration registers (trace, performance counters) go on to 0xffff.
 _USER_CONFIG = RegisterWindow(0xC000, 0x10000)
-SET_WINDOWS: dict[Opcode, RegisterWindow] = {
+SET_WINDOWS: dict[int, RegisterWindow] = {
     Opcode.SET_CONFIG_REG: RegisterWindow(0x2000, 0x2C00),
     Opcode.SET_SH_REG: _SHADER,
     Opcode.SET_SH_REG_INDEX: _SHADER,

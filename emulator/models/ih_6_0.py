@@ -10,6 +10,7 @@ ih_v6_0_self_irq), amdkfd/soc15_int.h.
 from __future__ import annotations
 
 import logging
+import struct
 from typing import TYPE_CHECKING
 
 from amdrv.emulator.arena import BusError
@@ -60,6 +61,7 @@ class InterruptRing:
         self.wptr = claim(f"IH_RB_WPTR{suffix}", writable=OFFSET_MASK)
         self._doorbell = claim(f"IH_DOORBELL_RPTR{suffix}")
         self._clear_was_set = False
+        self._decoded = self.control.register.decode(self.control.value)
 
     def power_on(self) -> None:
         """Forget what is not in a register."""
@@ -67,7 +69,9 @@ class InterruptRing:
 
     def decoded_control(self) -> RegisterValue:
         """IH_RB_CNTL now."""
-        return self.control.register.decode(self.control.value)
+        if self._decoded != self.control.value:
+            self._decoded = self.control.register.decode(self.control.value)
+        return self._decoded
 
     @property
     def overflowed(self) -> bool:
@@ -227,7 +231,7 @@ class IhModel(Model):
 
     def _append(self, ring: InterruptRing, entry: tuple[int, ...]) -> bool:
         control = ring.decoded_control()
-        data = b"".join(dword.to_bytes(DWORD_BYTES, "little") for dword in entry)
+        data = struct.pack(f"<{ENTRY.dwords}I", *entry)
         if control.RB_ENABLE and ring.append(control, data):
             return True
         self.dropped += 1

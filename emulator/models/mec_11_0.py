@@ -34,6 +34,7 @@ from amdrv.emulator.pm4.queue_engine import (
     RingSetup,
 )
 from amdrv.emulator.pm4.scheduler_packets import KIQ_PACKETS, MES_KIQ_PACKETS
+from amdrv.emulator.register_space import Slot
 from amdrv.facts.layout import StructLayout
 from amdrv.facts.mqd_v11 import V11_COMPUTE_MQD
 
@@ -92,10 +93,11 @@ class Mec(QueueEngine):
         self._range_upper = self.claim("CP_MEC_DOORBELL_RANGE_UPPER", reset=0xFFC)
         hooks = {"CP_HQD_ACTIVE": self._active_written, "CP_HQD_DEQUEUE_REQUEST": self._dequeue_written}
         addresses: set[int] = set()  # a few registers have two names
+        self._queue_slots: dict[str, Slot] = {}
         for name, dword in card.registers.block("GC", instance).places().items():
             if name.startswith(("CP_HQD_", "CP_MQD_", "COMPUTE_")) and dword not in addresses:
                 addresses.add(dword)
-                self.claim(
+                self._queue_slots[name] = self.claim(
                     name,
                     reset=HQD_RESET.get(name, 0),
                     bank=self.grbm.selected_queue,
@@ -151,6 +153,9 @@ class Mec(QueueEngine):
 
     def hqd(self, queue: QueueId, name: str, bank: tuple[int, ...] | None = None) -> int:
         """A register of a queue, whichever is selected."""
+        slot = self._queue_slots.get(name)
+        if slot is not None:
+            return slot.banks.get(queue, slot.reset_value)
         return self.card.space.load_bank(self.registers[name].address, queue if bank is None else bank)
 
     def set_hqd(self, queue: QueueId, name: str, value: int) -> None:

@@ -50,7 +50,7 @@ def ordering(_processor: QueueProcessor, _packet: Packet, _state: QueueState) ->
 
 def set_registers(processor: QueueProcessor, packet: Packet, _state: QueueState) -> None:
     """SET_SH_REG and its like: consecutive registers of one window."""
-    window = SET_WINDOWS[Opcode(packet.opcode)]
+    window = SET_WINDOWS[packet.opcode]
     first = window.start + SET_REG.decode(packet.body)["REG_OFFSET"]
     values = packet.body[1:]
     if first + len(values) > window.end:

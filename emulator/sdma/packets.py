@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from amdrv.emulator import atomics
-from amdrv.emulator.models.vmhub import VmHub
+from amdrv.emulator.models.vmhub import INVALIDATION_ENGINES, VmHub
 from amdrv.emulator.pm4.compare import COMPARE
 from amdrv.emulator.pm4.stream import BadPacket
 from amdrv.emulator.sdma.copies import COPIES
@@ -130,6 +130,8 @@ def vm_invalidation(ring: SdmaRing, words: Words, state: QueueState) -> Iterator
     for block, engine in (("GC", fields["gfx_eng_id"]), ("MMHUB", fields["mm_eng_id"])):
         if engine == NO_ENGINE:
             continue
+        if engine >= INVALIDATION_ENGINES:
+            raise BadPacket(words[0], f"no hub has an invalidation engine {engine}")
         prefix = f"{hubs[block].prefix}VM_INVALIDATE_ENG{engine}"
         bank = ring.card.registers.block(block)
         ring.store_register(bank[f"{prefix}_ADDR_RANGE_LO32"].address, fields["addressrangelo"])

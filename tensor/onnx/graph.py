@@ -24,6 +24,7 @@ from amdrv.tensor.tensor import Tensor
 DEPTH_MAX = 64  # of graphs in attributes, and of functions that call functions
 STEPS_MAX = 1 << 20  # with functions expanded
 IMPLICIT = "ai.onnx"  # another name of the domain ""
+RANDOM = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial"}
 Attributes = Mapping[str, AttributeProto]
 FunctionKey = tuple[str, str, str]  # domain, name, overload
 
@@ -139,6 +140,7 @@ class Program:
     steps: tuple[Step, ...]
     free: frozenset[str]  # what it reads from around it
     step_count: int  # with those of graphs and functions in it
+    draws: bool  # random numbers, other ones in each run
 
     def run(self, inputs: Sequence[Value], outer: Scope | None, seed: int = 0) -> tuple[Value, ...]:
         """The outputs for values of the inputs."""
@@ -190,7 +192,7 @@ class Importer:
     ) -> Program:
         if depth > DEPTH_MAX:
             raise MalformedInput(f"graphs and functions are more than {DEPTH_MAX} deep in one another")
-        made, free, steps, count = {*inputs, *known}, set[str](), list[Step](), 0
+        made, free, steps, count, draws = {*inputs, *known}, set[str](), list[Step](), 0, False
         for number, node in enumerate(nodes):
             attributes = dict(_resolved(node, bound))
             if twice := sorted({*filter(None, node.output)} & made):
@@ -200,7 +202,8 @@ class Importer:
             else:
                 step, inner = self._step(node, attributes, number, around | made, depth)
                 steps.append(step)
-                count += 1 + inner
+                count += 1 + sum(part.step_count for part in inner)
+                draws = draws or _draws(node) or any(part.draws for part in inner)
                 used = {*filter(None, node.input)}.union(*(graph.free for graph in step.graphs.values()))
                 free |= used - made
             made.update(filter(None, node.output))
@@ -213,11 +216,12 @@ class Importer:
         # What an operator wants as NumPy array is not fetched from the device in every run.
         shapes = {name for step in steps for name in step.looked_at() if name in known}
         known.update({name: host(known[name]) for name in shapes})
-        return Program(inputs, outputs, known, tuple(steps), frozenset(free), count)
+        return Program(inputs, outputs, known, tuple(steps), frozenset(free), count, draws)
 
     def _step(
         self, node: NodeProto, attributes: Attributes, number: int, seen: frozenset[str], depth: int
-    ) -> tuple[Step, int]:
+    ) -> tuple[Step, list[Program]]:
+        """A node, and the programs of its graphs and of the function that it is."""
         domain = "" if node.domain == IMPLICIT else node.domain
         graphs = {
             name: self.graph(part.g, seen, depth + 1)
@@ -235,7 +239,7 @@ class Importer:
         while outputs and not outputs[-1]:
             outputs = outputs[:-1]
         call = Call(node.name, node.op_type, domain, opset, values, len(outputs), self.device, 0)
-        inner = sum(graph.step_count for graph in graphs.values()) + (body.step_count if body else 0)
+        inner = [*graphs.values(), *([body] if body else [])]
         return Step(call, operator, tuple(node.input), outputs, graphs, number), inner
 
     def _body(self, node: NodeProto, domain: str, attributes: Attributes, depth: int) -> Program | None:
@@ -316,6 +320,12 @@ def _schema(node: NodeProto, domain: str, opsets: Mapping[str, int]) -> onnx.def
         return onnx.defs.get_schema(node.op_type, opsets.get(domain, 1), domain)
     except onnx.defs.SchemaError:
         return None
+
+
+def _draws(node: NodeProto) -> bool:
+    """Whether a node draws random numbers, other ones in each run."""
+    seeded = any(part.name == "seed" for part in node.attribute)
+    return not seeded and (node.op_type in RANDOM or (node.op_type == "Dropout" and len(node.input) > 2))
 
 
 NEVER = Operator(lambda call, *values: None, (), "Value", computes=False)  # stands for what is not supported

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,9 @@ from google.protobuf.message import DecodeError
 
 from amdrv.errors import AmdrvError, InvalidArgument, MalformedInput
 from amdrv.tensor import devices
-from amdrv.tensor.onnx.graph import Program, import_model, tensors
+from amdrv.tensor.onnx.graph import Program, import_model
 from amdrv.tensor.onnx.registry import WIDER, Host, Value, describe, element_type, host
+from amdrv.tensor.onnx.replay import Replays
 from amdrv.tensor.storage import Backend
 from amdrv.tensor.tensor import Tensor
 
@@ -48,6 +49,7 @@ class Model:
     device: Backend
     program: Program
     _runs: Iterator[int]  # each run draws other random numbers
+    _replays: Replays
 
     def __call__(self, **inputs: Any) -> dict[str, Any]:
         """The outputs by name: lazy tensors, lists for sequences, dictionaries for maps, NumPy arrays of strings, None
@@ -56,6 +58,12 @@ class Model:
         Inputs are tensors or what NumPy makes arrays of. Raises InvalidArgument naming every input that is missing,
         unknown, or of another type or shape than the model says.
         """
+        values = self._values(inputs)
+        results = self.program.run(values, None, next(self._runs))
+        return {port.name: value for port, value in zip(self.outputs, results, strict=True)}
+
+    def _values(self, inputs: Mapping[str, Any]) -> list[Value]:
+        """The inputs as operators get them."""
         known = {port.name for port in self.inputs}
         wrong = [f"there is no input {name!r}" for name in inputs if name not in known]
         values: list[Value] = []
@@ -69,19 +77,17 @@ class Model:
                 wrong.append(problem)
         if wrong:
             raise InvalidArgument(f"inputs of the model: {'; '.join(wrong)}")
-        results = self.program.run(values, None, next(self._runs))
-        return {port.name: value for port, value in zip(self.outputs, results, strict=True)}
+        return values
 
     def run(self, inputs: Sequence[Any]) -> list[Any]:
-        """The outputs in order as NumPy arrays, for inputs in order; computed together. Raises as calling does."""
+        """The outputs in order as NumPy arrays, for inputs in order; computed together. Raises as calling does.
+
+        The third run on inputs of the same shapes repeats what the second did, if the model allows it: see ``replay``.
+        """
         if len(inputs) > len(self.inputs):
             raise InvalidArgument(f"{len(inputs)} inputs for {', '.join(map(str, self.inputs))}")
         named = {port.name: value for port, value in zip(self.inputs, inputs, strict=False)}
-        results = list(self(**named).values())
-        lazy = list(tensors(results))
-        if lazy:
-            lazy[0].realize(*lazy[1:])
-        return [_numpy(value) for value in results]
+        return [_numpy(value) for value in self._replays(self._values(named))]
 
 
 def load(source: str | Path | bytes | onnx.ModelProto, device: object = None) -> Model:
@@ -101,7 +107,9 @@ def load(source: str | Path | bytes | onnx.ModelProto, device: object = None) ->
         raise
     except Exception as error:  # names that are no UTF-8, attributes of other types: a file can be wrong in many ways
         raise MalformedInput(f"the model is malformed: {type(error).__name__}: {error}") from error
-    return Model(tuple(ports[name] for name in program.inputs), outputs, backend, program, itertools.count())
+    runs = itertools.count()
+    replays = Replays(lambda values: program.run(values, None, next(runs)), possible=not program.draws)
+    return Model(tuple(ports[name] for name in program.inputs), outputs, backend, program, runs, replays)
 
 
 def _parsed(source: str | Path | bytes | onnx.ModelProto) -> tuple[onnx.ModelProto, Path | None]:

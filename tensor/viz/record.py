@@ -29,20 +29,20 @@ class Recorded:
 def record() -> Iterator[Recorded]:
     """Watch the tensors that this thread computes. Every kernel is waited for, so that its time is known."""
     lines: MutableMapping[Node, str] = WeakKeyDictionary()
-    plain = Core._new
+    plain = Core._apart
 
-    def noting(self: Core, node: Node, *others: Core) -> Any:
+    def noting(self: Core, node: Node) -> Any:
         if node not in lines:
             lines[node] = _caller()
-        return plain(self, node, *others)
+        return plain(self, node)
 
-    # Every operation of a tensor makes its result with _new. It is exchanged only while somebody watches.
-    setattr(Core, "_new", noting)  # noqa: B010
+    # Every operation of a tensor makes its result with _apart. It is exchanged only while somebody watches.
+    setattr(Core, "_apart", noting)  # noqa: B010
     try:
         with engine.recorded(watch=True) as log:
             yield Recorded(log.runs, lines)
     finally:
-        setattr(Core, "_new", plain)  # noqa: B010
+        setattr(Core, "_apart", plain)  # noqa: B010
 
 
 def _caller() -> str:

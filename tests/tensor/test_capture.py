@@ -134,6 +134,6 @@ def test_a_replay_plans_nothing() -> None:
     one = Tensor(np.ones(300, np.float32), device="CPU")
     for _ in range(3):
         step(one)
-    with engine.recorded() as log:
+    with engine.recorded(watch=True) as log:
         step(one)
     assert not log.runs

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -37,6 +39,9 @@ def tensor(array: np.ndarray = A, **options: bool) -> Tensor:
         ("two products", lambda x: (x @ tensor(A.T)).relu() @ x, 2),
         ("convolution", lambda x: x.reshape(1, 2, 64, 64).conv(tensor(WEIGHT), None, 1, 1).relu(), 1),
         ("a long sum", lambda x: x.expand(64, 64, 128).contiguous().sum(), 3),
+        ("sums along two axes, neither inside the other", lambda x: (x.sum(0) - x) * x.sum(1, keepdim=True), 2),
+        ("a costly row that all rows use", lambda x: x[:1].exp().sin() + x, 2),
+        ("a costly column, once for each row", lambda x: x[:, :1].exp().sin() + x, 1),
         ("random numbers", lambda x: x + x.dropout(0.5, seed=1), 1),
     ],
 )  # fmt: skip
@@ -86,6 +91,18 @@ def test_values_in_memory_are_not_computed_again() -> None:
 
 def test_graphs_that_differ_in_their_buffers_share_a_plan() -> None:
     assert plan(tensor().softmax()) is plan(tensor(A + 1).softmax())
+
+
+def test_a_long_formula_is_never_cut_where_a_product_repeats_its_factors() -> None:
+    sizes = []
+    for length in range(156, 164):  # the formula becomes too long somewhere between its start and the product
+        x = tensor()
+        for _ in range(length):
+            x = x + 0.5
+        steps = plan(x @ tensor(A.T)).steps
+        sizes.append([math.prod(node.shape) for step in steps if step.kernel for node in step.kernel.results])
+    assert all(max(found) <= A.size for found in sizes)
+    assert {len(found) for found in sizes} == {1, 2}  # some are cut, some are not
 
 
 def test_temporary_memory_does_not_grow_with_depth() -> None:

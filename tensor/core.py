@@ -17,7 +17,7 @@ from amdrv.tensor import devices, dtypes, engine, ir
 from amdrv.tensor.devices import group as group_of
 from amdrv.tensor.dtypes import DType, Scalar
 from amdrv.tensor.ir import Node, Op, Shape
-from amdrv.tensor.sharding import moved
+from amdrv.tensor.sharding import home, moved
 from amdrv.tensor.storage import Backend, from_numpy, to_numpy
 
 Operand = object  # a tensor, a Python scalar or something NumPy makes an array of
@@ -237,9 +237,14 @@ class Core:
         return self.to(device)
 
     def assign(self, other: Core) -> Self:
-        """Take over another tensor's values, as an optimiser's step does. Raises InvalidArgument for another shape."""
+        """Take over another tensor's values, as an optimiser's step does.
+
+        Raises InvalidArgument for another shape, type or device.
+        """
         if other.shape != self.shape or other.dtype is not self.dtype:
             raise InvalidArgument(f"assign {other.dtype}{other.shape} to {self.dtype}{self.shape}")
+        if (place := home(other.node)) not in (None, self.backend):
+            raise InvalidArgument(f"assign: the values are on {place}, the tensor is on {self.backend}")
         engine.assigning(self)
         self.node = other.node
         return self

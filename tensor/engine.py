@@ -101,6 +101,11 @@ def recording() -> bool:
     return (log := _log.get()) is not None and not log.watch
 
 
+def observed() -> bool:
+    """Whether the work of this thread is recorded or watched now."""
+    return _log.get() is not None
+
+
 def assigning(tensor: object) -> None:
     """A tensor is about to take over other values."""
     if (log := _log.get()) is not None:
@@ -201,7 +206,7 @@ def devices_of(order: Sequence[Node], default: Backend) -> dict[Node, Backend]:
             continue
         there = {device for source in node.src if (device := found[source]) is not None}
         if len(there) > 1 and node.op is not Op.SINK:
-            names = ", ".join(sorted(device.name for device in there))
+            names = " and ".join(sorted(map(repr, there)))
             raise InvalidArgument(f"{node.op} of tensors on different devices: {names}")
         found[node] = next(iter(there)) if len(there) == 1 else None
     return {node: device or default for node, device in found.items()}

@@ -30,7 +30,6 @@ from amdrv.tensor.storage import Program
 GLOBAL = "ptr addrspace(1)"
 SHARED = "ptr addrspace(3)"
 DIALECT = Dialect(pointer=GLOBAL, index_bits=32, masks=False)
-ENTRY = "kernel"
 FENCED = '!0 = !{!"amdgpu-synchronize-as", !"local"}'  # what a barrier is about: arrays are not waited for
 
 
@@ -168,18 +167,18 @@ def write_ir(kernel: Kernel, arch: str, rank: int = 0, tiles: Sequence[MatrixTil
         stores = (*layout.nest.stores, *layout.first, *layout.next)
         spec.check_kernel(stores)
     with spec.stage("emit", stores):
-        return _write(stores, layout, len(kernel.buffers)), layout
+        return _write(kernel.name, stores, layout, len(kernel.buffers)), layout
 
 
-def _write(stores: tuple[Node, ...], layout: Layout, buffers: int) -> str:
+def _write(name: str, stores: tuple[Node, ...], layout: Layout, buffers: int) -> str:
     emitter = GpuEmitter(Node(Op.SINK, stores[0].dtype, stores), layout)
     shared = ""
     for node in emitter.name_sources([*stores, layout.inside]):
         emitter.params[node] = f"@shared{node.arg[0]}"
         kind = emitter.memory_type(node.dtype)
         shared += f"@shared{node.arg[0]} = internal addrspace(3) global [{node.arg[1]} x {kind}] poison, align 16\n"
-    for node, name in ((layout.group, "workgroup.id.x"), (layout.item, "workitem.id.x")):
-        number = emitter.into(emitter.scope, emitter.call(f"llvm.amdgcn.{name}", "i32", ()))
+    for node, which in ((layout.group, "workgroup"), (layout.item, "workitem")):
+        number = emitter.into(emitter.scope, emitter.call(f"llvm.amdgcn.{which}.id.x", "i32", ()))
         wide = emitter.index_type == "i64"
         emitter.bind(node, emitter.into(emitter.scope, f"zext i32 {number} to i64") if wide else number)
     if guarded := layout.inside is not symbolic.TRUE:
@@ -192,7 +191,7 @@ def _write(stores: tuple[Node, ...], layout: Layout, buffers: int) -> str:
     items = layout.item.arg[1]
     arguments = ", ".join(f"{GLOBAL} noalias %p{slot}" for slot in range(buffers))
     shared += f"@shared = internal addrspace(3) global [{items} x i64] poison\n" if emitter.uses_shared else ""
-    head = f"define amdgpu_kernel void @{ENTRY}({arguments}) #0 {{\nentry:\n"
+    head = f"define amdgpu_kernel void @{name}({arguments}) #0 {{\nentry:\n"
     size = f'"amdgpu-flat-work-group-size"="{items},{items}"'
     attributes = f'attributes #0 = {{ nounwind {size} "uniform-work-group-size"="true" }}'
     text = [*emitter.declared, shared + head + emitter.text + "\n  ret void\n}", attributes, FENCED, ""]
@@ -245,7 +244,8 @@ class GpuBackend:
         return found
 
     def __repr__(self) -> str:
-        return self.name
+        device = self._device()
+        return self.name if device is None else f"{self.name} ({device.gpu.function.name})"
 
     def allocate(self, size_bytes: int) -> GpuMemory:
         """Memory with undefined contents."""
@@ -261,7 +261,7 @@ class GpuBackend:
             code = self.cache.compiled(ir, lambda text: compile_llvm(text, self.device.arch))
         except AmdrvError as error:
             raise Unsupported(f"LLVM refuses a kernel (stage: {self.device.arch} code): {error}\n{ir}") from error
-        return GpuProgram(ir, self.device.load(code)[ENTRY], layout.group.arg[1], layout.item.arg[1])
+        return GpuProgram(ir, self.device.load(code)[kernel.name], layout.group.arg[1], layout.item.arg[1])
 
     def tape(self, calls: Sequence[tuple[Program, Sequence[int]]]) -> GpuTape:
         """Programs to repeat, with one submission."""

@@ -58,7 +58,8 @@ def _picked(x: Tensor, where: Tensor, axis: int) -> Tensor:
 def _solved(x: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
     """Gauss and Jordan: the inverse times ``right``, and the pivots, negative where rows were exchanged for them."""
     n = x.shape[-1]
-    both, rows, pivots = x.cat(right, axis=-1), x._position(n).unsqueeze(-1), x[..., :1].ones_like()
+    both, rows = x.cat(right, axis=-1), x._position(n).unsqueeze(-1)
+    pivots = x._operand(1, x.dtype).expand((*x.shape[:-1], 1))
     for row, column, before in _steps(both, n):
         best = before.where(-1, _picked(both, column, -1).abs()).argmax(-2, keepdim=True)
         own = _picked(rows, row, -2)
@@ -215,7 +216,7 @@ def svd(x: Tensor, /, *, full_matrices: bool = True) -> Any:
     _, turned, v = _in_order(turned.square().sum(-2), turned, v, descending=True)
     u, r = _reflected(turned)  # r is diagonal, and u complete also where columns are zero
     s = FUNCTIONS["diagonal"](r)
-    signs = s.signbit().where(-1, 1).unsqueeze(-2)
+    signs = s.signbit().where(-1.0, 1.0).unsqueeze(-2)
     u, s = u[..., :n] * signs if m == n or not full_matrices else (u[..., :n] * signs).cat(u[..., n:], axis=-1), s.abs()
     if (change := _change(x)) is not None and u.shape[-1] == n:
         wide, inner, apart = s.unsqueeze(-2), u.mT @ change @ v, _apart(s.square())

@@ -28,6 +28,15 @@ class Kernel:
     buffers: tuple[Node, ...]
     results: tuple[Node, ...]
 
+    @property
+    def name(self) -> str:
+        """A name for its code, of the first operations in it: that is what errors on a device show."""
+        inside = (node for node in ir.toposort(self.body.src) if node.dtype is not dtypes.index)
+        named = (
+            node.arg if node.op is Op.REDUCE else node.op for node in inside if node.op in (*ELEMENTWISE, Op.REDUCE)
+        )
+        return "_".join(["tensor", *list(dict.fromkeys(named))[:6]])
+
 
 def loop_position(shape: Shape, first: int = 0) -> Position:
     """A range for every axis; axes of length one have only position 0."""

@@ -452,6 +452,12 @@ def test_unknown_packet_stops_the_queue(engine: Engine, header: int) -> None:
     assert engine.words(1) == [0]
 
 
+def test_invalidation_by_an_engine_that_no_hub_has_stops_the_queue(engine: Engine) -> None:
+    packet = sdma.VM_INVALIDATION.encode(op=8, sub_op=PollSub.VM_INVALIDATION, gfx_eng_id=18, mm_eng_id=0x1F)
+    engine.run(packet, engine.store(1))
+    assert engine.words(1) == [0]
+
+
 def test_page_that_is_not_mapped_faults_with_the_engines_number(rig: Any, ring_type: Any) -> None:
     engine = Engine(rig, ring_type, 1)
     engine.run(sdma.FENCE.encode(op=5, addr=0x7000, data=1))

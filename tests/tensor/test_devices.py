@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 import amdrv
-from amdrv.tensor import Tensor, engine
+from amdrv.tensor import Tensor, engine, gpu
 from amdrv.tensor.arrange_matrix import TILES
 from amdrv.tensor.host import HostBackend
+from amdrv.tensor.schedule import kernels
 from amdrv.tensor.storage import to_numpy
 from amdrv.tensor.tables.array_methods import BINARY, REDUCTIONS, UNARY
 
@@ -149,9 +150,34 @@ def test_tensors_move_between_devices_with_their_gradients() -> None:
     np.testing.assert_allclose(x.grad.numpy(), 8 * A, rtol=1e-6)
 
 
+def test_a_lost_card_is_named_and_the_next_program_runs_on_it_when_it_is_opened_again() -> None:
+    device = amdrv.open("emu:gfx1100#67")
+    card = amdrv.emulator.card("emu:gfx1100#67")
+    x = Tensor(A, device=device).realize()
+    card.faults.inject("lost@5")
+    with pytest.raises(amdrv.DeviceLost, match="emu:gfx1100#67"):
+        (x @ x.T).softmax().numpy()
+    with pytest.raises(amdrv.DeviceLost):
+        (x + 1).numpy()
+    card.faults.clear()
+    device.close()
+    with amdrv.open("emu:gfx1100#67") as device:
+        np.testing.assert_allclose((Tensor(A, device=device) + 1).numpy(), A + 1)
+
+
+def test_errors_of_a_card_name_the_operations_of_a_kernel() -> None:
+    graph, _ = engine.canonical([Tensor(A).softmax().node])
+    (kernel,) = kernels(graph.src)
+    assert "@tensor_max_sub_exp_add_div(" in gpu.write_ir(kernel, "gfx1100")[0]
+
+
 def test_devices_do_not_mix_by_themselves() -> None:
-    with pytest.raises(amdrv.InvalidArgument, match="different devices: AMD, CPU"):
+    with pytest.raises(amdrv.InvalidArgument, match=r"different devices: AMD \(emu:gfx1100\) and CPU"):
         (Tensor(A, device="CPU") + Tensor(A)).numpy()
+    x = Tensor(A, device="CPU")
+    with pytest.raises(amdrv.InvalidArgument, match=r"assign: the values are on AMD .*, the tensor is on CPU"):
+        x.assign(Tensor(A) + 1)
+    np.testing.assert_array_equal(x.assign(Tensor(A).to("CPU") + Tensor.ones(*A.shape)).numpy(), A + 1)
 
 
 def test_other_libraries_take_tensors() -> None:

@@ -298,7 +298,8 @@ def _run_own_group(lanes: int) -> Function:
     return Function(
         f"""define i32 @run_own_group.w{lanes}(ptr %ctx, ptr %job) {{
 {_job("plan", "ptr")}{_plan("state_bytes", "i64")}{_job("waves", "i32")}{_job("states", "ptr")}{_job("lds", "i64")}\
-{_store("ctx.lds", "i64 %lds", "%ctx", layout.offset("lds"))}\
+{_store("ctx.lds", "i64 %lds", "%ctx", layout.offset("lds"))}{_at("barrier", "%job", _place(Job, "alive"))}\
+{_store("ctx.barrier", "ptr %barrier.at", "%ctx", layout.offset("barrier"))}\
 {_job("templates", "ptr")}{_job("held", "ptr")}{_job("held_waves", "i32")}  %same = icmp eq ptr %held, %templates
   %copied = select i1 %same, i32 %held_waves, i32 0
   %copied.wide = zext i32 %copied to i64

@@ -301,6 +301,21 @@ def test_a_fault_in_the_midst_of_a_workgroup_that_one_call_runs(benches: tuple[B
     assert told[0][3] == 16
 
 
+def test_waves_that_signal_a_barrier_and_do_not_wait(bench: Bench) -> None:
+    """Compiled well, they run behind one another, and the barrier is theirs all the same."""
+    from amdrv.emulator.isa.native import units
+    from amdrv.emulator.isa.native.engine import Translator
+
+    bench.engine = Translator("gfx1201")
+    kernel = bench.assemble("be804ec1  s_barrier_signal -1\nbfb00000  s_endpgm\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(units, "WORTH_S", 0.0)
+        bench.launch(kernel, (1,), (128,))
+    bench.engine.settle(SETTLE_S)
+    assert [record.tier for record in bench.engine.compile_log][-1] == 2
+    assert bench.launch(kernel, (3,), (128,)).waves == 12
+
+
 def test_an_engine_goes_on_after_a_fault(bench: Bench, shared_folder: Path) -> None:
     bench.engine = make_engine(shared_folder)
     with pytest.raises(ShaderFault):

@@ -39,6 +39,7 @@ class HostPath:
         self._before_change, self._after_change = before_change, after_change
         self._pages = len(window.bytes) >> PAGE_SHIFT
         self._seen = np.zeros((len(window.bytes) >> CHUNK_SHIFT) + 1, np.bool_)
+        self._seen_runs: list[tuple[int, int]] = []  # of pages
         # Runs that were waiting when the engines started, and what memory held then.
         self._waiting: list[tuple[int, int, NDArray[np.uint8]]] = []
         self._busy = False
@@ -64,7 +65,12 @@ class HostPath:
 
     def view(self, offset: int, size_bytes: int) -> memoryview:
         """Writable bytes of BAR0: the host may store there from now on."""
-        self._seen[offset >> CHUNK_SHIFT : ((offset + max(size_bytes, 1) - 1) >> CHUNK_SHIFT) + 1] = True
+        chunks = self._seen[offset >> CHUNK_SHIFT : ((offset + max(size_bytes, 1) - 1) >> CHUNK_SHIFT) + 1]
+        if not chunks.all():
+            chunks[:] = True
+            per_chunk = 1 << (CHUNK_SHIFT - PAGE_SHIFT)
+            seen = runs(np.flatnonzero(self._seen))
+            self._seen_runs = [(first * per_chunk, min(end * per_chunk, self._pages)) for first, end in seen]
         return self._window.view[offset : offset + size_bytes]
 
     def flush(self) -> None:
@@ -122,12 +128,7 @@ class HostPath:
 
     def _written(self) -> list[tuple[int, int]]:
         """Runs of pages that differ from memory, outside those that are known to wait."""
-        per_chunk = 1 << (CHUNK_SHIFT - PAGE_SHIFT)
-        found: list[tuple[int, int]] = []
-        for first, end in runs(np.flatnonzero(self._seen)):
-            pages = self._window.written(first * per_chunk, min(end * per_chunk, self._pages))
-            found.extend(runs(pages))
-        return found
+        return [run for first, end in self._seen_runs for run in runs(self._window.written(first, end))]
 
     def _share_the_rest(self, *, shared: bool) -> None:
         """All but the runs that wait."""

@@ -25,7 +25,9 @@ MAP_FIXED, MAP_NORESERVE = 0x10, 0x4000  # Linux uapi mman-common.h
 MREMAP_MAYMOVE, MREMAP_FIXED, MREMAP_DONTUNMAP = 1, 2, 4  # Linux uapi mman.h
 READ_WRITE = mmap.PROT_READ | mmap.PROT_WRITE
 SHARED, PRIVATE = mmap.MAP_SHARED, mmap.MAP_PRIVATE
-IN_MEMORY_OR_SWAP, BELONGS_TO_FILE = np.uint64(6), np.uint64(1)  # of a pagemap entry shifted down by 61
+IN_MEMORY_OR_SWAP, BELONGS_TO_FILE = 0xC0, 0x20  # in the last byte of a pagemap entry
+# That byte of every page to whether the page is the view's own.
+OWN = bytes(bool(byte & IN_MEMORY_OR_SWAP and not byte & BELONGS_TO_FILE) for byte in range(256))
 PAGEMAP = "/proc/self/pagemap"
 SCAN_PAGES = 1 << 18  # pages of one pagemap read: 1 GiB of view
 
@@ -88,9 +90,9 @@ class Window:
         for start in range(first_page, end_page, SCAN_PAGES):
             count = min(SCAN_PAGES, end_page - start)
             entries = os.pread(self._pagemap, 8 * count, 8 * ((self._address >> PAGE_SHIFT) + start))
-            flags = np.frombuffer(entries, np.uint64) >> np.uint64(61)
-            own = (flags & IN_MEMORY_OR_SWAP != 0) & (flags & BELONGS_TO_FILE == 0)
-            found.append(np.flatnonzero(own) + start)
+            own = entries[7::8].translate(OWN)
+            if 1 in own:
+                found.append(np.flatnonzero(np.frombuffer(own, np.bool_)) + start)
         return np.concatenate(found) if found else np.empty(0, np.int64)
 
     def share(self, first_page: int, end_page: int, *, shared: bool) -> None:

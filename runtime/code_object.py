@@ -197,8 +197,12 @@ def _descriptor(name: str, image: Image, memory: bytes) -> tuple[KernelDescripto
     if symbol is None or symbol.absolute:
         raise MalformedInput(f"code object: the kernel descriptor symbol {name!r} is not defined")
     offset = symbol.value
-    if offset % DESCRIPTOR_ALIGN or offset + DESCRIPTOR_BYTES > len(memory):
-        raise MalformedInput(f"code object: kernel descriptor {name!r} at {offset:#x} is misaligned or out of bounds")
+    if offset + DESCRIPTOR_BYTES > len(memory):
+        raise MalformedInput(f"code object: kernel descriptor {name!r} at {offset:#x} is beyond the image's end")
+    if offset % DESCRIPTOR_ALIGN:
+        raise MalformedInput(
+            f"code object: kernel descriptor {name!r} at {offset:#x} is misaligned; put .p2align 6 before its directive"
+        )
     group, private, kernarg, _, entry, rsrc3, rsrc1, rsrc2, properties, preload = DESCRIPTOR.unpack_from(memory, offset)
     descriptor = KernelDescriptor(group, private, kernarg, entry, rsrc1, rsrc2, rsrc3, properties, preload)
     if descriptor.user_sgprs > descriptor.user_sgpr_count:

@@ -201,11 +201,13 @@ def _take_apart(elf: ELFFile, file_bytes: int) -> _File:
     sections = tuple(_section(index, section, file_bytes) for index, section in enumerate(parsed))
     tables = {index: section for index, section in enumerate(parsed) if isinstance(section, SymbolTableSection)}
     relocatable = elf["e_type"] == "ET_REL"
-    # One table serves: .symtab in a relocatable file, .dynsym in a linked one, which may be stripped of the other.
-    wanted = "SHT_SYMTAB" if relocatable else "SHT_DYNSYM"
-    table_index = next((index for index, table in tables.items() if table["sh_type"] == wanted), None)
+    # One table serves: .symtab in a relocatable file, .dynsym in a linked one, which may be stripped of the other; one
+    # that was put together by hand may have .symtab only.
+    wanted = ("SHT_SYMTAB",) if relocatable else ("SHT_DYNSYM", "SHT_SYMTAB")
+    found = (index for kind in wanted for index, table in tables.items() if table["sh_type"] == kind)
+    table_index = next(found, None)
     if table_index is None:
-        raise MalformedInput(f"code object: no symbol table ({wanted})")
+        raise MalformedInput(f"code object: no symbol table ({' or '.join(wanted)})")
     symbols = _symbols(tables[table_index])
     relocations = []
     for section in parsed:

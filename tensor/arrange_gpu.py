@@ -68,14 +68,14 @@ def _items(stores: tuple[Node, ...], loops: Sequence[Node], found: Sequence[Node
     items = min(ITEMS, max(32, 1 << (total - 1).bit_length()))
     group = numbers.make(-(-total // items), Axis.GROUP)
     item = numbers.make(items, Axis.ITEM)
-    place = symbolic.add(symbolic.scale(group, items), item)
+    place = group * items + item
     where = dict(zip(kept, unflat(place, tuple(loop.arg[1] for loop in kept)), strict=True))
     inside = symbolic.less(place, total)
     if len(kept) == 1 or inside is not symbolic.TRUE:
         # The first axis has no remainder to take: past its end nothing runs.
         rest = math.prod(loop.arg[1] for loop in kept[1:])
         if kept:
-            where[kept[0]] = symbolic.divide(place, rest)
+            where[kept[0]] = place // rest
     body = []
     for positions in itertools.product(*(pieces[loop].positions for loop in tiles)):
         memo: dict[Node, Node] = {}
@@ -119,7 +119,7 @@ def _rows(stores: tuple[Node, ...], row: Sequence[Node], across: Sequence[Node])
     stores = tuple(memo[store] for store in stores)
     width = math.prod(loop.arg[1] for loop in across)
     trips = numbers.trips(-(-width // ITEMS), Axis.LOOP)
-    place = symbolic.add(symbolic.scale(trips, ITEMS), item)
+    place = trips * ITEMS + item
     gate = symbolic.less(place, width) if across else symbolic.less(item, 1)
     where |= dict(zip(across, unflat(place, tuple(loop.arg[1] for loop in across)), strict=True))
     placed: dict[Node, Node] = {}
@@ -134,7 +134,7 @@ def _share(node: Node, item: Node, numbers: Numbers) -> Node:
     longest = max(ranges, key=lambda part: part.arg[1])
     n = longest.arg[1]
     trips = numbers.trips(-(-n // ITEMS), Axis.REDUCE)
-    place = symbolic.add(symbolic.scale(trips, ITEMS), item)
+    place = trips * ITEMS + item
     value = symbolic.substitute(value, {longest: place})
     inside = symbolic.less(place, n)
     if inside is not symbolic.TRUE:

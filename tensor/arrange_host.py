@@ -224,10 +224,10 @@ def _in_blocks(
     if last not in blocks:
         blocks[last] = (numbers.trips(last.arg[1] // lanes, Axis.REDUCE), numbers.make(lanes, Axis.LANE))
     again, lane = blocks[last]
-    base = symbolic.scale(again, lanes)
-    together = symbolic.substitute(scalar, {last: symbolic.add(base, lane)})
+    base = again * lanes
+    together = symbolic.substitute(scalar, {last: base + lane})
     ones = (together.unary(Op.PART, step) for step in range(lanes))
-    others = (symbolic.substitute(vector, {last: symbolic.offset(base, step)}) for step in range(lanes))
+    others = (symbolic.substitute(vector, {last: base + step}) for step in range(lanes))
     total = next(ones) * next(others)
     for one, other in zip(ones, others, strict=True):  # with one rounding; integers have none
         total = fused(one, other, total) if node.dtype.is_float else total + one * other
@@ -249,11 +249,11 @@ def vectorise_reduce(node: Node, lanes: int, sums: int, numbers: Numbers) -> Nod
     count = size // (sums * lanes)
     done = count * sums * lanes
     again, lane = numbers.trips(count, Axis.REDUCE), numbers.make(lanes, Axis.LANE)
-    base = symbolic.add(symbolic.scale(again, sums * lanes), lane)
-    places = [(symbolic.offset(base, step * lanes), [again, lane]) for step in range(sums)]
+    base = again * (sums * lanes) + lane
+    places = [(base + step * lanes, [again, lane]) for step in range(sums)]
     if done < size:
         rest = numbers.trips(size - done, Axis.REDUCE)
-        places.append((symbolic.offset(rest, done), [rest]))
+        places.append((rest + done, [rest]))
     parts = ((symbolic.substitute(value, {last: place}), inner) for place, inner in places)
     return tree(node.arg, [ir.reduced(node.arg, part, *outer, *inner) for part, inner in parts])
 

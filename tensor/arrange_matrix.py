@@ -120,8 +120,8 @@ class Operand:
 
     def _place(self, half: Node, row: Node, at: Node) -> Node:
         """Where an element is in LDS."""
-        within = symbolic.add(symbolic.scale(row, self._pitch), at)
-        return symbolic.add(symbolic.scale(half, self._side * self._pitch), within)
+        within = row * self._pitch + at
+        return half * (self._side * self._pitch) + within
 
     def bring(
         self, half: Node, start: Node, first: Node, item: Node, where: Mapping[Node, Node], lane: Node
@@ -132,17 +132,17 @@ class Operand:
         stores = []
         for step in range(each):
             if self._row_is_contiguous():  # neighbouring rows are neighbours in memory
-                row = symbolic.offset(symbolic.scale(symbolic.modulo(item, items // chunks), each), step)
-                chunk = symbolic.divide(item, items // chunks)
+                row = item % (items // chunks) * each + step
+                chunk = item // (items // chunks)
             else:
-                unit = symbolic.offset(item, step * items)
-                row, chunk = symbolic.divide(unit, chunks), symbolic.modulo(unit, chunks)
-            begin = symbolic.scale(chunk, CHUNK)
-            at = symbolic.add(begin, lane)
+                unit = item + step * items
+                row, chunk = unit // chunks, unit % chunks
+            begin = chunk * CHUNK
+            at = begin + lane
             n, size = self._along.arg[1], self._inner.arg[1]
-            along = symbolic.clamp(symbolic.add(first, row), 0, n - 1)
-            inner = symbolic.add(start, at)
-            whole = symbolic.add(start, begin) if size % CHUNK == 0 else inner
+            along = symbolic.clamp(first + row, 0, n - 1)
+            inner = start + at
+            whole = start + begin if size % CHUNK == 0 else inner
             value = symbolic.substitute(self._value, {**where, self._along: along, self._inner: inner})
             inside = symbolic.less(whole, size)
             if inside is not symbolic.TRUE:
@@ -167,14 +167,14 @@ def arrange_product(
     """The layout of a kernel with a product; ``lanes`` as in MatrixCores."""
     numbers = Numbers()
     item = numbers.make(tile.items, Axis.ITEM)
-    low, high = symbolic.modulo(item, SIDE), symbolic.modulo(symbolic.divide(item, SIDE), 2)
-    wave = symbolic.divide(item, WAVE)
+    low, high = item % SIDE, item // SIDE % 2
+    wave = item // WAVE
     ways = (product.row, product.column)
     sides = dict(zip(ways, tile.sides, strict=True))
     counts = tuple(-(-loop.arg[1] // sides.get(loop, 1)) for loop in loops)
     group = numbers.make(math.prod(counts), Axis.GROUP)
     where = dict(zip(loops, unflat(group, counts), strict=True))
-    corner = {loop: symbolic.scale(where.pop(loop), side) for loop, side in sides.items()}
+    corner = {loop: where.pop(loop) * side for loop, side in sides.items()}
     inner = product.inner
     trips = numbers.trips(-(-inner.arg[1] // tile.depth), Axis.REDUCE)
     several = trips is not symbolic.ZERO
@@ -185,33 +185,33 @@ def arrange_product(
     ]
 
     def brought(trip: Node, half: Node) -> tuple[Node, ...]:
-        start = symbolic.scale(trip, tile.depth)
+        start = trip * tile.depth
         both = zip(operands, ways, strict=True)
         return tuple(itertools.chain(*(side.bring(half, start, corner[way], item, where, chunk) for side, way in both)))
 
-    now = symbolic.modulo(trips, 2)
+    now = trips % 2
     # The last trip brings its own slice again, into the buffer that nobody reads.
-    after = symbolic.offset(trips, 1)
-    next_stores = brought(symbolic.clamp(after, 0, trips.arg[1] - 1), symbolic.modulo(after, 2)) if several else ()
-    within = lane if lanes == SIDE else symbolic.add(symbolic.scale(high, lanes), lane)
-    own = (symbolic.divide(wave, tile.waves[1]), symbolic.modulo(wave, tile.waves[1]))
-    starts = [symbolic.scale(place, SIDE * count) for place, count in zip(own, tile.squares, strict=True)]
+    after = trips + 1
+    next_stores = brought(symbolic.clamp(after, 0, trips.arg[1] - 1), after % 2) if several else ()
+    within = lane if lanes == SIDE else high * lanes + lane
+    own = (wave // tile.waves[1], wave % tile.waves[1])
+    starts = [place * (SIDE * count) for place, count in zip(own, tile.squares, strict=True)]
     body: list[Node] = []
     for square in itertools.product(*map(range, tile.squares)):
-        at = [symbolic.offset(start, SIDE * step) for start, step in zip(starts, square, strict=True)]
+        at = [start + SIDE * step for start, step in zip(starts, square, strict=True)]
         pairs = [
-            side.fragment(now, symbolic.add(first, low), symbolic.offset(within, depth))
+            side.fragment(now, first + low, within + depth)
             for depth in range(0, tile.depth, SIDE)
             for side, first in zip(operands, at, strict=True)
         ]
         step = Node(Op.MATRIX, dtypes.float32, tuple(pairs))
         total = ir.reduced(Op.MATRIX, step, trips, lane)
-        top, left = (symbolic.add(corner[loop], first) for loop, first in zip(ways, at, strict=True))
+        top, left = (corner[loop] + first for loop, first in zip(ways, at, strict=True))
         for part in range(PARTS):
             result = Node(Op.PART, dtypes.float32, (total,), part)
             step_down, half_down = (2, 1) if lanes == SIDE else (1, PARTS)
-            row = symbolic.add(symbolic.offset(top, part * step_down), symbolic.scale(high, half_down))
-            column = symbolic.add(left, low)
+            row = top + part * step_down + high * half_down
+            column = left + low
             places = {**where, product.row: row, product.column: column, product.reduce: result}
             inside = symbolic.both(symbolic.less(row, product.row.arg[1]), symbolic.less(column, product.column.arg[1]))
             body += [gated_store(symbolic.substitute(store, places), inside) for store in stores]

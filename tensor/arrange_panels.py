@@ -81,8 +81,8 @@ def _right_panel(
     width = lanes * len(positions)
     panel = Node(Op.SHARED, product.right.dtype, tuple(loops), (0, product.inner.arg[1] * width))
     fill = _fill(panel, (width, 1), (product.right, product.inner, product.column), first, width, lanes, numbers)
-    base = symbolic.add(symbolic.scale(product.inner, width), lane)
-    return [_load(panel, symbolic.offset(base, step * lanes)) for step in range(len(positions))], fill
+    base = product.inner * width + lane
+    return [_load(panel, base + step * lanes) for step in range(len(positions))], fill
 
 
 def _left_panel(
@@ -93,8 +93,8 @@ def _left_panel(
     steps = (width, 1) if _neighbours(product.left, product.row) else (1, depth + PADDING)
     panel = Node(Op.SHARED, product.left.dtype, tuple(loops), (1, width * (depth + PADDING)))
     fill = _fill(panel, steps, (product.left, product.inner, product.row), positions[0], width, lanes, numbers)
-    base = symbolic.scale(product.inner, steps[0])
-    return [_load(panel, symbolic.offset(base, step * steps[1])) for step in range(width)], fill
+    base = product.inner * steps[0]
+    return [_load(panel, base + step * steps[1]) for step in range(width)], fill
 
 
 def _fill(
@@ -112,8 +112,8 @@ def _fill(
     """
     value, inner, own = operand
     along, beside = numbers.make(inner.arg[1], Axis.LOOP), numbers.make(width, Axis.LOOP)
-    copied = symbolic.substitute(value, {own: symbolic.add(first, beside), inner: along})
-    place = symbolic.add(symbolic.scale(along, steps[0]), symbolic.scale(beside, steps[1]))
+    copied = symbolic.substitute(value, {own: first + beside, inner: along})
+    place = along * steps[0] + beside * steps[1]
     store = Node(Op.STORE, value.dtype, (panel, place, copied))
     tiles = {beside: Tile(-(-width // lanes), lanes)} if _neighbours(value, own) else {along: Tile(1, lanes)}
     return arrange((store,), (along, beside), tiles, numbers)

@@ -114,10 +114,12 @@ class Node:
         shown = "" if self.arg is None else f" {self.arg!r}"
         return f"<{self.op} {self.dtype}{shown} #{self.serial}>"
 
-    # Arithmetic on nodes of one type and shape, so that rules and decompositions read like formulas.
+    # Arithmetic on nodes of one type and shape, so that rules and decompositions read like formulas. That on positions
+    # simplifies; see ``symbolic``.
     __add__, __radd__ = _operator(Op.ADD), _operator(Op.ADD, reverse=True)
     __sub__, __rsub__ = _operator(Op.SUB), _operator(Op.SUB, reverse=True)
     __mul__, __rmul__ = _operator(Op.MUL), _operator(Op.MUL, reverse=True)
+    __floordiv__, __mod__ = _operator(Op.IDIV), _operator(Op.MOD)
     __truediv__, __rtruediv__ = _operator(Op.DIV), _operator(Op.DIV, reverse=True)
     __and__, __or__, __xor__ = _operator(Op.AND), _operator(Op.OR), _operator(Op.XOR)
     __lshift__, __rshift__ = _operator(Op.SHL), _operator(Op.SHR)
@@ -160,6 +162,11 @@ def binary(op: Op, a: Node | Scalar, b: Node | Scalar) -> Node:
         a = const(b.dtype, a)
     elif not isinstance(b, Node):
         b = const(a.dtype, b)
+    if a.dtype is dtypes.index:
+        from amdrv.tensor.symbolic import ARITHMETIC
+
+        if op in ARITHMETIC:
+            return ARITHMETIC[op](a, b)
     return Node(op, dtypes.bool_ if op in COMPARE else a.dtype, (a, b))
 
 

@@ -15,6 +15,7 @@ from amdrv.tensor.ir import ELEMENTWISE, MOVEMENT, Axis, Node, Op, Shape
 from amdrv.tensor.shapes import Position
 
 VIEWS = MOVEMENT - {Op.PAD}
+NAMED = ELEMENTWISE | {Op.REDUCE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +31,9 @@ class Kernel:
 
     @property
     def name(self) -> str:
-        """A name for its code, of the first operations in it: that is what errors on a device show."""
-        inside = (node for node in ir.toposort(self.body.src) if node.dtype is not dtypes.index)
-        named = (
-            node.arg if node.op is Op.REDUCE else node.op for node in inside if node.op in (*ELEMENTWISE, Op.REDUCE)
-        )
+        """A name for its code, of the first operations in it: that is what errors of a device show."""
+        values = [node for node in ir.toposort(self.body.src) if node.dtype is not dtypes.index]
+        named = (node.arg if node.op is Op.REDUCE else node.op for node in values if node.op in NAMED)
         return "_".join(["tensor", *list(dict.fromkeys(named))[:6]])
 
 

@@ -113,7 +113,7 @@ def merge_loops(stores: tuple[Node, ...]) -> tuple[Node, ...]:
         if not all(_joinable(node, outer, inner, n) for node in toposort(stores)):
             continue
         memo: dict[Node, Node] = {}
-        replacements = {outer: symbolic.divide(joined, n), inner: symbolic.modulo(joined, n)}
+        replacements = {outer: joined // n, inner: joined % n}
         stores = tuple(symbolic.substitute(store, replacements, memo) for store in stores)
     return stores
 
@@ -175,8 +175,8 @@ def cut(loop: Node, tile: Tile, numbers: Numbers) -> list[Piece]:
         unroll = min(unroll, left // lanes)
         count = left // (unroll * lanes)
         again, lane = numbers.trips(count, Axis.LOOP), numbers.trips(lanes, Axis.LANE)
-        base = symbolic.offset(symbolic.scale(again, unroll * lanes), start)
-        positions = tuple(symbolic.add(symbolic.offset(base, step * lanes), lane) for step in range(unroll))
+        base = again * (unroll * lanes) + start
+        positions = tuple(base + step * lanes + lane for step in range(unroll))
         pieces.append(Piece(again, positions))
         start += count * unroll * lanes
     return pieces

@@ -86,10 +86,7 @@ def unflat(place: Node, shape: Shape) -> Position:
     """The position of the element at a place in a buffer; where there are no elements nothing looks at it."""
     if 0 in shape:
         return (symbolic.ZERO,) * len(shape)
-    return tuple(
-        symbolic.ZERO if n == 1 else symbolic.modulo(symbolic.divide(place, step), n)
-        for n, step in zip(shape, strides(shape), strict=True)
-    )
+    return tuple(symbolic.ZERO if n == 1 else place // step % n for n, step in zip(shape, strides(shape), strict=True))
 
 
 Moved = tuple[Position, Node]  # where in the source, and whether there is an element
@@ -120,19 +117,19 @@ def _expand(node: Node, at: Position) -> Moved:
 def _pad(node: Node, at: Position) -> Moved:
     moved, gate = [], symbolic.TRUE
     for n, i, (before, _, between) in zip(node.src[0].shape, at, node.arg, strict=True):
-        inside = symbolic.offset(i, -before)
+        inside = i + (-before)
         step = between + 1
         gate = symbolic.both(gate, symbolic.at_least(inside, 0))
         gate = symbolic.both(gate, symbolic.less(inside, (n - 1) * step + 1))
         if between:
-            gate = symbolic.both(gate, symbolic.equal(symbolic.modulo(inside, step), 0))
-        moved.append(symbolic.divide(inside, step))
+            gate = symbolic.both(gate, symbolic.equal(inside % step, 0))
+        moved.append(inside // step)
     return tuple(moved), gate
 
 
 def _window(node: Node, at: Position) -> Moved:
     axis, _, stride, dilation = node.arg
-    start = symbolic.add(symbolic.scale(at[axis], stride), symbolic.scale(at[-1], dilation))
+    start = at[axis] * stride + at[-1] * dilation
     return (*at[:axis], start, *at[axis + 1 : -1]), symbolic.TRUE
 
 
@@ -142,7 +139,7 @@ _MOVES: Mapping[Op, Callable[[Node, Position], Moved]] = {
     Op.PERMUTE: lambda node, at: (tuple(at[place] for place in inverse(node.arg)), symbolic.TRUE),
     Op.PAD: _pad,
     Op.SLICE: lambda node, at: (
-        tuple(symbolic.offset(symbolic.scale(i, s), b) for i, (b, s, _) in zip(at, node.arg, strict=True)),
+        tuple(i * s + b for i, (b, s, _) in zip(at, node.arg, strict=True)),
         symbolic.TRUE,
     ),
     Op.WINDOW: _window,

@@ -1,8 +1,8 @@
 """Integer arithmetic on positions: simplified as it is built, with the range of every value known.
 
-Positions are nodes of type ``index``. Each function returns the simplest form that it finds: sums in one order with
-their terms collected, quotients and remainders split at the parts that divide evenly. So the position in a reshaped,
-permuted and sliced view comes out as it would be written by hand.
+Positions are nodes of type ``index``; ``group * 256 + item`` and the functions here return the simplest form that they
+find: sums in one order with their terms collected, quotients and remainders split at the parts that divide evenly. So
+the position in a reshaped, permuted and sliced view comes out as it would be written by hand.
 """
 
 from __future__ import annotations
@@ -135,8 +135,8 @@ def _rejoin(factors: dict[Node, int]) -> int:
 
 def add(a: Node, b: Node) -> Node:
     """a + b."""
-    if a.op is Op.CONST and b.op is Op.CONST:
-        return number(a.arg + b.arg)
+    if a is ZERO or b is ZERO:
+        return b if a is ZERO else a
     (terms_a, x), (terms_b, y) = affine(a), affine(b)
     return linear(terms_a + terms_b, x + y)
 
@@ -251,19 +251,22 @@ def clamp(a: Node, low: int, high: int) -> Node:
     return a if greatest <= high else Node(Op.MIN, dtypes.index, (a, number(high)))
 
 
+# Of nodes that are positions: what ``+``, ``*``, ``//`` and ``%`` give.
+ARITHMETIC: Mapping[Op, Callable[[Node, Node], Node]] = {
+    Op.ADD: add,
+    Op.MUL: lambda a, b: scale(a, b.arg) if b.op is Op.CONST else Node(Op.MUL, dtypes.index, (a, b)),
+    Op.IDIV: lambda a, b: divide(a, b.arg),
+    Op.MOD: lambda a, b: modulo(a, b.arg),
+}
+
+
 def rebuild(node: Node, src: tuple[Node, ...]) -> Node:
     """A node with other sources, simplified when it is a position or a condition on one."""
     if src == node.src:
         return node
     if node.dtype is dtypes.index:
-        if node.op is Op.ADD:
-            return add(*src)
-        if node.op is Op.MUL and src[1].op is Op.CONST:
-            return scale(src[0], src[1].arg)
-        if node.op is Op.IDIV:
-            return divide(src[0], src[1].arg)
-        if node.op is Op.MOD:
-            return modulo(src[0], src[1].arg)
+        if node.op in ARITHMETIC:
+            return ARITHMETIC[node.op](*src)
     elif node.dtype is dtypes.bool_ and node.op in (Op.LT, Op.EQ) and src[1].dtype is dtypes.index:
         return (less if node.op is Op.LT else equal)(src[0], src[1].arg)
     elif node.op is Op.AND and node.dtype is dtypes.bool_:

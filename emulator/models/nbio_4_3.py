@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from amdrv.emulator.model import BusInterface
 from amdrv.emulator.models.message_table import MessageTable
+from amdrv.emulator.register_space import ALL_ONES
 
 if TYPE_CHECKING:
     from amdrv.emulator.register_space import Slot
@@ -138,6 +139,7 @@ class Nbio(BusInterface):
     # -- index windows ------------------------------------------------------------------------------------------------
 
     def _claim_windows(self) -> None:
+        self._open_windows: set[str] = set()  # that are being looked through
         self._mm_index = self.claim("BIF_BX_PF0_MM_INDEX")
         self._mm_index_hi = self.claim("BIF_BX_PF0_MM_INDEX_HI")
         self.claim("BIF_BX_PF0_MM_DATA", on_read=self._read_mm, on_write=self._write_mm)
@@ -147,13 +149,33 @@ class Nbio(BusInterface):
             ("BIF_BX0_PCIE_INDEX2", "BIF_BX0_PCIE_INDEX2_HI", "BIF_BX0_PCIE_DATA2"),
         ):
             low, top = self.claim(index), self.claim(high, writable=0xFF)
-            self.claim(data, on_read=partial(self._read_far, low, top), on_write=partial(self._write_far, low, top))
+            far = index, low, top
+            self.claim(data, on_read=partial(self._read_far, *far), on_write=partial(self._write_far, *far))
 
-    def _read_far(self, low: Slot, high: Slot) -> int:
-        return self.card.space.read(high.value << 32 | low.value)
+    def _read_far(self, window: str, low: Slot, high: Slot) -> int:
+        return self._read_through(window, high.value << 32 | low.value)
 
-    def _write_far(self, low: Slot, high: Slot, value: int) -> None:
-        self.card.space.write(high.value << 32 | low.value, value)
+    def _write_far(self, window: str, low: Slot, high: Slot, value: int) -> None:
+        self._write_through(window, high.value << 32 | low.value, value)
+
+    def _read_through(self, window: str, address: int) -> int:
+        """A register through a window, which does not show itself (what silicon answers then is not known)."""
+        if window in self._open_windows:
+            return ALL_ONES
+        self._open_windows.add(window)
+        try:
+            return self.card.space.read(address)
+        finally:
+            self._open_windows.remove(window)
+
+    def _write_through(self, window: str, address: int, value: int) -> None:
+        if window in self._open_windows:
+            return
+        self._open_windows.add(window)
+        try:
+            self.card.space.write(address, value)
+        finally:
+            self._open_windows.remove(window)
 
     def _mm_vram_offset(self) -> int | None:
         """VRAM offset that the window shows, or None when it shows registers or lies beyond VRAM."""
@@ -164,15 +186,15 @@ class Nbio(BusInterface):
     def _read_mm(self) -> int:
         index = self._mm_index.value
         if not index & MM_APERTURE:
-            return self.card.space.read(index)
+            return self._read_through("MM", index)
         offset = self._mm_vram_offset()
-        return 0xFFFF_FFFF if offset is None else int.from_bytes(self.card.arena.load(offset, DWORD_BYTES), "little")
+        return ALL_ONES if offset is None else int.from_bytes(self.card.arena.load(offset, DWORD_BYTES), "little")
 
     def _write_mm(self, value: int) -> None:
         index = self._mm_index.value
         offset = self._mm_vram_offset()
         if not index & MM_APERTURE:
-            self.card.space.write(index, value)
+            self._write_through("MM", index, value)
         elif offset is not None:
             self.card.arena.view(offset, DWORD_BYTES)[:] = value.to_bytes(DWORD_BYTES, "little")
             self.card.host_path.engine_wrote(offset, DWORD_BYTES)

@@ -6,7 +6,7 @@ Importing looks at every node of every graph first, so that everything unsupport
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto
 from amdrv.errors import AmdrvError, InvalidArgument, MalformedInput, Unsupported
 from amdrv.tensor.onnx import constants, weights
 from amdrv.tensor.onnx.operators import OPERATORS
-from amdrv.tensor.onnx.registry import Call, Operator, Result, Value, describe, host, is_lazy
+from amdrv.tensor.onnx.registry import Call, Operator, Result, Value, describe, host, is_lazy, tensors
 from amdrv.tensor.storage import Backend
 from amdrv.tensor.tensor import Tensor
 
@@ -329,15 +329,6 @@ def _draws(node: NodeProto) -> bool:
 
 
 NEVER = Operator(lambda call, *values: None, (), "Value", computes=False)  # stands for what is not supported
-
-
-def tensors(values: Iterable[Value]) -> Iterator[Tensor]:
-    """The tensors among values, those in sequences too."""
-    for value in values:
-        if isinstance(value, Tensor):
-            yield value
-        elif isinstance(value, list):
-            yield from tensors(value)
 
 
 def _forget(steps: Sequence[Step], kept: set[str]) -> None:

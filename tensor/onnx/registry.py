@@ -31,7 +31,7 @@ Element types that tensors lack (4-bit integers, float8 without infinities, stri
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import is_not
 from typing import Any, Protocol, TypeVar
@@ -219,6 +219,15 @@ def is_lazy(value: Value) -> bool:
     if not isinstance(value, Tensor) or engine.in_memory(value.node) is not None:
         return False
     return _constant(value) is None
+
+
+def tensors(values: Iterable[Value]) -> Iterator[Tensor]:
+    """The tensors among values, those in sequences too."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, list):
+            yield from tensors(value)
 
 
 def registrar(table: dict[str, Operator]) -> Callable[..., Callable[[F], F]]:

@@ -15,8 +15,7 @@ from typing import Any
 from amdrv.errors import AmdrvError
 from amdrv.tensor import engine
 from amdrv.tensor.capture import jit
-from amdrv.tensor.onnx.graph import tensors
-from amdrv.tensor.onnx.registry import Value
+from amdrv.tensor.onnx.registry import Value, tensors
 from amdrv.tensor.tensor import Tensor
 
 KEPT_MAX = 4  # recordings of a model: each holds memory for what it computes on the way

@@ -86,6 +86,30 @@ def test_index_windows_reach_registers_beyond_the_bar(card: Card, index: str, da
     assert not card.unmodelled()
 
 
+@pytest.mark.parametrize(
+    "through",
+    [
+        {"MM": "MM"},
+        {"RSMU": "RSMU"},
+        {"MM": "RSMU", "RSMU": "PCIE", "PCIE": "MM"},
+    ],
+    ids=len,
+)
+def test_index_window_that_leads_to_itself_reads_all_ones_and_drops_writes(card: Card, through: dict[str, str]) -> None:
+    windows = {
+        "MM": (0x0, 0x4),
+        "RSMU": (address(card, "BIF_BX_PF0_RSMU_INDEX"), address(card, "BIF_BX_PF0_RSMU_DATA")),
+        "PCIE": (address(card, "BIF_BX0_PCIE_INDEX2"), address(card, "BIF_BX0_PCIE_DATA2")),
+    }
+    for window, target in through.items():
+        card.write_register(windows[window][0], windows[target][1])
+    _, data = windows[next(iter(through))]
+    card.write_register(data, 0x1234)
+    assert card.read_register(data) == 0xFFFF_FFFF
+    card.write_register(0x0, 0x378C)
+    assert card.read_register(0x4) == VRAM_BYTES >> 20
+
+
 def test_posted_card_says_so_in_the_scratch_register(card: Card) -> None:
     assert card.read_register(address(card, "BIF_BX0_BIOS_SCRATCH_7")) & 0x200
 

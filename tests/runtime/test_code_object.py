@@ -44,6 +44,31 @@ def test_a_linked_object_of_each_version_describes_the_same_kernel(data: Path, v
     assert start <= kernel.entry_offset < kernel.entry_offset + kernel.code_bytes <= end
 
 
+def symbol_tables(data: bytes) -> dict[int, tuple[int, int]]:
+    """(where its header is in the file, where its contents are) of the symbol tables, by section type."""
+    table, count = int.from_bytes(data[40:48], "little"), int.from_bytes(data[60:62], "little")
+    headers = {int.from_bytes(data[at + 4 : at + 8], "little"): at for at in range(table, table + 64 * count, 64)}
+    return {kind: (at, int.from_bytes(data[at + 24 : at + 32], "little")) for kind, at in headers.items()}
+
+
+def test_a_linked_object_without_dynamic_symbols_has_its_other_ones(data: Path) -> None:
+    linked = (data / "saxpy_v5.hsaco").read_bytes()
+    dynamic, _ = symbol_tables(linked)[11]  # SHT_DYNSYM
+    parsed = code_object.parse(patched(linked, dynamic + 4, "<I", 2), ARCH)  # SHT_SYMTAB
+    assert parsed.kernel("saxpy").entry_offset == code_object.parse(linked, ARCH).kernel("saxpy").entry_offset
+
+
+def test_a_misaligned_descriptor_is_refused_with_what_to_do() -> None:
+    kernels = [f"define amdgpu_kernel void @{name}() {{\n  ret void\n}}\n" for name in "kl"]
+    code = bytearray(compile_llvm("".join(kernels)))
+    _, symbols = symbol_tables(bytes(code))[2]
+    for at in range(symbols, symbols + 24 * 16, 24):
+        if struct.unpack_from("<Q", code, at + 16) == (64,):  # st_size of a descriptor
+            struct.pack_into("<Q", code, at + 8, 4)
+    with pytest.raises(MalformedInput, match=r"misaligned; put \.p2align 6"):
+        code_object.parse(bytes(code), ARCH)
+
+
 def test_version_3_is_version_4_with_another_version_number(data: Path) -> None:
     version_3 = patched((data / "saxpy_v4.hsaco").read_bytes(), E_IDENT_ABIVERSION, "B", 1)
     parsed = code_object.parse(version_3, ARCH)

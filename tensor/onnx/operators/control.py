@@ -8,6 +8,7 @@ import numpy as np
 
 from amdrv.errors import AmdrvError, InvalidArgument
 from amdrv.tensor.onnx.registry import Call, Host, Operator, Subgraph, Value, describe, host, registrar
+from amdrv.tensor.onnx.replay import Replays
 from amdrv.tensor.storage import Backend
 from amdrv.tensor.tensor import Tensor
 
@@ -41,13 +42,13 @@ def loop(call: Call, turns: Host | None = None, go_on: Host | None = None, *carr
     body: Subgraph = call.get("body")
     state, rows = list(carried), list[list[Value]]()
     limit = TURNS_MAX + 1 if turns is None else int(turns.reshape(()))
+    one = Replays(lambda values: body(values[0], np.array(True), *values[1:]), possible=True)
     going, turn = go_on is None or bool(go_on.reshape(())), 0
     while going and turn < limit:
         if turn == TURNS_MAX:
             raise InvalidArgument(f"more than {TURNS_MAX} turns")
-        again, *results = body(_number(turn, call.device), np.array(True), *state)
+        again, *results = one([_number(turn, call.device), *state])
         going = bool(host(again).reshape(()))
-        _settled(results)
         state = results[: len(carried)]
         rows.append(results[len(carried) :])
         turn += 1

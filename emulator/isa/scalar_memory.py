@@ -18,12 +18,15 @@ WITHOUT_DATA = (
     "s_prefetch_inst", "s_prefetch_inst_pc_rel", "s_prefetch_data", "s_prefetch_data_pc_rel", "s_buffer_prefetch_data",
 )  # fmt: skip
 
+LAST_DESCRIPTOR = EXEC_HI - 3  # first register of the last four
+
 
 def prepare_smem(instruction: Instruction, place: Place) -> Op | None:
     """The operation of a scalar memory instruction; None when it is none.
 
     Addresses of whole dwords are rounded down to one. s_buffer_load takes the base from 48 bits of the descriptor and
-    gives zero for dwords beyond num_records (ISA manual, "Scalar memory").
+    gives zero for dwords beyond num_records (ISA manual, "Scalar memory"). A descriptor is four scalar registers that
+    there are.
     """
     if instruction.mnemonic in WITHOUT_DATA:
         return nothing  # vector and scalar caches are not modelled: memory is always coherent
@@ -31,11 +34,11 @@ def prepare_smem(instruction: Instruction, place: Place) -> Op | None:
     part = PARTS.get(kind)
     count = 1 if part else SIZES.get(kind)
     base, soffset = find(instruction.src, "sbase"), find(instruction.src, "soffset")
-    if count is None or base is None:
+    buffer = instruction.mnemonic.startswith("s_buffer")
+    if count is None or base is None or (buffer and base.index > LAST_DESCRIPTOR):
         return None
     immediate = place.generation.offset(instruction)
     offset = fetch(soffset, U32, place) if soffset is not None and soffset.index != NULL else None
-    buffer = instruction.mnemonic.startswith("s_buffer")
     base64 = fetch(base, U64, place)
     records_key, stride_key = view_key(False, base.index + 2, U32), view_key(False, base.index + 1, U32)
     write = _writer(instruction.dst[0], count)

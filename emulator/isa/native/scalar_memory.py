@@ -23,7 +23,7 @@ from amdrv.emulator.isa.native.library import Function
 from amdrv.emulator.isa.native.operands import read, resize
 from amdrv.emulator.isa.native.tlb import EXTENT, site_fill, site_probe
 from amdrv.emulator.isa.operands import find
-from amdrv.emulator.isa.scalar_memory import PARTS, SIZES, WITHOUT_DATA
+from amdrv.emulator.isa.scalar_memory import LAST_DESCRIPTOR, PARTS, SIZES, WITHOUT_DATA
 
 _BUFFER_BASE = (1 << 48) - 1
 _STRIDE_MASK = 0x3FFF
@@ -45,7 +45,8 @@ def translate(frame: Frame, instruction: Instruction) -> bool:
     kind = instruction.mnemonic.rpartition("_")[2]
     count = 1 if kind in PARTS else SIZES.get(kind)
     base = find(instruction.src, "sbase")
-    if count is None or base is None:
+    buffer = instruction.mnemonic.startswith("s_buffer")
+    if count is None or base is None or (buffer and base.index > LAST_DESCRIPTOR):
         return False
     if sees_others(instruction):
         frame.builder.do(FENCE)
@@ -54,7 +55,7 @@ def translate(frame: Frame, instruction: Instruction) -> bool:
         _translate_part(frame, instruction, *PARTS[kind], at)
         return True
     at = at & -4
-    if instruction.mnemonic.startswith("s_buffer"):
+    if buffer:
         start, limit = _descriptor(frame, base.index)
         arguments = ["ptr %ctx", (start & -4).typed, at.typed, limit.typed, frame.site()]
         found = frame.builder.call(f"buffer_load.{count}.w{frame.lanes}", _result(count), arguments)

@@ -252,6 +252,7 @@ FAULTS = {
     "end of code": "bf9f0000  s_code_end",
     "far jump": "be804804  s_setpc_b64 s[4:5]",
     "scalar load": "f4000204 f8000000  s_load_b32 s8, s[8:9], null",
+    "half a descriptor": "f4287fbf e20bd11e  s_buffer_load_b128 of s[126:129]",
 }
 
 

@@ -176,6 +176,7 @@ class Faults:
         """The card is sound again from now on. What flipped stays flipped."""
         with self._card.lock:
             self.off_the_bus = self._storm = self._client_dead = False
+            self._card.host_path.connect()
             self.unresponsive.clear()
             self.link_factor = 1.0
             self._active.clear()
@@ -245,6 +246,7 @@ class Faults:
         elif kind == "lost":
             self.off_the_bus = True
             self._card.arena.bus_changed()
+            self._card.host_path.cut_off()
         elif kind == "flip-vram":
             self._flip_vram(value)
             return

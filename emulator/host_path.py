@@ -43,6 +43,7 @@ class HostPath:
         # Runs that were waiting when the engines started, and what memory held then.
         self._waiting: list[tuple[int, int, NDArray[np.uint8]]] = []
         self._busy = False
+        self._cut_off = False  # the card has left the bus
         self._transparent = False
         self.transparent = transparent
 
@@ -56,7 +57,7 @@ class HostPath:
         if value != self._transparent:
             self.flush()
             self._transparent = value
-            self._window.share(0, self._pages, shared=value or self._busy)
+            self._show()
 
     @property
     def pending_bytes(self) -> int:
@@ -75,7 +76,7 @@ class HostPath:
 
     def flush(self) -> None:
         """Push every store on into memory."""
-        if self._transparent:
+        if self._transparent or self._cut_off:
             return
         waiting, self._waiting = self._waiting, []
         for first, end, before in waiting:
@@ -92,7 +93,7 @@ class HostPath:
 
     def engine_wrote(self, index: int, size_bytes: int) -> None:
         """An engine stored to memory from byte ``index`` on: the host sees it, also on a page that waits."""
-        if self._transparent or (self._busy and not self._waiting):
+        if self._transparent or self._cut_off or (self._busy and not self._waiting):
             return
         if not self._seen[min(index >> CHUNK_SHIFT, len(self._seen) - 1)]:
             return
@@ -106,6 +107,8 @@ class HostPath:
         if self._transparent or self._busy:
             return
         self._busy = True
+        if self._cut_off:
+            return
         for first, end in self._written():
             part = slice(first << PAGE_SHIFT, end << PAGE_SHIFT)
             self._waiting.append((first, end, self._window.memory[part].copy()))
@@ -115,13 +118,30 @@ class HostPath:
         """Nothing runs: stores wait again."""
         if self._busy:
             self._busy = False
-            if not self._transparent:
+            if not (self._transparent or self._cut_off):
                 self._share_the_rest(shared=False)
 
     def lose(self) -> None:
         """A reset: what waited is gone."""
         self._waiting.clear()
-        self._window.share(0, self._pages, shared=self._transparent or self._busy)
+        self._show()
+
+    def cut_off(self) -> None:
+        """The card has left the bus: the host reads ones, and what it stores, or what waited, is gone."""
+        self._cut_off = True
+        self._waiting.clear()
+        self._window.blank()
+
+    def connect(self) -> None:
+        """The card is on the bus again, with its memory as it was."""
+        if self._cut_off:
+            self._cut_off = False
+            self._show()
+
+    def _show(self) -> None:
+        """Let the host see memory, but for what is cut off."""
+        if not self._cut_off:
+            self._window.share(0, self._pages, shared=self._transparent or self._busy)
 
     def _old(self, first: int, end: int) -> memoryview:
         return self._window.memory[first << PAGE_SHIFT : end << PAGE_SHIFT].data

@@ -118,7 +118,7 @@ class RegisterSpace:
             return ALL_ONES
         slot = self._slots.get(address) or self._slots.get(self._moved.get(address, -1))
         if slot is None:
-            self._count_unmodelled(address)
+            self.count_unmodelled(address)
             return self._unclaimed.get(address, 0)
         return slot.load() if slot.on_read is None else slot.on_read() & 0xFFFF_FFFF
 
@@ -128,7 +128,7 @@ class RegisterSpace:
             return
         slot = self._slots.get(address) or self._slots.get(self._moved.get(address, -1))
         if slot is None:
-            self._count_unmodelled(address)
+            self.count_unmodelled(address)
             self._unclaimed[address] = value
             return
         slot.store((slot.load() & ~slot.writable) | (value & slot.writable))
@@ -189,7 +189,8 @@ class RegisterSpace:
                 log.warning("%s is accessed while its block has no power", self.name_at(address))
         return lacks
 
-    def _count_unmodelled(self, address: int) -> None:
+    def count_unmodelled(self, address: int) -> None:
+        """Something was asked of a register that nobody does. Raises UnmodelledRegister on a strict card."""
         self.unmodelled[address] += 1
         if self.strict:
             raise UnmodelledRegister(f"no model claims {self.name_at(address)}")

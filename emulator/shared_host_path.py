@@ -53,6 +53,7 @@ class SharedHostPath:
         self._waiting: list[tuple[int, int]] = []  # runs of pages that running engines are shown as they were
         self._busy = False
         self._transparent = self._too_much = False
+        self._lost: list[tuple[int, Bytes]] | None = None  # what ones stand for, while the card is off the bus
         self._tell()
 
     @property
@@ -133,16 +134,39 @@ class SharedHostPath:
         for first, end in self._waiting:
             self._uncover(first, end)
         self._waiting = []
+        if self._lost is not None:
+            self._lost = []  # a reset emptied what ones stand for
         self._shown_map.madvise(mmap.MADV_DONTNEED)
         self._too_much = False
         self._tell()
+
+    def cut_off(self) -> None:
+        """The card has left the bus: the host reads ones where memory is in use, and what waited is gone.
+
+        Nobody can take its mapping away from the host, so ones are put into its place until ``connect``.
+        """
+        if self._lost is None:
+            self.lose()
+            self._lost = [(start, self._host[start:end].copy()) for start, end in self._used()]
+            self._tell()
+            for start, saved in self._lost:
+                self._host[start : start + len(saved)] = 0xFF
+
+    def connect(self) -> None:
+        """The card is on the bus again, with its memory as it was."""
+        lost, self._lost = self._lost, None
+        for start, saved in lost or ():
+            self._host[start : start + len(saved)] = saved
+        if lost is not None:
+            self._show_all()
+            self._tell()
 
     # -- what engines see ---------------------------------------------------------------------------------------------
 
     @property
     def _through(self) -> bool:
         """Whether nothing is held back."""
-        return self._transparent or self._too_much
+        return self._transparent or self._too_much or self._lost is not None
 
     def _tell(self) -> None:
         """Let single accesses of engines see what they have been shown, as long as none runs."""
@@ -184,7 +208,7 @@ class SharedHostPath:
 
     def _changed(self) -> list[tuple[int, int]]:
         """Runs of pages that differ from what engines have been shown. None beyond the limit."""
-        used = list(self._arena.used_vram(self._size_bytes))
+        used = self._used()
         if self.limit_bytes is not None and sum(end - start for start, end in used) > self.limit_bytes:
             self._give_up()
             return []
@@ -198,6 +222,10 @@ class SharedHostPath:
                     pages = np.flatnonzero(differs.reshape(-1, PAGE_BYTES // 8).any(axis=1))
                     found.append(pages + (at >> PAGE_SHIFT))
         return list(runs(np.concatenate(found))) if found else []
+
+    def _used(self) -> list[tuple[int, int]]:
+        """(start, end) of the memory that is in use."""
+        return list(self._arena.used_vram(self._size_bytes))
 
     def _give_up(self) -> None:
         if not self._too_much:

@@ -399,6 +399,11 @@ class Card:
     def _answers(self) -> bool:
         return not self.lost and self.config.memory_decode and self.clock.now_ns >= self._unavailable_until_ns
 
+    def answers(self) -> bool:
+        """Whether accesses to the BARs reach the card now; else reads are all ones, and writes vanish."""
+        with self.lock:
+            return self._answers()
+
     def _note(self, space: str, is_write: bool, offset: int, width: int, value: int) -> None:
         if self.trace.enabled:
             self.trace.note(space, is_write, offset, width, value)

@@ -30,6 +30,7 @@ IN_MEMORY_OR_SWAP, BELONGS_TO_FILE = 0xC0, 0x20  # in the last byte of a pagemap
 OWN = bytes(bool(byte & IN_MEMORY_OR_SWAP and not byte & BELONGS_TO_FILE) for byte in range(256))
 PAGEMAP = "/proc/self/pagemap"
 SCAN_PAGES = 1 << 18  # pages of one pagemap read: 1 GiB of view
+BLANK_BYTES = 16 << 20  # of ones, that a blank view shows over and over
 
 # PyDLL keeps the interpreter's lock: no other Python thread stores through the view in the middle of a change to it.
 _libc = ctypes.PyDLL(None, use_errno=True)
@@ -100,6 +101,18 @@ class Window:
         size_bytes = (end_page - first_page) << PAGE_SHIFT
         offset = first_page << PAGE_SHIFT
         map_at(self._address + offset, size_bytes, SHARED if shared else PRIVATE, self._descriptor, offset)
+
+    def blank(self) -> None:
+        """Show ones everywhere, until ``share``: nobody drives the lines. What was written and not merged goes."""
+        ones = os.memfd_create("amdrv-ones", os.MFD_CLOEXEC)
+        try:
+            os.ftruncate(ones, BLANK_BYTES)
+            with mmap.mmap(ones, BLANK_BYTES) as tile:
+                tile[:] = b"\xff" * BLANK_BYTES
+            for offset in range(0, len(self.memory), BLANK_BYTES):
+                map_at(self._address + offset, min(BLANK_BYTES, len(self.memory) - offset), PRIVATE, ones, 0)
+        finally:
+            os.close(ones)
 
     def drop(self, first_page: int, end_page: int) -> None:
         """Forget what was written to a range: it shows the memory again."""

@@ -130,9 +130,17 @@ class PciFunction(ABC):
         """A writable view of a range of a prefetchable BAR, for bulk data; raises InvalidArgument out of bounds."""
 
     def read_memory(self, bar: int, offset: int, size_bytes: int) -> bytes:
-        """Copy out of a prefetchable BAR, counted."""
+        """Copy out of a prefetchable BAR, counted. Raises DeviceLost when the card is not there any more."""
         self.traffic.memory_bytes_read += size_bytes
-        return bytes(self.memory(bar, offset, size_bytes))
+        data = bytes(self.memory(bar, offset, size_bytes))
+        self.check_present(data)
+        return data
+
+    def check_present(self, data: bytes | bytearray) -> None:
+        """Raise DeviceLost when bytes that a BAR gave are those of a card that is not there any more."""
+        # They may be all ones by right; the ids of a function never are.
+        if data[:1] == b"\xff" and not data.strip(b"\xff") and self.read_config(0, 4) == ALL_ONES:
+            raise DeviceLost(f"{self.name}: reads of its memory return all ones, and so does configuration space")
 
     def write_memory(self, bar: int, offset: int, data: bytes | memoryview) -> None:
         """Copy into a prefetchable BAR, counted."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from amdrv.errors import InvalidArgument
+from amdrv.errors import DeviceLost, InvalidArgument
 from amdrv.runtime.kernarg import DevicePointer
 
 if TYPE_CHECKING:
@@ -98,8 +98,11 @@ class Buffer(DevicePointer):
 
     def _copy_out(self, offset: int, size: int) -> bytearray:
         self.device.synchronize()
-        view = self._allocation.view
-        return bytearray(self._allocation.read(offset, size) if view is None else view[offset : offset + size])
+        try:
+            return self._allocation.copy_out(offset, size)
+        except DeviceLost as lost:
+            self.device.note_lost(lost)
+            raise
 
     def _check_range(self, offset: int, size: int) -> None:
         self.check_usable()

@@ -345,6 +345,9 @@ class Device:
                 )
             except Timeout as timeout:
                 raise self._timed_out(timeout) from None
+            except DeviceLost as lost:
+                self.note_lost(lost)
+                raise
             if queue.faults or (queue.unchecked and queue.poll_faults()):
                 raise self._faulted()
             queue.retire()
@@ -427,9 +430,14 @@ class Device:
         try:
             read_size_bytes(self._gpu.function)
         except DeviceLost as lost:
+            self.note_lost(lost)
+            raise
+
+    def note_lost(self, lost: DeviceLost) -> None:
+        """The card turned out not to be there any more."""
+        if not self._lost_because:
             self._lost_because = "it does not answer any more"
             self._mark_dropped(self._queue.drop(), _first_clause(lost))
-            raise
 
     @staticmethod
     def _mark_dropped(launches: Iterable[Launch], because: str) -> None:

@@ -163,7 +163,7 @@ def read(data: bytes) -> Image:
 
 def _check_header(data: bytes) -> tuple[int, targets.Target]:
     if not data:
-        raise MalformedInput("code object: it has no bytes at all")
+        raise MalformedInput("code object: an empty file, not an ELF")
     if not data.startswith(ELF_MAGIC):
         raise MalformedInput(f"code object: starts with {data[:4]!r}, which is neither ELF nor an offload bundle")
     if len(data) < HEADER_BYTES:

@@ -141,7 +141,8 @@ class HostProcessor:
     def graph(self, calls: Sequence[tuple[HostFunction, Sequence[int]]]) -> HostGraph:
         """Functions to repeat in one native call, with the slot of each of their pointers."""
         listed = [
-            HostCall(part.address, tuple(slots), part.trips, max(1, part.share(self.threads))) for part, slots in calls
+            HostCall(part.address, tuple(slots), part.trips, max(1, part.share(self.threads)), part.code)
+            for part, slots in calls
         ]
         return HostGraph(listed, self._link_ir, self._team)
 

@@ -99,6 +99,7 @@ class HostCall:
     slots: tuple[int, ...]  # which of a graph's pointers it takes
     trips: int
     share: int  # threads that the trips are divided among
+    code: object = None  # where the function is, kept as long as the call
 
 
 @dataclass(slots=True)
@@ -116,7 +117,7 @@ class HostGraph:
         self, calls: Sequence[HostCall], link: Callable[[str, Sequence[str]], Mapping[str, int]], team: Team
     ) -> None:
         """``link`` compiles LLVM IR and gives the addresses of functions in it, as long as what it returns is kept."""
-        self._team = team
+        self._team, self._calls = team, tuple(calls)
         names = [f"thunk{count}" for count in sorted({len(call.slots) for call in calls})]
         self._code = link("\n".join([WALK, *(_thunk(int(name[len("thunk") :])) for name in names)]), ["walk", *names])
         self._slots = np.array([slot for call in calls for slot in call.slots], np.intp)

@@ -18,7 +18,9 @@ WAVE_SIZE_UNITS_MAX = (1 << 15) - 1  # on gfx11
 WAVES_MAX = (1 << 12) - 1
 BUDGET_BYTES = 256 << 20  # enough pieces for every wave are only provided within this
 WORKGROUP_ITEMS_MAX = 1024
-DYNAMIC_STACK_BYTES = 4096  # added per work-item for kernels whose stack the compiler could not size
+# Added per work-item for kernels whose stack the compiler could not size: what LLVM itself assumes in code objects
+# before version 5 (AMDGPUResourceUsageAnalysis.cpp: AssumedStackSizeForExternalCall).
+DYNAMIC_STACK_BYTES = 16384
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ HUB_PAGE_BITS = 36  # of a page number that a hub can report: the virtual addres
 NULL_CODE, M0_CODE = 124, 125
 LAST_SGPR = 127
 SIZE = re.compile(r"_[a-z]+(\d+)(?:x(\d+))?(?:_rtn)?$")
+COMPONENTS = re.compile(r"_format_(x|xy|xyz|xyzw)$")
 ADDRESS_MASK = (1 << 64) - 1
 BUFFER_ADDRESS_MASK = (1 << 48) - 1
 STRIDE_MASK = 0x3FFF
@@ -82,10 +83,9 @@ def culprit(code: StoppedCode, wave: WaveWindow, lanes: int, page_va: int | None
 
 def _accesses(instruction: Instruction, offset: int, wave: WaveWindow, lanes: int) -> Iterator[LaneAccess]:
     mnemonic, encoding = instruction.mnemonic, instruction.encoding
-    found = SIZE.search(mnemonic)
-    if found is None:
+    size_bytes = _size_bytes(mnemonic)
+    if not size_bytes:
         return
-    size_bytes = max(1, int(found[1]) * int(found[2] or 1) // 8)
     atomic = "_atomic_" in mnemonic
     access = "write" if atomic or "_store_" in mnemonic else "read"
     if encoding == "SMEM" and "_buffer_" not in mnemonic:
@@ -94,13 +94,22 @@ def _accesses(instruction: Instruction, offset: int, wave: WaveWindow, lanes: in
     if encoding == "DS":
         if any(part in mnemonic for part in PLAIN_LDS):
             return
-        size_bytes, access, atomic = size_bytes * (2 if "_pk_" in mnemonic else 1), "write", True
+        access, atomic = "write", True
     address_of = LANE_ADDRESS.get(encoding)
     mask = wave.exec_mask if address_of is not None else 0
     for lane in range(lanes):
         if address_of is not None and mask >> lane & 1:
             va = address_of(instruction, offset, wave, lane)
             yield LaneAccess(lane, va, size_bytes, access, atomic, SPACE.get(encoding, ""))
+
+
+def _size_bytes(mnemonic: str) -> int:
+    """How many bytes a lane reads or writes, at most where a format says it; 0 when the name does not tell."""
+    if found := COMPONENTS.search(mnemonic):
+        return 4 * len(found[1])
+    found = SIZE.search(mnemonic)
+    bits = int(found[1]) * int(found[2] or 1) * (2 if "_pk_" in mnemonic else 1) if found is not None else 0
+    return -(-bits // 8)
 
 
 def _scalar_address(instruction: Instruction, offset: int, wave: WaveWindow) -> int:
@@ -112,7 +121,7 @@ def _scalar_address(instruction: Instruction, offset: int, wave: WaveWindow) -> 
 
 def _flat_address(instruction: Instruction, offset: int, wave: WaveWindow, lane: int) -> int:
     address, scalar = _operand(instruction, "addr"), _operand(instruction, "saddr")
-    value = _vector(wave, address, lane)
+    value = 4 * lane if "_addtid_" in instruction.mnemonic else _vector(wave, address, lane)
     if address is not None and address.bits == 64:
         value |= wave.vector(address.index + 1, lane) << 32
     if scalar is not None and scalar.code != NULL_CODE:

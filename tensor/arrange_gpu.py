@@ -8,18 +8,18 @@ Products of float16 matrices have a layout of their own, in ``arrange_matrix``.
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Sequence
 
 from amdrv.tensor import ir, symbolic
 from amdrv.tensor.arrange_matrix import MatrixCores, MatrixTile, arrange_product, narrow_product
-from amdrv.tensor.ir import Axis, Node, Op, ranges_in, toposort
+from amdrv.tensor.ir import Axis, Node, Op, ranges_in
 from amdrv.tensor.optimise import (
     Layout,
     Nest,
     Numbers,
     Tile,
     accesses,
+    along,
     cut,
     gate_loads,
     gated_store,
@@ -28,8 +28,8 @@ from amdrv.tensor.optimise import (
     merge_loops,
     ranked,
     reduces_of,
+    size_of,
 )
-from amdrv.tensor.shapes import unflat
 
 ITEMS = 256  # of a workgroup
 ROW_MIN = 256  # elements of a reduction that a workgroup shares
@@ -43,7 +43,7 @@ def for_gpu(stores: tuple[Node, ...], cores: MatrixCores | None, rank: int, tile
     stores = merge_loops(stores)
     loops = loops_of(stores)
     found = reduces_of(stores)
-    results = math.prod(loop.arg[1] for loop in loops)
+    results = size_of(loops)
     product = narrow_product(loops, found) if cores is not None and stores[0].arg is None else None
     if product is not None and cores is not None:
         others = results // (product.row.arg[1] * product.column.arg[1])
@@ -53,7 +53,7 @@ def for_gpu(stores: tuple[Node, ...], cores: MatrixCores | None, rank: int, tile
     if shared:
         row = max((node.ranges for node in shared), key=len)
         return _rows(stores, [loop for loop in loops if loop in row], [loop for loop in loops if loop not in row])
-    longest = max((math.prod(part.arg[1] for part in node.src[1:]) for node in found), default=1)
+    longest = max((size_of(node.src[1:]) for node in found), default=1)
     if longest >= ROW_MIN and results <= ROWS_MAX and longest >= results // 4:
         return _rows(stores, loops, [])
     return _items(stores, loops, found, rank)
@@ -64,23 +64,19 @@ def _items(stores: tuple[Node, ...], loops: Sequence[Node], found: Sequence[Node
     tiles = _tiles(stores, loops, found, rank)
     pieces = {loop: cut(loop, tile, numbers)[0] for loop, tile in tiles.items()}
     kept = ranges_in(pieces[loop].loop if loop in pieces else loop for loop in loops)
-    total = math.prod(loop.arg[1] for loop in kept)
+    total = size_of(kept)
     items = min(ITEMS, max(32, 1 << (total - 1).bit_length()))
     group = numbers.make(-(-total // items), Axis.GROUP)
     item = numbers.make(items, Axis.ITEM)
     place = group * items + item
-    where = dict(zip(kept, unflat(place, tuple(loop.arg[1] for loop in kept)), strict=True))
-    inside = symbolic.less(place, total)
-    if len(kept) == 1 or inside is not symbolic.TRUE:
+    where, inside = along(kept, place), symbolic.less(place, total)
+    if kept and (len(kept) == 1 or inside is not symbolic.TRUE):
         # The first axis has no remainder to take: past its end nothing runs.
-        rest = math.prod(loop.arg[1] for loop in kept[1:])
-        if kept:
-            where[kept[0]] = place // rest
-    body = []
+        where[kept[0]] = place // size_of(kept[1:])
+    body: list[Node] = []
     for positions in itertools.product(*(pieces[loop].positions for loop in tiles)):
-        memo: dict[Node, Node] = {}
-        tiled = {loop: symbolic.substitute(at, where) for loop, at in zip(tiles, positions, strict=True)}
-        body += [symbolic.substitute(store, where | tiled, memo) for store in stores]
+        tiled = zip(tiles, symbolic.substituted(positions, where), strict=True)
+        body += symbolic.substituted(stores, where | dict(tiled))
     return Layout(group, item, Nest((), tuple(body)), inside)
 
 
@@ -97,7 +93,7 @@ def _tiles(stores: tuple[Node, ...], loops: Sequence[Node], found: Sequence[Node
         return {last: Tile(1, VECTOR)} if neighbours and last.arg[1] % VECTOR == 0 else {}
     inner = accesses(found)
     reused = [loop for loop in loops if any(node.op is Op.LOAD and loop not in node.ranges for node in inner)][-2:]
-    results = math.prod(loop.arg[1] for loop in loops)
+    results = size_of(loops)
     dividing = [side for side in SIDES if all(loop.arg[1] % side == 0 for loop in reused)]
     # Sharing operands is worth most, until there are too few work-items, or registers.
     side = ranked(dividing, lambda side: abs(side - (VECTOR if results >= 64 * VECTOR**2 else 1)), rank)
@@ -106,26 +102,19 @@ def _tiles(stores: tuple[Node, ...], loops: Sequence[Node], found: Sequence[Node
 
 def _rows(stores: tuple[Node, ...], row: Sequence[Node], across: Sequence[Node]) -> Layout:
     numbers = Numbers()
-    group = numbers.make(math.prod(loop.arg[1] for loop in row), Axis.GROUP)
-    item = numbers.make(ITEMS, Axis.ITEM)
-    where = dict(zip(row, unflat(group, tuple(loop.arg[1] for loop in row)), strict=True))
-    shared_ranges = frozenset(row)
-    memo: dict[Node, Node] = {}
-    for node in toposort(stores):
-        rebuilt = symbolic.rebuild(node, tuple(memo[source] for source in node.src))
-        if node.op is Op.REDUCE and node.ranges <= shared_ranges and rebuilt.op is Op.REDUCE:
-            rebuilt = _share(rebuilt, item, numbers)
-        memo[node] = rebuilt
-    stores = tuple(memo[store] for store in stores)
-    width = math.prod(loop.arg[1] for loop in across)
+    group, item = numbers.make(size_of(row), Axis.GROUP), numbers.make(ITEMS, Axis.ITEM)
+
+    def shared(node: Node) -> Node:
+        return _share(node, item, numbers) if node.op is Op.REDUCE and node.ranges <= frozenset(row) else node
+
+    stores = symbolic.changed(stores, shared)
+    width = size_of(across)
     trips = numbers.trips(-(-width // ITEMS), Axis.LOOP)
     place = trips * ITEMS + item
     gate = symbolic.less(place, width) if across else symbolic.less(item, 1)
-    where |= dict(zip(across, unflat(place, tuple(loop.arg[1] for loop in across)), strict=True))
-    placed: dict[Node, Node] = {}
-    stores = tuple(symbolic.substitute(store, where, placed) for store in stores)
-    stores = tuple(gated_store(store, gate) for store in stores)
-    return Layout(group, item, Nest(ranges_in([trips]), stores), symbolic.TRUE)
+    stores = symbolic.substituted(stores, along(row, group) | along(across, place))
+    nest = Nest(ranges_in([trips]), tuple(gated_store(store, gate) for store in stores))
+    return Layout(group, item, nest, symbolic.TRUE)
 
 
 def _share(node: Node, item: Node, numbers: Numbers) -> Node:

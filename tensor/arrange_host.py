@@ -6,12 +6,12 @@ at once. Tiles of totals are chosen by a model of what running and compiling the
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from amdrv.tensor import dtypes, ir, symbolic
-from amdrv.tensor.arrange_panels import arrange_panels, panels_of
+from amdrv.tensor.arrange_panels import arrange_panels, narrowed, panels_of
 from amdrv.tensor.decompose import fused
 from amdrv.tensor.ir import Axis, Node, Op, toposort
 from amdrv.tensor.optimise import (
@@ -25,6 +25,7 @@ from amdrv.tensor.optimise import (
     merge_loops,
     ranked,
     reduces_of,
+    size_of,
 )
 from amdrv.tensor.product import Product, find_product
 
@@ -97,8 +98,9 @@ def for_host(stores: tuple[Node, ...], machine: Machine, rank: int = 0) -> list[
     best = max(candidates, key=lambda loop: (lane_score(loop, touched), loop.arg[0]), default=None)
     along = _reduce_score(inner, touched)
     if (product := _beside(stores, find_product(loops, found))) is not None:
-        width = min(lanes, 1 << product.column.arg[1].bit_length() - 1)
+        width, most = narrowed(product, min(lanes, 1 << product.column.arg[1].bit_length() - 1))
         chosen = _totals(stores, product.column, product.row, width, inner, machine, rank)
+        chosen = replace(chosen, columns=min(chosen.columns, most))
         panels = panels_of(product, (chosen.rows, chosen.columns * width))
         if any(panels):
             tiles = {product.column: Tile(chosen.columns, width), product.row: Tile(chosen.rows)}
@@ -176,26 +178,25 @@ def _totals(
         and (totals.columns * totals.rows * len(inner)) + totals.columns < machine.registers
     ]
     after = sum(node.dtype is not dtypes.index for node in toposort(stores, lambda node: node.op is Op.REDUCE))
-    depth = math.prod(part.arg[1] for part in inner[0].src[1:])
-    others = math.prod(loop.arg[1] for loop in loops_of(stores) if loop not in (best, row))
+    depth, others = size_of(inner[0].src[1:]), size_of(loop for loop in loops_of(stores) if loop not in (best, row))
     sizes = (row.arg[1] if row is not None else 1, -(-best.arg[1] // width), depth)
     return ranked(fitting, lambda totals: totals.cost(sizes, others, after), rank)
 
 
 def _finish(nests: list[Nest], lanes: int, numbers: Numbers) -> list[Nest]:
     """Turn what is still reduced one by one into vectors, where no vector is in the way."""
+
+    def vectorised(node: Node, sums: int, blocks: dict[Node, tuple[Node, Node]]) -> Node:
+        if node.op is Op.REDUCE and _worth_vector(node, lanes):
+            return vectorise_reduce(node, lanes, sums, numbers)
+        if node.op is Op.REDUCE and (factors := _costly_factor(node, lanes)) is not None:
+            return _in_blocks(node, *factors, lanes, blocks, numbers)
+        return node
+
     done = []
     for nest in nests:
-        memo: dict[Node, Node] = {}
-        blocks: dict[Node, tuple[Node, Node]] = {}
-        for node in toposort(nest.stores):
-            rebuilt = symbolic.rebuild(node, tuple(memo[source] for source in node.src))
-            if rebuilt.op is Op.REDUCE and _worth_vector(rebuilt, lanes):
-                rebuilt = vectorise_reduce(rebuilt, lanes, PARTIAL_SUMS if len(nest.stores) < 4 else 1, numbers)
-            elif rebuilt.op is Op.REDUCE and (factors := _costly_factor(rebuilt, lanes)) is not None:
-                rebuilt = _in_blocks(rebuilt, *factors, lanes, blocks, numbers)
-            memo[node] = rebuilt
-        done.append(replace(nest, stores=tuple(memo[store] for store in nest.stores)))
+        change = partial(vectorised, sums=PARTIAL_SUMS if len(nest.stores) < 4 else 1, blocks={})
+        done.append(replace(nest, stores=symbolic.changed(nest.stores, change)))
     return done
 
 

@@ -120,8 +120,7 @@ class Operand:
 
     def _place(self, half: Node, row: Node, at: Node) -> Node:
         """Where an element is in LDS."""
-        within = row * self._pitch + at
-        return half * (self._side * self._pitch) + within
+        return half * (self._side * self._pitch) + (row * self._pitch + at)
 
     def bring(
         self, half: Node, start: Node, first: Node, item: Node, where: Mapping[Node, Node], lane: Node
@@ -214,5 +213,5 @@ def arrange_product(
             column = left + low
             places = {**where, product.row: row, product.column: column, product.reduce: result}
             inside = symbolic.both(symbolic.less(row, product.row.arg[1]), symbolic.less(column, product.column.arg[1]))
-            body += [gated_store(symbolic.substitute(store, places), inside) for store in stores]
+            body += (gated_store(store, inside) for store in symbolic.substituted(stores, places))
     return Layout(group, item, Nest((), tuple(body)), symbolic.TRUE, brought(symbolic.ZERO, symbolic.ZERO), next_stores)

@@ -27,13 +27,26 @@ def panels_of(product: Product, totals: tuple[int, int]) -> tuple[bool, bool]:
     if min(product.row.arg[1], product.column.arg[1], product.inner.arg[1]) < WORTH:
         return False, False
     left, right = product.left, product.right
-    beside = right.op is Op.LOAD and symbolic.factor_of(right.src[1], product.column) == 1
-    wanted = (left.op is not Op.LOAD, not beside or product.row.arg[1] >= REUSED)
+    wanted = (left.op is not Op.LOAD, not _in_rows(product) or product.row.arg[1] >= REUSED)
     copied = []
     for value, size, want in zip((left, right), totals, wanted, strict=True):
         fits = size * product.inner.arg[1] * value.dtype.size_bytes <= PANEL_BYTES_MAX
         copied.append(want and fits and all(node.op is not Op.REDUCE for node in toposort([value])))
     return copied[0], copied[1]
+
+
+def _in_rows(product: Product) -> bool:
+    """Whether columns of the right operand that are neighbours are so in memory."""
+    return product.right.op is Op.LOAD and symbolic.factor_of(product.right.src[1], product.column) == 1
+
+
+def narrowed(product: Product, lanes: int) -> tuple[int, int]:
+    """Lanes of a vector of columns and how many vectors: few where a panel of columns has room for few."""
+    if _in_rows(product):
+        return lanes, product.column.arg[1]
+    columns = PANEL_BYTES_MAX // (product.inner.arg[1] * product.right.dtype.size_bytes)
+    lanes = min(lanes, 1 << max(1, columns).bit_length() - 1)
+    return lanes, max(1, columns // lanes)
 
 
 def arrange_panels(
@@ -60,13 +73,13 @@ def arrange_panels(
         if panels[0]:
             left, fill = _left_panel(product, down.positions, order, VECTOR, numbers)
             before += [(len(order), nest) for nest in fill]
-        body = []
+        body: list[Node] = []
         for (row, a), (column, b) in itertools.product(
             zip(down.positions, left, strict=True), zip(across.positions, right, strict=True)
         ):
             total = Node(Op.REDUCE, product.reduce.dtype, (a * b, product.inner), Op.ADD)
             places = {product.row: row, product.column: column, product.reduce: total}
-            body += [symbolic.substitute(store, places) for store in stores]
+            body += symbolic.substituted(stores, places)
         nests.append(Nest(order, tuple(body), tuple(before)))
     return nests
 

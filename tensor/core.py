@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any, Self
 
@@ -48,6 +48,10 @@ class BadIndex(Misfit, IndexError):
 
 class BadType(Misfit, TypeError):
     """An element type that an operation does not take."""
+
+
+def _converter(kind: Callable[[Scalar], Any]) -> Callable[[Core], Any]:
+    return lambda tensor: kind(tensor.item())
 
 
 class Core:
@@ -171,17 +175,7 @@ class Core:
         """The values as nested lists."""
         return self.numpy().tolist()
 
-    def __bool__(self) -> bool:
-        return bool(self.item())
-
-    def __int__(self) -> int:
-        return int(self.item())
-
-    def __float__(self) -> float:
-        return float(self.item())
-
-    def __complex__(self) -> complex:
-        return complex(self.item())
+    __bool__, __int__, __float__, __complex__ = map(_converter, (bool, int, float, complex))
 
     def __index__(self) -> int:
         if not self.dtype.is_int:
@@ -193,13 +187,7 @@ class Core:
         return found if dtype is None else found.astype(dtype)
 
     def __dlpack__(
-        self,
-        /,
-        *,
-        stream: Any = None,
-        max_version: tuple[int, int] | None = None,
-        dl_device: tuple[int, int] | None = None,
-        copy: bool | None = None,
+        self, /, *, stream: Any = None, max_version: Any = None, dl_device: Any = None, copy: bool | None = None
     ) -> Any:
         """The values for another library, as a copy in host memory. Raises BufferError when that is not wanted."""
         if copy is False or dl_device not in (None, self.__dlpack_device__()):

@@ -315,8 +315,8 @@ _whole = var("x", lambda found: not found.dtype.is_float)
 _counted = var("x", lambda found: found.dtype is not dtypes.index)  # positions are simplified as they are
 RULES = RuleSet(
     [
-        Rule("cast there and back", node(Op.CAST, node(Op.CAST, name="x"), name="found"), _cast_of_cast),
-        Rule("narrow float", node(Op.CAST, x, name="found"), _cast),
+        Rule("cast there and back", node(Op.CAST, node(Op.CAST).named("x")), _cast_of_cast),
+        Rule("narrow float", node(Op.CAST, x), _cast),
         Rule("exp", node(Op.EXP, x), lambda x: _exponential(x, base2=False)),
         Rule("exp2", node(Op.EXP2, x), lambda x: _exponential(x, base2=True)),
         Rule("log", node(Op.LOG, x), lambda x: _logarithm(x, base2=False)),
@@ -325,8 +325,8 @@ RULES = RuleSet(
         Rule("cos", node(Op.COS, x), lambda x: _circular(x, 1)),
         Rule("erf", node(Op.ERF, x), _error_function),
         Rule("negate integers", node(Op.NEG, _whole), lambda x: const(x.dtype, 0) - x),
-        Rule("divide integers", node(Op.IDIV, _counted, y).named("found"), _divided),
-        Rule("remainder of integers", node(Op.MOD, _counted, y).named("found"), _divided),
+        Rule("divide integers", node(Op.IDIV, _counted, y), _divided),
+        Rule("remainder of integers", node(Op.MOD, _counted, y), _divided),
         Rule("power", node(Op.POW, _float, y), _power),
         Rule("power of integers", node(Op.POW, _whole, y), _integer_power),
     ]

@@ -104,7 +104,6 @@ ALL = (
 BY_NAME = {dtype.name: dtype for dtype in ALL}
 _EXTENDED = {"float8_e4m3fn", "float8_e5m2", "bfloat16"}
 _PYTHON_TYPES: dict[object, DType] = {bool: bool_, int: int64, float: float32}
-DTypeSpec = DType | str | type | np.dtype[np.generic]
 
 
 def of(spec: object) -> DType:

@@ -55,11 +55,10 @@ class Emitter:
 
     def __init__(self, body: Node, dialect: Dialect) -> None:
         self._dialect = dialect
-        self._wide = _needs_wide_index(body)
-        self.index_type = f"i{64 if self._wide else dialect.index_bits}"
+        self.index_type = f"i{64 if _needs_wide_index(body) else dialect.index_bits}"
         self._scopes = [Scope(frozenset())]
         self._number = 0
-        self._label = "entry"
+        self.label = "entry"  # of the block that is being written
         self._accesses: dict[Node, Access] = {}
         self._pending: dict[Node, frozenset[Node]] = {}
         self.declared: dict[str, None] = {}
@@ -70,14 +69,10 @@ class Emitter:
         """What was written, when all loops are closed."""
         return "\n".join(self._scopes[0].lines)
 
-    @property
-    def label(self) -> str:
-        """The block that is being written."""
-        return self._label
-
-    def fresh(self, stem: str = "") -> str:
+    def fresh(self, stem: str) -> str:
+        """A name that nothing has yet."""
         self._number += 1
-        return f"{stem or 'v'}{self._number}"
+        return f"{stem}{self._number}"
 
     def line(self, text: str) -> None:
         """Add to the innermost loop's body."""
@@ -86,7 +81,7 @@ class Emitter:
     def block(self, label: str) -> None:
         """Begin a block."""
         self.scope.lines.append(f"{label}:")
-        self._label = label
+        self.label = label
 
     def name_sources(self, roots: Sequence[Node]) -> list[Node]:
         """Name the buffers and number the lanes that nodes use. Returns SHARED memory, which the target has to make."""
@@ -118,8 +113,7 @@ class Emitter:
 
     def into(self, scope: Scope, right: str) -> str:
         """Write an instruction to a loop's body; returns its register."""
-        self._number += 1
-        name = f"%v{self._number}"
+        name = self.fresh("%v")
         scope.lines.append(f"  {name} = {right}")
         return name
 
@@ -158,25 +152,20 @@ class Emitter:
     def value(self, root: Node) -> str:
         """The register or literal with a node's value; writes what is not there yet."""
         stack = [root]
-        while True:
+        while (found := self._find(stack[-1])) is None or len(stack) > 1:
             node = stack[-1]
-            found = self._find(node)
             if found is not None:
                 stack.pop()
-                if not stack:
-                    return found
-                continue
-            if node.op in (Op.REDUCE, Op.RANGE):
+            elif node.op in (Op.REDUCE, Op.RANGE):
                 raise Unsupported(f"{node} has no value where the kernel uses it")
-            missing = [source for source in self._sources(node) if self._find(source) is None]
-            if missing:
+            elif missing := [source for source in self._sources(node) if self._find(source) is None]:
                 stack.extend(missing)
-                continue
-            handler = HANDLERS.get(node.op)
-            if handler is None:
+            elif node.op not in HANDLERS:
                 raise Unsupported(f"no instruction for {node.op} of {node.dtype}")
-            scope = self._scope_of(node.ranges)
-            scope.values[node] = handler(self, node, scope)
+            else:
+                scope = self._scope_of(node.ranges)
+                scope.values[node] = HANDLERS[node.op](self, node, scope)
+        return found
 
     def _find(self, node: Node) -> str | None:
         if node.op is Op.CONST:
@@ -235,9 +224,9 @@ class Emitter:
     def open(self, loop: Node, begin: str = "0", end: str = "") -> None:
         """Begin a loop over a range, which makes at least one trip."""
         name, counter = self.fresh("loop"), f"%{self.fresh('i')}"
-        where = (name, counter, begin, end or str(loop.arg[1]), self._label)
+        where = (name, counter, begin, end or str(loop.arg[1]), self.label)
         self._scopes.append(Scope(frozenset({loop}), *where, values={loop: counter}))
-        self._label = name
+        self.label = name
 
     def close(self, carried: Sequence[Carried] = ()) -> None:
         """End the innermost loop; ``carried`` goes from one trip to the next."""
@@ -246,7 +235,7 @@ class Emitter:
         self.line(f"br label %{name}")
         self.scope.lines.append(f"{name}:")
         for register, what, first, after in ((counter, index, loop.begin, f"{counter}.next"), *carried):
-            self.line(f"{register} = phi {what} [{first}, %{loop.before}], [{after}, %{self._label}]")
+            self.line(f"{register} = phi {what} [{first}, %{loop.before}], [{after}, %{self.label}]")
         self.scope.lines += loop.lines
         self.line(f"{counter}.next = add nuw nsw {index} {counter}, 1")
         self.line(f"{counter}.more = icmp slt {index} {counter}.next, {loop.end}")

@@ -135,7 +135,7 @@ RULES = RuleSet(
         Rule("multiply", node(Op.MUL, x, y), lambda g, found: (g * found.src[1], g * found.src[0])),
         Rule("divide", x / y, lambda g, x, y: (g / y, -(g * x) / (y * y))),
         Rule("negate", -x, lambda g: (-g,)),
-        Rule("power", (x**y).named("found"), _pow),
+        Rule("power", x**y, _pow),
         Rule("maximum", node(Op.MAX, x, y), lambda g, found: _extreme(g, found, *found.src)),
         Rule("minimum", node(Op.MIN, x, y), lambda g, found: _extreme(g, found, *found.src)),
         Rule("where", node(Op.WHERE, c, x, y), lambda g, c: (None, where(c, g, _zero(g)), where(c, _zero(g), g))),
@@ -152,13 +152,13 @@ RULES = RuleSet(
         Rule("cast", node(Op.CAST, x), lambda g, x: (g.cast(x.dtype) if x.dtype.is_float else None,)),
         Rule("reshape", node(Op.RESHAPE, x), lambda g, x: (g.unary(Op.RESHAPE, x.shape),)),
         Rule("permute", node(Op.PERMUTE), lambda g, found: (g.unary(Op.PERMUTE, inverse(found.arg)),)),
-        Rule("expand", node(Op.EXPAND, x, name="found"), _expand),
-        Rule("pad", node(Op.PAD, x, name="found"), _pad),
-        Rule("slice", node(Op.SLICE, x, name="found"), _slice),
-        Rule("window", node(Op.WINDOW, x, name="found"), _window),
+        Rule("expand", node(Op.EXPAND, x), _expand),
+        Rule("pad", node(Op.PAD, x), _pad),
+        Rule("slice", node(Op.SLICE, x), _slice),
+        Rule("window", node(Op.WINDOW, x), _window),
         Rule("take", node(Op.TAKE), _take),
         Rule("scatter", node(Op.SCATTER), _scatter),
-        Rule("reduce", node(Op.REDUCE, x, name="found"), _reduce),
+        Rule("reduce", node(Op.REDUCE, x), _reduce),
         Rule("contiguous", node(Op.CONTIGUOUS, x), lambda g: (g,)),
         Rule("copy", node(Op.COPY, x), lambda g, x: (moved(g, home(x)),)),
         Rule("shard", node(Op.SHARD, x), lambda g, x: (g if isinstance(to := home(x), Group) else moved(g, to),)),
@@ -186,7 +186,7 @@ def gradients(result: Node, first: Node, targets: Iterable[Node]) -> dict[Node, 
         if g is None or found not in leads or not found.src or found.op in NO_GRADIENT:
             continue
         rule = next(iter(RULES.about(found.op)), None)
-        parts = rule.apply(found, {"g": g, "found": found}) if rule is not None else None
+        parts = rule.apply(found, {"g": g}) if rule is not None else None
         if parts is None:
             raise Unsupported(f"no gradient of {found.op}")
         for source, part in zip(found.src, parts, strict=True):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from amdrv.tensor.decompose import decompose
 from amdrv.tensor.emit import Dialect, Emitter, write_nest
 from amdrv.tensor.ir import Node, Op, toposort
 from amdrv.tensor.lower import Kernel
-from amdrv.tensor.optimise import Nest
+from amdrv.tensor.optimise import Nest, size_of
 from amdrv.tensor.storage import Program, Tape
 
 MODULE_CHARS = 1 << 16  # of IR: setting LLVM up takes less than compiling it
@@ -151,6 +150,4 @@ class HostBackend:
 def _work(nest: Nest) -> int:
     """About how many operations one trip of the outermost loop takes."""
     reduced = (node.src[1:] for node in toposort(nest.stores) if node.op is Op.REDUCE)
-    total: int = 4 * (len(nest.stores) + sum(math.prod(part.arg[1] for part in ranges) for ranges in reduced))
-    trips: int = math.prod(loop.arg[1] for loop in nest.loops[1:])
-    return total * trips
+    return 4 * (len(nest.stores) + sum(map(size_of, reduced))) * size_of(nest.loops[1:])

@@ -58,11 +58,8 @@ class Node:
     def __new__(cls, op: Op, dtype: DType, src: tuple[Node, ...] = (), arg: Any = None) -> Node:
         # 0.0 and -0.0 are equal and so are 0 and False, but they are not the same constant.
         key = (op, dtype, src, struct.pack("d", arg) if type(arg) is float else arg)
-        found = _interned.get(key)
-        return found if found is not None else cls._intern(key, op, dtype, src, arg)
-
-    @classmethod
-    def _intern(cls, key: tuple[object, ...], op: Op, dtype: DType, src: tuple[Node, ...], arg: Any) -> Node:
+        if (found := _interned.get(key)) is not None:
+            return found
         made = object.__new__(cls)
         made.op, made.dtype, made.src, made.arg = op, dtype, src, arg
         made._shape = made._bounds = made._affine = made._ranges = made.buffer = None

@@ -8,12 +8,14 @@ same node, so a tile loads each of its operands once: that is what register tili
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from amdrv.tensor import dtypes, symbolic
 from amdrv.tensor.ir import Axis, Node, Op, ranges_in, toposort
+from amdrv.tensor.shapes import unflat
 
 T = TypeVar("T")
 NEW_RANGES = 1 << 12  # numbers of ranges made here begin here
@@ -87,6 +89,16 @@ class Numbers:
         return self.make(size, axis) if size > 1 else symbolic.ZERO
 
 
+def size_of(ranges: Iterable[Node]) -> int:
+    """How many positions ranges have together."""
+    return math.prod(part.arg[1] for part in ranges)
+
+
+def along(ranges: Sequence[Node], place: Node) -> dict[Node, Node]:
+    """The position along each range at a place in all of them, counted with the last one fastest."""
+    return dict(zip(ranges, unflat(place, tuple(part.arg[1] for part in ranges)), strict=True))
+
+
 def loops_of(stores: Iterable[Node]) -> list[Node]:
     """The ranges of a kernel that are not reduced, outermost first."""
     found = {part for store in stores for part in store.ranges if part.arg[2] is Axis.LOOP}
@@ -112,9 +124,7 @@ def merge_loops(stores: tuple[Node, ...]) -> tuple[Node, ...]:
         n = inner.arg[1]
         if not all(_joinable(node, outer, inner, n) for node in toposort(stores)):
             continue
-        memo: dict[Node, Node] = {}
-        replacements = {outer: joined // n, inner: joined % n}
-        stores = tuple(symbolic.substitute(store, replacements, memo) for store in stores)
+        stores = symbolic.substituted(stores, {outer: joined // n, inner: joined % n})
     return stores
 
 
@@ -189,12 +199,10 @@ def arrange(stores: tuple[Node, ...], order: Sequence[Node], tiles: dict[Node, T
     for pieces in itertools.product(*(cut(loop, tiles[loop], numbers) for loop in tiled)):
         by_loop = dict(zip(tiled, pieces, strict=True))
         loops = ranges_in(by_loop[loop].loop if loop in by_loop else loop for loop in order)
-        body = []
+        body: list[Node] = []
         # Copies that differ in the vector only stand together: a scalar operand then needs one register at a time.
         unrolled = sorted(tiled, key=lambda loop: tiles[loop].lanes)
         for positions in itertools.product(*(by_loop[loop].positions for loop in unrolled)):
-            memo: dict[Node, Node] = {}
-            replacements = dict(zip(unrolled, positions, strict=True))
-            body += [symbolic.substitute(store, replacements, memo) for store in stores]
+            body += symbolic.substituted(stores, dict(zip(unrolled, positions, strict=True)))
         nests.append(Nest(loops, tuple(body)))
     return nests

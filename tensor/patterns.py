@@ -4,15 +4,16 @@
     Rule("add zero", x + 0, x)
     Rule("fold", c + d, lambda c, d: fold(Op.ADD, c, d))
 
-A pattern is compared with a node; the variables in it are bound to the nodes at their places. The right side is a
-pattern, which is filled with what was bound, or a function of the bound nodes that may answer None: no change.
+A pattern is compared with a node; the variables in it are bound to the nodes at their places, ``found`` to the node.
+The right side is a pattern, which is filled with what was bound, or a function of some of these nodes that may answer
+None: no change.
 """
 
 from __future__ import annotations
 
 import inspect
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,6 +23,7 @@ from amdrv.tensor.ir import Node, Op
 
 COMMUTATIVE = frozenset({Op.ADD, Op.MUL, Op.MAX, Op.MIN, Op.AND, Op.OR, Op.XOR, Op.EQ})
 Bound = dict[str, Node]
+NOTHING: Mapping[str, Node] = {}
 
 
 def _operator(op: Op) -> Callable[[Pattern, Pattern | Scalar], Pattern]:
@@ -95,10 +97,10 @@ def const(name: str) -> Pattern:
     return Pattern(Op.CONST, name=name)
 
 
-def node(op: Op, *src: Pattern | Scalar, name: str = "") -> Pattern:
+def node(op: Op, *src: Pattern | Scalar) -> Pattern:
     """An operation on patterns; numbers stand for constants with their value. Without sources: on anything."""
     given = tuple(s if isinstance(s, Pattern) else Pattern(Op.CONST, value=s) for s in src)
-    return Pattern(op, given or None, name)
+    return Pattern(op, given or None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,14 +118,14 @@ class Rule:
         if not isinstance(self.right, Pattern):
             object.__setattr__(self, "wanted", tuple(inspect.signature(self.right).parameters))
 
-    def apply(self, found: Node, context: Bound | None = None) -> Any:
+    def apply(self, found: Node, context: Mapping[str, Node] = NOTHING) -> Any:
         """What the node becomes; None when the rule does not apply. ``context`` adds to what was bound."""
         for pattern in self.variants:
             bound: Bound = {}
             if pattern.match(found, bound):
                 if isinstance(self.right, Pattern):
                     return self.right.fill(bound, found.dtype)
-                values = bound if context is None else {**bound, **context}
+                values = {"found": found, **context, **bound}
                 return self.right(*[values[name] for name in self.wanted])
         return None
 

@@ -31,17 +31,19 @@ class Reduce(Movement):
         found = source._new(source.node.unary(Op.REDUCE, (op, axes)))
         return found if keepdim else found.squeeze(axes)
 
-    def _sum_type(self) -> DType | None:
-        """Sums of small integers are 64 bits wide, as NumPy's are."""
+    def _sum_type(self, wanted: object) -> DType | None:
+        """The type that was asked for; sums of small integers are 64 bits wide, as NumPy's are."""
+        if wanted:
+            return dtypes.of(wanted)
         if self.dtype.kind in ("bool", "int"):
             return dtypes.int64
         return dtypes.uint64 if self.dtype.kind == "uint" else None
 
     def sum(self, axis: Axes = None, keepdim: bool = False, dtype: object = None) -> Self:
-        return self._reduce(Op.ADD, axis, keepdim, dtypes.of(dtype) if dtype else self._sum_type(), "sum")
+        return self._reduce(Op.ADD, axis, keepdim, self._sum_type(dtype), "sum")
 
     def prod(self, axis: Axes = None, keepdim: bool = False, dtype: object = None) -> Self:
-        return self._reduce(Op.MUL, axis, keepdim, dtypes.of(dtype) if dtype else self._sum_type(), "prod")
+        return self._reduce(Op.MUL, axis, keepdim, self._sum_type(dtype), "prod")
 
     def max(self, axis: Axes = None, keepdim: bool = False) -> Self:
         """The greatest element; NaN where there is one. Raises InvalidArgument when there are no elements."""
@@ -103,13 +105,11 @@ class Reduce(Movement):
 
     def cumsum(self, axis: int = 0, dtype: object = None) -> Self:
         """Sums of the elements so far along an axis."""
-        wide = dtypes.of(dtype) if dtype else self._sum_type() or self.dtype
-        return self.cast(wide)._scan(Op.ADD, axis, "cumsum")
+        return self.cast(self._sum_type(dtype) or self.dtype)._scan(Op.ADD, axis, "cumsum")
 
     def cumprod(self, axis: int = 0, dtype: object = None) -> Self:
         """Products of the elements so far along an axis."""
-        wide = dtypes.of(dtype) if dtype else self._sum_type() or self.dtype
-        return self.cast(wide)._scan(Op.MUL, axis, "cumprod")
+        return self.cast(self._sum_type(dtype) or self.dtype)._scan(Op.MUL, axis, "cumprod")
 
     def _scan(self, op: Op, axis: int, what: str) -> Self:
         """Combinations of the elements so far: within blocks, then with all the blocks before, found in the same way.

@@ -110,7 +110,7 @@ def decide(outputs: Sequence[Node]) -> Decisions:
         if node.op is Op.BUFFER or (node.op in LEAVES and node not in wanted):
             continue
         mine = list(uses.pop(node, ()))
-        if depth[node] > DEPTH_MAX and _narrowest(node, cost) is node:
+        if depth[node] > DEPTH_MAX and node not in wanted and _narrowest(node, cost) is node:
             cut.add(node)
         if node in wanted or node in cut or _wants_buffer(node, mine, cost[node], found):
             found.realised[node] = None

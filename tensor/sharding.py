@@ -152,6 +152,11 @@ class Divider:
             return _scattered(found, axis)
         return tuple(_slice(part, axis, k, count) for k, part in enumerate(self.whole(node)))
 
+    def each(self, node: Node, group: Group, axis: int | None) -> Layout:
+        """A node on each device's part of its sources."""
+        sources = [self.on(source, group, axis) for source in node.src]
+        return Layout(group, tuple(map(node.replace, zip(*sources, strict=True))), axis)
+
     def whole(self, node: Node) -> Nodes:
         """All of a sharded node on each of its devices."""
         found = self.of(node)
@@ -219,8 +224,6 @@ def _there(node: Node, device: Backend) -> Node:
     return moved(node, device)
 
 
-# -- operations --------------------------------------------------------------------------------------------------------
-
 Rule = Callable[[Divider, Node, Group], Layout]
 
 
@@ -230,14 +233,11 @@ def _elementwise(divider: Divider, node: Node, group: Group) -> Layout:
     if node.op is Op.ADD and all(isinstance(source, Layout) and source.pending is Op.ADD for source in found):
         sums = (a + b for a, b in zip(*(layout.parts for layout in layouts), strict=True))
         return Layout(group, tuple(sums), None, Op.ADD)
-    axis = min((layout.axis for layout in layouts if layout.axis is not None), default=None)
-    sources = [divider.on(source, group, axis) for source in node.src]
-    return Layout(group, tuple(map(node.replace, zip(*sources, strict=True))), axis)
+    return divider.each(node, group, min((layout.axis for layout in layouts if layout.axis is not None), default=None))
 
 
 def _whole(divider: Divider, node: Node, group: Group) -> Layout:
-    sources = [divider.on(source, group, None) for source in node.src]
-    return Layout(group, tuple(map(node.replace, zip(*sources, strict=True))), None)
+    return divider.each(node, group, None)
 
 
 def _move(divider: Divider, node: Node, group: Group) -> Layout:

@@ -46,6 +46,10 @@ def _same_shape(found: Node, x: Node) -> Node | None:
     return x if x.shape == found.arg else None
 
 
+def _permute_nothing(found: Node, x: Node) -> Node | None:
+    return x if found.arg == tuple(range(len(found.arg))) else None
+
+
 def _split(found: Node, x: Node) -> Node | None:
     """A long reduction to few results: first to parts that can be computed at the same time, then to the result."""
     op, axes = found.arg
@@ -69,25 +73,25 @@ def _split(found: Node, x: Node) -> Node | None:
 RULES = RuleSet(
     [
         Rule("detach is for gradients", node(Op.DETACH, x), x),
-        *(Rule(f"fold {op}", node(op, c, d).named("found"), _fold) for op in _NUMPY),
-        Rule("fold cast", node(Op.CAST, c, name="found"), _fold_cast),
+        *(Rule(f"fold {op}", node(op, c, d), _fold) for op in _NUMPY),
+        Rule("fold cast", node(Op.CAST, c), _fold_cast),
         Rule("add zero", _whole + 0, _whole),
         Rule("subtract zero", x - 0, x),
         Rule("times one", x * 1, x),
         Rule("times zero", _whole * 0, lambda x: Node(Op.EXPAND, x.dtype, (ir.const(x.dtype, 0),), x.shape)),
         Rule("divide by one", x / 1, x),
         Rule("negate twice", node(Op.NEG, node(Op.NEG, x)), x),
-        Rule("reshape twice", node(Op.RESHAPE, node(Op.RESHAPE, x), name="f"), lambda f, x: f.replace((x,))),
-        Rule("reshape to the same", node(Op.RESHAPE, x, name="found"), _same_shape),
+        Rule("reshape twice", node(Op.RESHAPE, node(Op.RESHAPE, x)), lambda found, x: found.replace((x,))),
+        Rule("reshape to the same", node(Op.RESHAPE, x), _same_shape),
         Rule(
             "permute twice",
-            node(Op.PERMUTE, node(Op.PERMUTE, x, name="inner"), name="found"),
+            node(Op.PERMUTE, node(Op.PERMUTE, x).named("inner")),
             lambda found, inner, x: x.unary(Op.PERMUTE, tuple(inner.arg[axis] for axis in found.arg)),
         ),
-        Rule("permute nothing", node(Op.PERMUTE, x, name="f"), lambda f, x: x if [*f.arg] == sorted(f.arg) else None),
-        Rule("expand to the same", node(Op.EXPAND, x, name="found"), _same_shape),
-        Rule("contiguous twice", node(Op.CONTIGUOUS, node(Op.CONTIGUOUS, x, name="inner")), lambda inner: inner),
-        Rule("split long reduction", node(Op.REDUCE, x, name="found"), _split),
+        Rule("permute nothing", node(Op.PERMUTE, x), _permute_nothing),
+        Rule("expand to the same", node(Op.EXPAND, x), _same_shape),
+        Rule("contiguous twice", node(Op.CONTIGUOUS, node(Op.CONTIGUOUS, x)), node(Op.CONTIGUOUS, x)),
+        Rule("split long reduction", node(Op.REDUCE, x), _split),
     ]
 )
 

@@ -8,10 +8,10 @@ the position in a reshaped, permuted and sliced view comes out as it would be wr
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from amdrv.tensor import dtypes, ir
-from amdrv.tensor.ir import Node, Op
+from amdrv.tensor.ir import Node, Op, toposort
 
 Terms = tuple[tuple[Node, int], ...]
 Bounds = tuple[int, int]
@@ -276,12 +276,14 @@ def rebuild(node: Node, src: tuple[Node, ...]) -> Node:
     return Node(node.op, node.dtype, src, node.arg)
 
 
-def substitute(root: Node, replacements: Mapping[Node, Node], memo: dict[Node, Node] | None = None) -> Node:
-    """The node with ranges replaced by other positions. ``memo`` may be shared between calls with one mapping."""
-    done = {} if memo is None else memo
-    done.update(replacements)
-    wanted = replacements.keys()
-    stack = [root]
+def substitute(root: Node, replacements: Mapping[Node, Node]) -> Node:
+    """The node with ranges replaced by other positions."""
+    return substituted((root,), replacements)[0]
+
+
+def substituted(roots: Sequence[Node], replacements: Mapping[Node, Node]) -> tuple[Node, ...]:
+    """Nodes with ranges replaced by other positions."""
+    done, wanted, stack = dict(replacements), replacements.keys(), list(roots)
     while stack:
         node = stack[-1]
         if node in done:
@@ -292,7 +294,15 @@ def substitute(root: Node, replacements: Mapping[Node, Node], memo: dict[Node, N
             stack.extend(missing)
         else:
             done[node] = rebuild(node, tuple([done[source] for source in node.src]))
-    return done[root]
+    return tuple([done[root] for root in roots])
+
+
+def changed(roots: Iterable[Node], change: Callable[[Node], Node]) -> tuple[Node, ...]:
+    """Nodes in which every node was changed by a function, after its sources."""
+    done: dict[Node, Node] = {}
+    for node in toposort(roots := tuple(roots)):
+        done[node] = change(rebuild(node, tuple([done[source] for source in node.src])))
+    return tuple([done[root] for root in roots])
 
 
 def factor_of(position: Node, variable: Node) -> int | None:

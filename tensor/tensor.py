@@ -76,33 +76,22 @@ class Tensor(Functional):
 
     @classmethod
     def linspace(
-        cls,
-        start: float,
-        stop: float,
-        count: int,
-        dtype: object = dtypes.float32,
-        device: object = None,
-        endpoint: bool = True,
+        cls, start: float, stop: float, count: int, dtype: object = None, device: object = None, endpoint: bool = True
     ) -> Self:
         """Evenly spaced values from start to stop, which is the last one if ``endpoint`` is true, else follows it."""
         place = cls._places(count, device=device)
         last = count - 1 if endpoint else count
         found = place.cast(dtypes.float64) * ((stop - start) / max(1, last)) + start
-        return (place.equal(last) & (last > 0)).where(float(stop), found).cast(dtype)
+        return (place.equal(last) & (last > 0)).where(float(stop), found).cast(dtype or dtypes.float32)
 
     @classmethod
     def eye(
-        cls,
-        rows: int,
-        columns: int | None = None,
-        dtype: object = dtypes.float32,
-        device: object = None,
-        diagonal: int = 0,
+        cls, rows: int, columns: int | None = None, dtype: object = None, device: object = None, diagonal: int = 0
     ) -> Self:
         """Ones on a diagonal."""
         wide = rows if columns is None else columns
         away = cls._places(rows, wide, device=device, axis=1) - cls._places(rows, wide, device=device)
-        return away.equal(max(-rows, min(diagonal, wide))).cast(dtype)
+        return away.equal(max(-rows, min(diagonal, wide))).cast(dtype or dtypes.float32)
 
     def full_like(self, value: Scalar, dtype: object = None, device: object = None) -> Self:
         made = self.full(self.shape, value, dtype or self.dtype, device or self.backend)

@@ -60,10 +60,17 @@ class Allocation:
 
     def read(self, offset: int, size_bytes: int) -> bytes:
         """Copy bytes out; raises InvalidArgument out of bounds or after free, DeviceLost after a reset."""
+        return bytes(self.copy_out(offset, size_bytes))
+
+    def copy_out(self, offset: int, size_bytes: int) -> bytearray:
+        """As ``read``, without another copy."""
         self._check(offset, size_bytes)
-        if self.view is not None:
-            return bytes(self.view[offset : offset + size_bytes])
-        return self._manager.vram.read(self._vram_offset() + offset, size_bytes)
+        if self.view is None:
+            return bytearray(self._manager.vram.read(self._vram_offset() + offset, size_bytes))
+        data = bytearray(self.view[offset : offset + size_bytes])
+        if self.kind == "vram":
+            self._manager.check_present(data)
+        return data
 
     def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
         """Copy bytes in; raises as ``read`` does. The GPU sees them after ``MemoryManager.flush_hdp``."""
@@ -250,6 +257,10 @@ class MemoryManager:
         """The live allocation that contains an address, for diagnosis."""
         with self._lock:
             return next((a for a in self._live.values() if a.va <= va < a.va + a.size_bytes), None)
+
+    def check_present(self, data: bytearray) -> None:
+        """Raise DeviceLost when bytes that BAR0 gave are those of a card that is not there any more."""
+        self._function.check_present(data)
 
     def check_alive(self) -> None:
         """Raises DeviceLost when a reset has taken the memory away."""

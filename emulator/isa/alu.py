@@ -20,7 +20,6 @@ from amdrv.emulator.isa.operands import (
     fetch,
     fetch_mask,
     in_range,
-    is_nullified,
     is_packed,
     nothing,
     store_scalar,
@@ -343,7 +342,7 @@ def _detached(value: Array) -> Array:
 def prepare_alu(definition: Definition, instruction: Instruction, place: Place, algebra: NumpyAlgebra) -> Op:
     """An instruction that a definition describes; raises ValueError for a reserved DPP control."""
     instruction = in_wave_shape(instruction, place.lanes, place.generation)
-    if not in_range(instruction, place) or is_nullified(instruction):
+    if not in_range(instruction, place):
         return nothing
     stores = [build_store(name, instruction, place) for name in definition.writes]
     if instruction.dpp is not None:

@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from amdrv.emulator.isa import barriers
-from amdrv.emulator.isa.generation import GFX11
 from amdrv.emulator.isa.instruction import Instruction, Kind
 from amdrv.emulator.isa.operands import Op, Place, constant, fetch, nothing, store_scalar
 from amdrv.emulator.isa.spaces import LaneFault
@@ -92,8 +91,6 @@ FREE = frozenset(
 MSG_INTERRUPT = 1
 MSG_RTN_GET_REALTIME = 131
 MODE_REGISTER = 1
-# User code of gfx11 may set FP_ROUND, FP_DENORM, DX10_CLAMP, IEEE and FP16_OVFL of MODE.
-MODE_WRITABLE = GFX11.mode_writable
 _EXEC_HI = view_key(False, EXEC_HI, U32)
 
 

@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from amdrv.emulator.isa.dpp import exchange_of
 from amdrv.emulator.isa.instruction import Instruction, Kind
 from amdrv.emulator.isa.operands import Fetch, Op, Place, fetch, in_range, nothing, store_scalar
 from amdrv.emulator.isa.wave import EXEC_LO, M0_KEY, U32, U64, Array, Group, view_key
@@ -149,29 +150,30 @@ def _relative_vector(source_moves: bool, target_moves: bool, split: bool, swap: 
         base = instruction.src[0].index
         target = instruction.dst[0].index
         plain = _source(instruction, 0, place)
+        exchange = None if instruction.dpp is None else exchange_of(instruction.dpp, place.lanes)
 
         def numbers(m0: int) -> tuple[int, int]:
             by_source, by_target = (m0 & 0x3FF, m0 >> 16 & 0x3FF) if split else (m0, m0)
             return base + by_source if source_moves else base, target + by_target if target_moves else target
 
         def move(group: Group) -> None:
-            active = group.lane_mask()
+            lanes = group.lane_mask()
             registers = group.state.vgpr[:, group.start : group.stop]
-            results = []
-            for m0, waves in _by_m0(group):
-                source, destination = numbers(m0)
+            moves = [(waves, *numbers(m0)) for m0, waves in _by_m0(group)]
+            rows = _every_lane(plain(group), group, place.lanes).copy()
+            if source_moves:
+                for waves, source, _ in moves:
+                    rows[waves] = registers[source if source < place.vgprs else 0, waves]
+            if exchange is not None:
+                rows, lanes = exchange.apply(group, rows)
+            written = np.ones_like(rows, np.bool_) if lanes is None else np.broadcast_to(lanes, rows.shape)
+            for waves, source, destination in moves:
                 if destination >= place.vgprs or (swap and source >= place.vgprs):
                     continue
-                if source_moves:
-                    row = registers[source if source < place.vgprs else 0, waves]
-                else:
-                    row = _every_lane(plain(group), group, place.lanes)[waves]
-                results.append((destination, waves, row))
+                old = registers[destination, waves]
+                registers[destination, waves] = np.where(written[waves], rows[waves], old)
                 if swap:
-                    results.append((source, waves, registers[destination, waves]))
-            for destination, waves, row in results:
-                kept = row if active is None else np.where(active[waves], row, registers[destination, waves])
-                registers[destination, waves] = kept
+                    registers[source, waves] = np.where(written[waves], old, registers[source, waves])
 
         return move
 

@@ -31,7 +31,7 @@ def reconstruct(
     if va is None:
         return registers
     encoding = instruction.encoding
-    base = va - generation.address_offset(instruction)
+    base = va - generation.address_offset(instruction) - (4 * lane if "_addtid_" in instruction.mnemonic else 0)
     vector, scalar = _operand(instruction, "addr"), _operand(instruction, "saddr")
     if encoding == "SMEM":
         _put_scalar(registers, _operand(instruction, "sbase"), base)

@@ -58,12 +58,6 @@ def in_range(instruction: Instruction, place: Place) -> bool:
     )
 
 
-def is_nullified(instruction: Instruction) -> bool:
-    """Whether NULL is a scalar instruction's destination: then it writes nothing, SCC included (RDNA3 manual, 6.2)."""
-    destinations = instruction.dst[:1]
-    return instruction.encoding.startswith("SOP") and any(operand.index == NULL for operand in destinations)
-
-
 def is_packed(operand: Operand) -> bool:
     """Whether the operand holds several elements, which its definition takes apart, modifiers included."""
     digits = operand.type.lstrip("abcdefghijklmnopqrstuvwxyz")

@@ -130,6 +130,7 @@ class GfxControls(Model):
         self.claim("CP_CPC_STATUS", writable=0, on_read=self._cpc_status)
         self.claim("CP_CPF_STATUS", writable=0, on_read=self._cpf_status)
         self.claim("SQ_CMD", on_write=self._command)
+        self.claim("SQ_THREAD_TRACE_CTRL", on_write=self._trace_control)
         self.claim("CP_MES_MTIME_LO", writable=0, on_read=lambda: card.realtime() & 0xFFFF_FFFF)
         self.claim("CP_MES_MTIME_HI", writable=0, on_read=lambda: card.realtime() >> 32)
 
@@ -139,6 +140,12 @@ class GfxControls(Model):
 
     def _cpf_status(self) -> int:
         return self.register("CP_CPF_STATUS").encode(CPF_BUSY=self._mec.busy())
+
+    def _trace_control(self, value: int) -> None:
+        """Thread traces are not made; that none is running may be made sure of (raven's rig: Gfx.untrace)."""
+        trace = self.register("SQ_THREAD_TRACE_CTRL")
+        if trace.decode(value).MODE:
+            self.card.space.count_unmodelled(trace.address)
 
     def _command(self, value: int) -> None:
         """Waves of a VMID are killed; their queues go on with the next packet."""

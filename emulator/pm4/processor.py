@@ -19,16 +19,21 @@ from amdrv.emulator.pm4.memory_packets import MemoryUnit
 from amdrv.emulator.pm4.queue_engine import QueueEngine, QueueId, QueueState, RingProcessor
 from amdrv.emulator.pm4.stream import BadPacket, Packet, PrivilegedRegister, Ring, packet_at
 from amdrv.emulator.worker import Progress, Task
-from amdrv.facts.pm4 import COND_EXEC, COND_INDIRECT_BUFFER, INDIRECT_BUFFER, SET_WINDOWS, Opcode
+from amdrv.facts.pm4 import COND_EXEC, COND_INDIRECT_BUFFER, INDIRECT_BUFFER, SET_WINDOWS, Opcode, RegisterWindow
 
 if TYPE_CHECKING:
     from amdrv.emulator.models.mec_11_0 import Mec
 
 PACKETS_A_STEP = 16  # before other queues get their turn
 MAX_IB_DEPTH = 2  # an indirect buffer may call one more; chaining does not count
-# What a packet of an unprivileged queue may touch: persistent shader state, context and user configuration registers.
-OPEN_WINDOWS = tuple(
-    SET_WINDOWS[opcode] for opcode in (Opcode.SET_SH_REG, Opcode.SET_CONTEXT_REG, Opcode.SET_UCONFIG_REG)
+# What a packet of an unprivileged queue may touch: persistent shader state, context registers, and of the window of
+# user configuration what AMD's headers put into the address blocks gfxudec, perfddec and perfsdec. The rest of it
+# belongs to the engines' control, RLC, IMU, hypervisor and PSP (gc_11_0_0_offset.h, gc_12_0_0_offset.h; inferred).
+OPEN_WINDOWS = (
+    SET_WINDOWS[Opcode.SET_SH_REG],
+    SET_WINDOWS[Opcode.SET_CONTEXT_REG],
+    RegisterWindow(0xC000, 0xC800),
+    RegisterWindow(0xD000, 0xE000),
 )
 # Any queue may ask for a flush of the host data path and wait for it: user-space queues do, on amdkfd and without it
 # (tinygrad's ops_amd.py, memory_barrier).

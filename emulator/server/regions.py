@@ -131,11 +131,11 @@ class VramRegion(Region):
         self.descriptor = self._card.arena.vram_descriptor
 
     def read(self, offset: int, size_bytes: int) -> bytes:
-        inside = max(0, min(size_bytes, self._memory_bytes - offset))
+        inside = max(0, min(size_bytes, self._memory_bytes - offset)) if self._card.answers() else 0
         return bytes(self._card.bar0_view(offset, inside)) + b"\xff" * (size_bytes - inside)
 
     def write(self, offset: int, data: memoryview) -> None:
-        inside = max(0, min(len(data), self._memory_bytes - offset))
+        inside = max(0, min(len(data), self._memory_bytes - offset)) if self._card.answers() else 0
         self._card.bar0_view(offset, inside)[:] = data[:inside]
 
     def capabilities(self) -> list[tuple[int, bytes]]:

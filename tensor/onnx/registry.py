@@ -31,6 +31,7 @@ Element types that tensors lack (4-bit integers, float8 without infinities, stri
 from __future__ import annotations
 
 import inspect
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import is_not
@@ -193,8 +194,12 @@ class Operator:
     kinds: tuple[str, ...]
     variadic: str | None  # of the inputs after those
     computes: bool  # values, not only formulas for them
+    needed: tuple[bool, ...] = ()  # whether each input must be there
 
     def __call__(self, call: Call, *values: Value) -> Result:
+        there = itertools.chain((value is not None for value in values), itertools.repeat(False))
+        if missing := [str(k) for k, (need, has) in enumerate(zip(self.needed, there, strict=False)) if need > has]:
+            raise InvalidArgument(f"input {' and '.join(missing)} is missing, counted from 0")
         given: list[Value] = []
         for value, kind in zip(values, self._kinds(len(values)), strict=True):
             if value is not None and kind != "Value":
@@ -240,8 +245,10 @@ def registrar(table: dict[str, Operator]) -> Callable[..., Callable[[F], F]]:
         def put(function: F) -> F:
             _, *parameters = inspect.signature(function).parameters.values()
             variadic = next((_kind(p) for p in parameters if p.kind is p.VAR_POSITIONAL), None)
-            kinds = tuple(_kind(p) for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD)
-            table.update(dict.fromkeys(names, Operator(function, kinds, variadic, computes)))
+            plain = [p for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+            kinds = tuple(map(_kind, plain))
+            needed = tuple(p.default is p.empty and p.annotation in ("Tensor", "Host") for p in plain)
+            table.update(dict.fromkeys(names, Operator(function, kinds, variadic, computes, needed)))
             return function
 
         return put

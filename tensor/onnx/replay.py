@@ -1,8 +1,8 @@
-"""Runs of a model that repeat what an earlier one did, where nothing but numbers in tensors differs.
+"""Runs of a model, and turns of a loop, that repeat what an earlier one did, where only numbers in tensors differ.
 
 Building a model's graph takes longer than computing it, where tensors are small. So the second run on inputs of some
-shapes is recorded, as ``jit`` does, and later ones repeat it. A model that looks at values while it runs, as loops with
-conditions do, or that draws random numbers, cannot be recorded and runs as it always did.
+shapes is recorded, as ``jit`` does, and later ones repeat it. What looks at values while it runs, as loops with
+conditions do, or draws random numbers, cannot be recorded and runs as it always did.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from amdrv.tensor.capture import jit
 from amdrv.tensor.onnx.registry import Value, tensors
 from amdrv.tensor.tensor import Tensor
 
-KEPT_MAX = 4  # recordings of a model: each holds memory for what it computes on the way
+KEPT_MAX = 4  # recordings of a function: each holds memory for what it computes on the way
 Function = Callable[[Sequence[Value]], Sequence[Value]]
 
 
@@ -26,14 +26,14 @@ class Replays:
     """A function of values that computes its results; recorded and repeated where that is possible."""
 
     def __init__(self, function: Function, possible: bool) -> None:
-        self._function, self._possible = function, possible
+        self._function, self.possible = function, possible
         self._lock = threading.Lock()
         self._known: OrderedDict[Any, _Recorded] = OrderedDict()
 
     def __call__(self, values: Sequence[Value]) -> list[Value]:
         """The results, computed."""
         given = [value for value in values if isinstance(value, Tensor)]
-        if not self._possible or len(given) < len(values) or not given or engine.observed():
+        if not self.possible or len(given) < len(values) or not given or engine.observed():
             return _computed(self._function(values))
         signature = tuple((part.shape, part.dtype) for part in given)
         with self._lock:
@@ -46,7 +46,7 @@ class Replays:
         except AmdrvError:
             if not found.runs:
                 raise
-            self._possible = False  # it looked at a value
+            self.possible = False  # it looked at a value
             return _computed(self._function(values))
 
 

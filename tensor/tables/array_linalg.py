@@ -1,14 +1,20 @@
-"""The functions of the array API's ``linalg`` that are one formula."""
+"""The array API's ``linalg``: what its functions return, and those that are one formula."""
 
 from __future__ import annotations
 
 import math
+from collections import namedtuple
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from amdrv.errors import InvalidArgument
 from amdrv.tensor.elementwise import broadcast_shape
 from amdrv.tensor.tables.array_methods import METHODS
+
+QR = namedtuple("QR", ("Q", "R"))
+Eigh = namedtuple("Eigh", ("eigenvalues", "eigenvectors"))
+SVD = namedtuple("SVD", ("U", "S", "Vh"))
+Slogdet = namedtuple("Slogdet", ("sign", "logabsdet"))
 
 
 def _diagonal(x: Any, /, *, offset: int = 0) -> Any:

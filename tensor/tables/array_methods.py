@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from amdrv.errors import InvalidArgument
 from amdrv.tensor import dtypes
-from amdrv.tensor.core import Core
+from amdrv.tensor.core import BadType, Core
 from amdrv.tensor.tensor import Tensor
 
 float32 = dtypes.float32
@@ -32,11 +33,22 @@ def _unary(name: str) -> Callable[..., Any]:
 
 
 def _binary(name: str) -> Callable[..., Any]:
-    return lambda x1, x2, /: getattr(x1 if isinstance(x1, Core) else x2._operand(x1), name)(x2)
+    def call(x1: Any, x2: Any, /) -> Any:
+        if not isinstance(x1, Core) and not isinstance(x2, Core):
+            raise BadType(f"{name.strip('_')} of {x1!r} and {x2!r}, neither of which is an array")
+        return getattr(x1 if isinstance(x1, Core) else x2._operand(x1), name)(x2)
+
+    return call
 
 
 def _reduction(name: str) -> Callable[..., Any]:
     return lambda x, /, *, axis=None, keepdims=False: getattr(x, name)(axis, keepdim=keepdims)
+
+
+def _stack(arrays: Sequence[Tensor], /, *, axis: int = 0) -> Tensor:
+    if not arrays:
+        raise InvalidArgument("stack of no arrays")
+    return arrays[0].stack(*arrays[1:], axis=axis)
 
 
 METHODS: Mapping[str, Callable[..., Any]] = {
@@ -65,7 +77,7 @@ METHODS: Mapping[str, Callable[..., Any]] = {
     "clip": lambda x, /, min=None, max=None: x.clip(min, max).cast(x.dtype),
     "where": lambda condition, x1, x2, /: condition.where(x1, x2),
     "broadcast_to": lambda x, /, shape: x.expand(tuple(shape)),
-    "stack": lambda arrays, /, *, axis=0: arrays[0].stack(*arrays[1:], axis=axis),
+    "stack": _stack,
     "unstack": lambda x, /, *, axis=0: tuple(part.squeeze(axis) for part in x.split(1, axis)),
     "expand_dims": lambda x, /, axis: x.unsqueeze(axis),
     "flip": lambda x, /, *, axis=None: x.flip(axis),

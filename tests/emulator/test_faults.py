@@ -101,10 +101,8 @@ def test_card_lost_at_the_end_of_the_start_is_noticed_by_the_first_kernel_at_the
     name: str, code: bytes, access: int
 ) -> None:
     emulator.card(name).faults.inject(f"lost@{access}")
-    dev = amdrv.open(name)
-    with pytest.raises(DeviceLost):
+    with pytest.raises(DeviceLost), amdrv.open(name) as dev:
         computes(dev, code, timeout_s=0.5)
-    dev.close()
     assert sound(name, code)
 
 

@@ -77,6 +77,27 @@ def test_another_register_of_the_bus_interface_is_not_for_an_unprivileged_queue(
     assert [entry["SOURCE_ID"] for entry in rig.interrupts()] == [GfxSource.CP_PRIV_REG_FAULT]
 
 
+def set_register(rig: Any, name: str) -> tuple[int, ...]:
+    window = pm4.SET_WINDOWS[pm4.Opcode.SET_UCONFIG_REG].start
+    return pm4.header(pm4.Opcode.SET_UCONFIG_REG, 2), rig.register(name).dword - window, 0x5
+
+
+@EVERY_CHIP
+@pytest.mark.parametrize(
+    ("name", "opened"),
+    [("SCRATCH_REG1", True), ("SQ_PERFCOUNTER0_SELECT", True), ("CP_MEC_RS64_CNTL", False), ("RLC_SRM_CNTL", False)],
+)
+def test_unprivileged_queue_reaches_scratch_and_counters_but_no_engines_control(
+    rig: Any, ring_type: Any, name: str, opened: bool
+) -> None:
+    ring, before = unprivileged_queue(rig, ring_type), rig.read(name)
+    ring.submit(set_register(rig, name))
+    assert rig.idle()
+    assert (rig.read(name) != before) is opened
+    faults = [] if opened else [GfxSource.CP_PRIV_REG_FAULT]
+    assert [entry["SOURCE_ID"] for entry in rig.interrupts()] == faults
+
+
 @EVERY_CHIP
 def test_descriptor_need_not_be_flushed_before_its_queue_is_switched_on(rig: Any, ring_type: Any) -> None:
     """AM stores the descriptor, writes the registers, CP_HQD_ACTIVE last, and flushes after that."""
@@ -301,3 +322,12 @@ def test_error_counters_of_a_memory_channel_keep_what_is_written() -> None:
     card.write_register(nbio["BIF_BX_PF0_RSMU_DATA"].address, 0x1234)
     assert card.read_register(nbio["BIF_BX_PF0_RSMU_DATA"].address) == 0x1234
     assert card.unmodelled() == []
+
+
+@EVERY_CHIP
+def test_thread_trace_may_be_switched_off_and_one_that_is_switched_on_is_unmodelled(rig: Any) -> None:
+    control = rig.register("SQ_THREAD_TRACE_CTRL")
+    rig.write("SQ_THREAD_TRACE_CTRL", rig.read("SQ_THREAD_TRACE_CTRL") & ~control.encode(MODE=3))
+    assert not rig.card.unmodelled()
+    rig.write("SQ_THREAD_TRACE_CTRL", control.encode(MODE=1))
+    assert rig.card.unmodelled() == [("GC.SQ_THREAD_TRACE_CTRL", 1)]

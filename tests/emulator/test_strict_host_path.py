@@ -18,6 +18,7 @@ from amdrv.blocks.nbio import Nbio
 from amdrv.emulator import window
 from amdrv.emulator.chips import CHIPS
 from amdrv.emulator.shell import Card
+from amdrv.errors import DeviceLost
 
 MIB = 1 << 20
 PAGE = 4096
@@ -191,3 +192,30 @@ def test_kernel_reads_what_the_last_flush_covered(name: str, omit: bool, monkeyp
         saxpy.launch(1, 64, (y, x, 1.0, 64)).wait()
         assert (y.numpy(np.float32) == (2 if omit else 6)).all()
         monkeypatch.undo()
+
+
+def test_card_off_the_bus_shows_ones_and_takes_no_store(card: Card) -> None:
+    view = card.bar0_view(0x1000, 8)
+    view[:] = b"flushed "
+    flush(card)
+    view[:] = b"waiting "
+    card.faults.inject("lost")
+    assert bytes(view) == bytes(card.bar0_view(0x7000, 8)) == b"\xff" * 8
+    view[:] = b"nowhere "
+    with card.lock:
+        card.host_path.engines_started()
+        card.host_path.engines_stopped()
+    assert bytes(card.bar0_view(0x1008, 8)) == b"\xff" * 8
+    card.faults.clear()
+    flush(card)
+    assert bytes(view) == inside(card, 0x1000, 8) == b"flushed "
+
+
+def test_buffer_of_a_card_off_the_bus_cannot_be_read(name: str) -> None:
+    dev = amdrv.open(name)
+    buffer = dev.array(np.full(4, -1, np.int32))
+    assert (buffer.numpy(np.int32) == -1).all()  # ones by right
+    emulator.card(name).faults.inject("lost")
+    with pytest.raises(DeviceLost, match="all ones"):
+        buffer.read()
+    dev.close()

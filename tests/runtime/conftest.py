@@ -42,9 +42,12 @@ class FakeAllocation:
         self.view = memoryview(bytearray(b"\xcc" * size_bytes if kind == "vram" else size_bytes))
 
     def read(self, offset: int, size_bytes: int) -> bytes:
+        return bytes(self.copy_out(offset, size_bytes))
+
+    def copy_out(self, offset: int, size_bytes: int) -> bytearray:
         if self.closed:
             raise InvalidArgument("read of freed memory")
-        return bytes(self.view[offset : offset + size_bytes])
+        return bytearray(self.view[offset : offset + size_bytes])
 
     def write(self, offset: int, data: bytes | memoryview) -> None:
         if self.closed:

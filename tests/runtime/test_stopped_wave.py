@@ -127,6 +127,18 @@ def test_offsets_of_gfx12_have_24_bits() -> None:
     assert blamed == LaneAccess(0, PAGE + 0x10, 4, "read", False)
 
 
+def test_lanes_count_themselves_in_addtid() -> None:
+    wave = Wave(scalar_base=PAGE - 40)
+    blamed = found("dca20000 01020000", wave, PAGE)  # global_load_addtid_b32 v1, s[2:3]
+    assert blamed == LaneAccess(10, PAGE, 4, "read", False)
+
+
+def test_a_format_has_as_many_dwords_as_components() -> None:
+    wave = Wave(base=0, step=16, scalars={8: PAGE - 28})
+    blamed = found("e0080000 80420004", wave, PAGE)  # buffer_load_format_xyz v[0:2], v4, s[8:11], 0 offen
+    assert blamed == LaneAccess(2, PAGE + 4, 12, "read", False)
+
+
 @pytest.mark.parametrize("words", ["d8d80000 00000001", "bf810000"])
 def test_what_cannot_be_told_from_registers_is_nobodys(words: str) -> None:
     assert found(words, Wave(), 0) is None

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import threading
+
 import numpy as np
 import pytest
 
@@ -55,6 +58,20 @@ def test_a_recorded_function_is_part_of_another_recording(device: str) -> None:
     for k in range(5):
         found = outer(Tensor(np.full(300, k, np.float32), device=device))
         np.testing.assert_array_equal(found.numpy(), (k + 1) * 3 - 2)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_recording_keeps_the_code_that_it_runs(device: str) -> None:
+    function = jit(lambda x: (x * 5).realize() + 2)
+    for k in range(3):
+        given = Tensor(np.full(300, k, np.float32), device=device)
+        function(given)
+    engine.plan.cache_clear()  # plans and programs are forgotten in time
+    given.backend.programs.clear()
+    gc.collect()
+    other = Tensor(np.ones((8, 8), np.float32), device=device)
+    (other @ other).realize()  # takes memory that is free
+    np.testing.assert_array_equal(function(given).numpy(), 12)
 
 
 def test_arrays_are_used_again_when_nobody_holds_them() -> None:
@@ -137,3 +154,21 @@ def test_a_replay_plans_nothing() -> None:
     with engine.recorded(watch=True) as log:
         step(one)
     assert not log.runs
+
+
+def test_threads_record_and_repeat_one_function_at_the_same_time() -> None:
+    function = jit(lambda x: ((x + 1).realize() * 2).realize() - x)
+    wrong: list[float] = []
+
+    def work(first: int) -> None:
+        for k in range(first, first + 20):
+            found = function(Tensor(np.full(64, k, np.float32), device="CPU")).numpy()
+            if not (found == k + 2).all():
+                wrong.append(k)
+
+    threads = [threading.Thread(target=work, args=(100 * k,)) for k in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong

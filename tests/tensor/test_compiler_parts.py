@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from amdrv.errors import InvalidArgument, OutOfMemory, Unsupported
 from amdrv.runtime.host_code import compile_object
 from amdrv.runtime.object_cache import ObjectCache
 from amdrv.tensor import Tensor, devices, dtypes, engine, gpu, host, ir, simplify, spec, symbolic
+from amdrv.tensor.arrange_panels import PANEL_BYTES_MAX
 from amdrv.tensor.ir import Axis, Node, Op
 from amdrv.tensor.lower import Kernel
 from amdrv.tensor.memory_plan import Interval, place
@@ -287,3 +289,15 @@ def test_memory_that_is_not_there_is_an_error_of_the_family() -> None:
 def test_a_chain_of_arrays_needs_room_for_two() -> None:
     _, total = place([Interval(k, k + 1, 1024) for k in range(20)])
     assert total == 2048
+
+
+@pytest.mark.parametrize("depth", [512, 6912, 40000])
+def test_columns_that_are_not_beside_each_other_are_copied_however_long_they_are(depth: int) -> None:
+    left, right = (Tensor(np.zeros(shape, np.float32), device="CPU") for shape in ((128, depth), (depth, 220)))
+    graph, _ = engine.canonical([(right.transpose() @ left.transpose()).contiguous().node])
+    (step,) = engine.plan(graph, left.backend).steps
+    assert step.kernel is not None
+    (function,) = host.write_ir(step.kernel, host.machine()).functions
+    found = re.search(r"%panel0 = alloca \[(\d+) x float\]", function)
+    assert found is not None
+    assert int(found[1]) * 4 <= PANEL_BYTES_MAX

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from amdrv.errors import InvalidArgument
-from amdrv.tensor import Tensor, jit
+from amdrv.tensor import Tensor, array_api, jit
 from amdrv.tensor.lower import Kernel
 from amdrv.tensor.schedule import kernels
 
@@ -37,6 +37,40 @@ REFUSED: dict[str, tuple[Callable[[Tensor], object], str]] = {
     "steps of nothing": (lambda x: Tensor.arange(0, 5, 0, device="CPU"), "arange from 0 to 5 in steps of 0"),
     "dropping all": (lambda x: x.dropout(1.0, seed=1), "dropout with a chance of 1.0"),
     "an empty range": (lambda x: Tensor.randint(3, low=5, high=2, seed=1, device="CPU"), "randint from 5 to 2"),
+    "no finite range": (lambda x: Tensor.arange(float("inf"), device="CPU"), "arange from 0 to inf"),
+    "a negative length": (lambda x: Tensor.rand(2, -1, seed=1, device="CPU"), r"a tensor of shape"),
+    "a length that is no integer": (lambda x: Tensor.zeros(2.5, device="CPU"), r"\(2.5,\) are no integers"),
+    "a shape that is no shape": (lambda x: x.reshape(2.0, 12), r"reshape of \(2, 3, 4\): \(2.0, 12\) are no integers"),
+    "negative parts": (lambda x: x.split([3, -1]), r"split: sizes \[3, -1\] along axis 0 of \(2, 3, 4\)"),
+    "an axis that is not there": (lambda x: x.softmax(7), r"softmax of \(2, 3, 4\): max: axes 7"),
+    "an axis that is no integer": (lambda x: x.sum(1.5), r"sum of \(2, 3, 4\): axes 1.5"),  # type: ignore[arg-type]
+    "steps of zero": (lambda x: x[::0], "slice step cannot be zero"),
+    "an index for each axis and more": (lambda x: x.__setitem__((0, 0, 0, 0), 1), "4 indices for the 3 axes"),
+    "floats for indices": (lambda x: x.scatter(0, x.cast("float32"), x), r"scatter of .*an index of type float32"),
+    "keys of another width": (
+        lambda x: x.cast("float32").attention(_tensor(np.ones((5, 7))), x),
+        r"attention of \(2, 3, 4\), \(5, 7\), \(2, 3, 4\): matmul: shapes \(2, 3, 4\) and \(7, 5\)",
+    ),
+    "a window that is too large": (
+        lambda x: x.conv(_tensor(np.ones((1, 3, 9)))),
+        r"conv of \(2, 3, 4\), \(1, 3, 9\): window: 9 elements",
+    ),
+    "strides of other axes": (lambda x: x.conv(x, stride=(1, 1)), r"conv of .*: \(1, 1\) for 1 spatial axes"),
+    "channels without an axis": (lambda x: _tensor([1.0, 2.0]).batchnorm(None, None, x, x), r"batchnorm of \(2,\)"),
+    "classes that are floats": (
+        lambda x: x.cast("float32").cross_entropy(_tensor(np.ones((2, 4)))),
+        r"cross_entropy: classes of shape \(2, 4\) .* float64",
+    ),
+    "sums over what differs": (
+        lambda x: x.einsum("ijk,lj->", _tensor(np.ones((4, 4)))),
+        r"einsum 'ijk,lj->': operands of shapes \(2, 3, 4\), \(4, 4\)",
+    ),
+    "nothing to join": (lambda x: array_api.concat([]), "concat of no arrays"),
+    "nothing to stack": (lambda x: array_api.stack([]), "stack of no arrays"),
+    "two numbers and no array": (lambda x: array_api.add(1, 2), "add of 1 and 2, neither of which is an array"),
+    "a move to fewer places": (lambda x: array_api.moveaxis(x, (0, 1), (0,)), r"moveaxis of \(2, 3, 4\)"),
+    "a roll along fewer axes": (lambda x: array_api.roll(x, (1, 2), axis=(0,)), r"roll of \(2, 3, 4\)"),
+    "repeating less than never": (lambda x: array_api.repeat(x, -1), r"repeat of \(2, 3, 4\)"),
 }
 
 
@@ -139,3 +173,49 @@ def test_results_that_turn_out_to_be_one_all_have_its_values(device: str) -> Non
     for k in range(4):
         first, second = step(x + k)
         assert first.tolist() == second.tolist() == [k + 1, k + 2, k + 3, k + 4, k + 5]
+
+
+@pytest.mark.parametrize(
+    "formula", ["...ij,...jk->...ik", "...ij,...jk", "i...->...i", "...", "...ii->...i", "i...j,j", "...ij->...", "ijj"]
+)
+def test_dots_of_einsum_stand_for_the_other_axes(formula: str) -> None:
+    shapes = {"...ij,...jk->...ik": ((2, 1, 3, 4), (5, 4, 2)), "...ij,...jk": ((3, 4), (2, 4, 2)), "ijj": ((2, 3, 3),)}
+    shapes |= {"...ii->...i": ((2, 3, 3),), "i...j,j": ((2, 3, 4), (4,))}
+    arrays = [np.random.default_rng(1).standard_normal(shape) for shape in shapes.get(formula, ((2, 3, 4),))]
+    first, *others = map(_tensor, arrays)
+    found, wanted = first.einsum(formula, *others).numpy(), np.einsum(formula, *arrays)
+    assert found.shape == wanted.shape
+    np.testing.assert_allclose(found, wanted, atol=1e-12)
+
+
+EDGES: dict[str, tuple[Callable[[Tensor], Tensor], list[float], list[float]]] = {
+    "relu": (lambda x: x.relu(), [-1.0, 0.0, -0.0, 2.0], [0.0, 0.0, 0.0, 1.0]),
+    "abs": (lambda x: x.abs(), [-1.0, 0.0, -0.0, 2.0], [-1.0, 0.0, 0.0, 1.0]),
+    "the power zero": (lambda x: x**0, [0.0, 3.0], [0.0, 0.0]),
+    "a power that is a tensor": (lambda x: x ** _tensor(np.array([0.0, 2.0])), [0.0, 3.0], [0.0, 6.0]),
+    "what does not vary": (lambda x: x.std(), [2.0, 2.0, 2.0], [0.0, 0.0, 0.0]),
+    "multiples of a negative divisor": (lambda x: x % -2, [4.0, -2.0, 3.0, 0.0], [1.0, 1.0, 1.0, 1.0]),
+    "angles at zero": (lambda x: x.atan() + x.asinh(), [0.0], [2.0]),
+}
+
+
+@pytest.mark.parametrize("name", EDGES)
+def test_gradients_where_functions_have_edges(name: str) -> None:
+    call, values, wanted = EDGES[name]
+    x = Tensor(np.array(values), device="CPU", requires_grad=True)
+    call(x).sum().backward()
+    assert x.grad is not None and x.grad.tolist() == wanted
+
+
+def test_remainders_of_the_largest_numbers_are_numbers() -> None:
+    most = float(np.finfo(np.float64).max)
+    x, y = np.array([5.0, -5.0, most, 1.0, 4.0, -0.0]), np.array([most, most, most, -most, -2.0, -2.0])
+    np.testing.assert_array_equal((_tensor(x) % _tensor(y)).numpy(), np.remainder(x, y))
+    np.testing.assert_array_equal((_tensor(x) // _tensor(y)).numpy(), np.floor_divide(x, y))
+    assert np.signbit((_tensor(x) % _tensor(y)).numpy()[-2:]).all()
+
+
+def test_two_types_meet_in_quotients_as_in_sums() -> None:
+    half, whole = _tensor(np.ones(2, np.float16)), _tensor(np.ones(2, np.int8))
+    for found in (half // whole, whole % half, half.atan2(whole), half.hypot(whole), half + whole):
+        assert found.dtype.name == "float16"

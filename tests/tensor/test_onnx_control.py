@@ -52,6 +52,43 @@ def test_a_loop_leaves_rows_for_its_turns(turns: int) -> None:
     same(*both(LOOP, np.array(turns), np.array([1, 2, 3], np.float32)))
 
 
+COUNTING = """
+main (int64 n, float[6] x) => (float[6] last, int64 count, float[t, 6] all, float[u] parts) {
+  zero = Constant <value_int = 0> ()
+  empty = Constant <value_floats = [0.5]> ()
+  last, count, parts, all = Loop (n, , x, zero, empty) <body = one
+      (int64 turn, bool go, float[6] before, int64 k, float[p] grown)
+      => (bool again, float[6] after, int64 following, float[q] more, float[6] row) {
+    one = Constant <value_int = 1> ()
+    six = Constant <value_int = 6> ()
+    limit = Constant <value_float = LIMIT> ()
+    following = Add (k, one)
+    at = Mod (k, six)
+    picked = Gather (before, at)
+    after = Add (before, picked)
+    row = Mul (after, after)
+    PART
+    more = Concat <axis = 0> (grown, part)
+    sum = ReduceSum <keepdims = 0> (after)
+    again = Less (sum, limit)
+  }>
+}"""
+# What a turn adds to what grows: nothing that must be known, or as many elements as the counter says.
+PARTS = {
+    "fixed": "none = Constant <value_ints = [0]> () part = Gather (after, none)",
+    "counted": "start = Constant <value_ints = [0]> () axes = Constant <value_ints = [0]> () "
+    "end = Reshape (at, start1) part = Slice (after, start, end, axes)",
+}
+
+
+@pytest.mark.parametrize("limit", ["1e30", "60.0"])
+@pytest.mark.parametrize("part", ["fixed", "counted"])
+def test_a_long_loop_counts_and_grows_and_stops_as_it_says(part: str, limit: str) -> None:
+    text = COUNTING.replace("LIMIT", limit).replace("PART", PARTS[part])
+    text = text.replace("start1", "one_axis").replace("end =", "one_axis = Constant <value_ints = [1]> () end =")
+    same(*both(text, np.array(12), np.arange(6, dtype=np.float32) / 8))
+
+
 def scan(axis: int) -> ModelProto:
     body = helper.make_graph(
         [
@@ -70,7 +107,7 @@ def scan(axis: int) -> ModelProto:
 
 
 @pytest.mark.parametrize("axis", [0, 1])
-@pytest.mark.parametrize("turns", [0, 3])
+@pytest.mark.parametrize("turns", [0, 3, 9])
 def test_a_scan_leaves_rows_for_its_turns(axis: int, turns: int) -> None:
     state, given = np.ones(2, np.float32), np.arange(2 * turns, dtype=np.float32).reshape(turns, 2)
     found = importer.load(scan(axis), "CPU").run([state, given])
@@ -109,3 +146,13 @@ def test_known_indices_are_checked(index: list[int]) -> None:
     text = f"main (float[4] x) => (float[n] y) {{ at = Constant <value_ints = [{values}]> () y = Gather (x, at) }}"
     with pytest.raises(InvalidArgument, match="of 4 elements"):
         importer.load(parser.parse_model(HEADER + text), "CPU").run([np.zeros(4, np.float32)])
+
+
+@pytest.mark.parametrize(
+    ("op", "inputs", "missing"), [("Add", ["x"], "1"), ("IsNaN", [], "0"), ("Conv", ["", "x"], "0")]
+)
+def test_inputs_that_an_operator_needs_are_named(op: str, inputs: list[str], missing: str) -> None:
+    proto = parser.parse_model(f"{HEADER} main (float[2] x) => (float[2] y) {{ y = Relu (x) }}")
+    proto.graph.node[0].CopyFrom(helper.make_node(op, inputs, ["y"]))
+    with pytest.raises(InvalidArgument, match=f"input {missing} is missing"):
+        importer.load(proto, "CPU").run([np.zeros(2, np.float32)])

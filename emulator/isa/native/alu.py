@@ -14,8 +14,8 @@ from amdrv.emulator.isa.native import matrix_gfx12
 from amdrv.emulator.isa.native.algebra import LlvmAlgebra
 from amdrv.emulator.isa.native.builder import Val
 from amdrv.emulator.isa.native.definition_functions import call_definition
+from amdrv.emulator.isa.native.dpp import dpp_exchange
 from amdrv.emulator.isa.native.frame import EXEC_LO, VCC, Frame
-from amdrv.emulator.isa.native.lane_exchange import dpp_exchange
 from amdrv.emulator.isa.native.matrix_functions import call_matrix
 from amdrv.emulator.isa.native.operands import (
     in_range,
@@ -28,7 +28,7 @@ from amdrv.emulator.isa.native.operands import (
     write_vector,
 )
 from amdrv.emulator.isa.native.stack import Stack
-from amdrv.emulator.isa.operands import is_nullified, is_packed
+from amdrv.emulator.isa.operands import is_packed
 from amdrv.emulator.isa.semantics import lookup
 from amdrv.emulator.isa.semantics.definition import Definition
 from amdrv.emulator.isa.semantics.modifiers import bind, own_mode
@@ -64,7 +64,7 @@ def translate(frame: Frame, instruction: Instruction, algebra: LlvmAlgebra) -> b
     if instruction.mnemonic.startswith(_MATRICES):
         _CALL_MATRIX[frame.generation.name](frame, instruction, _in_own_mode(definition, algebra))
         return True
-    if not in_range(instruction, frame.vgprs) or is_nullified(instruction):
+    if not in_range(instruction, frame.vgprs):
         return True
     outputs = [_output(name, instruction) for name in definition.writes]
     if instruction.dpp is not None:

@@ -1,6 +1,6 @@
-"""Instructions that move values between lanes: reads and writes of one lane, row permutations, DPP, the LDS crossbar.
+"""Instructions that move values between lanes: reads and writes of one lane, row permutations, the LDS crossbar.
 
-The translator's side of ``emulator.isa.crosslane``, ``lds_ops`` and ``dpp``, with the same rules. What is known at
+The translator's side of ``emulator.isa.crosslane`` and ``lds_ops``, with the same rules. What is known at
 translation becomes a constant shuffle; other permutations are calls of ``permute``.
 
 permute.R.wN(<N x i32> data, <N x i32> index) -> <N x i32>
@@ -14,13 +14,13 @@ lds_append.wN(ptr ctx, iN mask, i32 address, i32 sign) -> {i32, i1 fault}
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TypeAlias
 
-from amdrv.emulator.isa.dpp import exchange_of
-from amdrv.emulator.isa.instruction import Dpp, Instruction, Kind
+from amdrv.emulator.isa.instruction import Instruction, Kind
 from amdrv.emulator.isa.lds_ops import swizzle_sources
 from amdrv.emulator.isa.native.builder import Val
+from amdrv.emulator.isa.native.dpp import moved
 from amdrv.emulator.isa.native.frame import M0, Frame
 from amdrv.emulator.isa.native.ir_text import constants, vector
 from amdrv.emulator.isa.native.library import Function
@@ -42,39 +42,6 @@ def translate(frame: Frame, instruction: Instruction) -> bool:
     if in_range(instruction, frame.vgprs):
         write(frame, instruction)
     return True
-
-
-def dpp_exchange(frame: Frame, dpp: Dpp, value: Val) -> tuple[Val, Val]:
-    """(source 0 as every lane sees it, lanes that write); raises ValueError for a reserved control."""
-    exchange = exchange_of(dpp, frame.lanes)
-    exists: list[bool] = exchange.exists[0].tolist()
-    sources = [lane if there else None for lane, there in zip(exchange.source.tolist(), exists, strict=True)]
-    result = moved(value, sources)
-    writes = frame.exec_bits() & _mask_of(exchange.enabled[0].tolist())
-    fetched = None if frame.full or exchange.fetch_inactive else moved(frame.exec_lanes(), sources)
-    if exchange.zero_when_absent:
-        if fetched is not None:
-            result = frame.select(fetched, result, frame.builder.constant(value.kind, 0))
-        return result, frame.lanes_of(writes)
-    lanes = frame.lanes_of(writes & _mask_of(exists))
-    return result, lanes if fetched is None else lanes & fetched
-
-
-def _mask_of(lanes: list[bool]) -> int:
-    return sum(1 << lane for lane, included in enumerate(lanes) if included)
-
-
-def moved(value: Val, sources: Sequence[int | None]) -> Val:
-    """Lane i of the result is lane ``sources[i]`` of the value, or zero."""
-    builder = value.builder
-    value = builder.spread(value)
-    kind = builder.type(value.kind, True)
-    order = constants([builder.lanes if source is None else source for source in sources])
-    return builder.value(
-        value.kind,
-        builder.emit(f"shufflevector {kind} {value.text}, {kind} zeroinitializer, {vector(builder.lanes)} {order}"),
-        True,
-    )
 
 
 def permuted(value: Val, index: Val, reach: int = HALF) -> Val:

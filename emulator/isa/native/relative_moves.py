@@ -12,6 +12,7 @@ from typing import TypeAlias
 from amdrv.emulator.isa.crosslane import SGPRS
 from amdrv.emulator.isa.instruction import Instruction
 from amdrv.emulator.isa.native.builder import Val
+from amdrv.emulator.isa.native.dpp import dpp_exchange
 from amdrv.emulator.isa.native.frame import M0, Frame
 from amdrv.emulator.isa.native.operands import read
 
@@ -77,16 +78,17 @@ def _relative_vector(source_moves: bool, target_moves: bool, split: bool, swap: 
         source, source_exists = _number(frame, instruction.src[0].index, by_source, frame.vgprs)
         target, happens = _number(frame, instruction.dst[0].index, by_target, frame.vgprs)
         plain = read(frame, instruction.src[0], "u32")
-        exec_lanes = frame.exec_lanes()
         registers = _File(frame, [frame.vgpr(number) for number in range(frame.vgprs)])
-        row = registers.load(source) if source_moves else plain
+        row, lanes = registers.load(source) if source_moves else plain, frame.exec_lanes()
+        if instruction.dpp is not None:
+            row, lanes = dpp_exchange(frame, instruction.dpp, row)
         if not target_moves:
             registers.close(changed=False)
-            frame.set_vgpr(instruction.dst[0].index, row)
+            frame.set_vgpr(instruction.dst[0].index, row, lanes)
             return
         if swap:
             happens = happens & source_exists
-        lanes = frame.builder.spread(happens) & exec_lanes
+        lanes = frame.builder.spread(happens) & lanes
         old = registers.load(target)
         registers.store(target, frame.select(lanes, row, old))
         if swap:

@@ -15,6 +15,7 @@ from amdrv.tensor.tensor import Tensor
 OPERATORS: dict[str, Operator] = {}
 operator = registrar(OPERATORS)
 
+LIFTED_FROM = 3  # turns after which a loop is long enough to be recorded
 TURNS_MAX = 1 << 24  # of a loop: a mistake in a file must not keep the process busy for ever
 
 
@@ -24,12 +25,10 @@ def if_(call: Call, condition: Host) -> tuple[Value, ...]:
     return branch()
 
 
-def _settled(values: list[Value]) -> list[Value]:
-    """The same values, computed: what a loop carries must not become a longer formula with every turn."""
-    lazy = [value for value in values if isinstance(value, Tensor)]
-    if lazy:
-        lazy[0].realize(*lazy[1:])
-    return values
+def lifted(value: Value, device: Backend) -> Value:
+    """A host value in memory: what counts turns is then no part of a recording."""
+    plain = isinstance(value, np.ndarray) and value.dtype.kind in "biuf"
+    return Tensor(value, device=device).realize() if plain else value
 
 
 def _number(n: int, device: Backend) -> Tensor:
@@ -40,15 +39,21 @@ def _number(n: int, device: Backend) -> Tensor:
 @operator("Loop", computes=True)
 def loop(call: Call, turns: Host | None = None, go_on: Host | None = None, *carried: Value) -> tuple[Value, ...]:
     body: Subgraph = call.get("body")
-    state, rows = list(carried), list[list[Value]]()
+    state, rows, counters = list(carried), list[list[Value]](), list[int]()
     limit = TURNS_MAX + 1 if turns is None else int(turns.reshape(()))
     one = Replays(lambda values: body(values[0], np.array(True), *values[1:]), possible=True)
     going, turn = go_on is None or bool(go_on.reshape(())), 0
     while going and turn < limit:
         if turn == TURNS_MAX:
             raise InvalidArgument(f"more than {TURNS_MAX} turns")
+        if turn == LIFTED_FROM:
+            counters = [k for k, value in enumerate(state) if isinstance(value, np.ndarray)]
+            state = [lifted(value, call.device) for value in state]
         again, *results = one([_number(turn, call.device), *state])
         going = bool(host(again).reshape(()))
+        if counters and not one.possible:
+            results = [host(value) if k in counters else value for k, value in enumerate(results)]
+            counters = []
         state = results[: len(carried)]
         rows.append(results[len(carried) :])
         turn += 1
@@ -110,9 +115,9 @@ def _scan(call: Call, state: list[Value], sequences: list[Tensor]) -> tuple[Valu
     if len({x.shape[0] for x in moved}) > 1:
         raise InvalidArgument(f"scan inputs of lengths {[x.shape[0] for x in moved]}")
     rows: list[list[Value]] = []
+    one = Replays(lambda values: body(*values[1:], *(x[call.tensor(values[0])] for x in moved)), possible=True)
     for turn in range(moved[0].shape[0]):
-        at = _number(turn, call.device)
-        results = _settled(list(body(*state, *(x[at] for x in moved))))
+        results = one([_number(turn, call.device), *state])
         state = results[: len(state)]
         rows.append(results[len(state) :])
     axes = call.get("scan_output_axes", [])

@@ -306,6 +306,19 @@ def test_relative_moves_add_m0_to_the_register_number(bench: Any) -> None:
     assert scalars == [55, 44, 55]
 
 
+def test_relative_moves_exchange_lanes_by_dpp(bench: Any) -> None:
+    # The register is picked first, then DPP moves its lanes: RDNA3 ISA manual, tables of opcodes that have DPP.
+    listing = """
+    befd0082           s_mov_b32 m0, 2
+    7e0886fa ff00b101  v_movrels_b32_dpp v4, v1 quad_perm:[1,0,3,2] row_mask:0xf bank_mask:0xf
+    7e0a84fa ff011101  v_movreld_b32_dpp v5, v1 row_shr:1 row_mask:0xf bank_mask:0xf
+    """
+    rows = {register: LANE + 100 * register for register in range(1, 8)}
+    (v4, v7), _ = bench.run_wave(listing, vgprs=rows, read=[4, 7])
+    np.testing.assert_array_equal(v4, rows[3][LANE ^ 1])
+    np.testing.assert_array_equal(v7, np.where(LANE % 16 == 0, rows[7], rows[1] - 1))
+
+
 def test_swaps_exchange_under_exec(bench: Any) -> None:
     listing = """
     7e02cb02  v_swap_b32 v1, v2

@@ -16,17 +16,30 @@ MINUS_ZERO, ONE, TWO = 0x80000000, 0x3F800000, 0x40000000
 
 
 @pytest.mark.parametrize("flag", [0, 1])
-def test_a_scalar_instruction_with_a_null_destination_leaves_scc_alone(bench: Any, flag: int) -> None:
-    """6.2: if the destination is NULL, the instruction does not execute."""
+def test_a_scalar_instruction_with_a_null_destination_sets_scc(bench: Any, flag: int) -> None:
+    """3.4.4 (RDNA4: 3.4.5): the instruction executes, only its destination is not written; 6.2 says otherwise."""
     compare = "bf068080  s_cmp_eq_u32 0, 0" if flag else "bf078080  s_cmp_lg_u32 0, 0"
     listing = f"""
     {compare}
     807c0504  s_add_u32 null, s4, s5
     980e8081  s_cselect_b32 s14, 1, 0
+    bf068080  s_cmp_eq_u32 0, 0
+    807c7c7c  s_add_u32 null, null, null
+    820f8080  s_addc_u32 s15, 0, 0
     """
-    for second in (1, 0xFFFFFFFF):  # without and with a carry
-        _, (scc,) = bench.run_wave(listing, vgprs={}, read=[], read_sgprs=[14], sgprs={4: 1, 5: second})
-        assert scc == flag
+    for second, carry in ((1, 0), (0xFFFFFFFF, 1)):
+        _, scalars = bench.run_wave(listing, vgprs={}, read=[], read_sgprs=[14, 15], sgprs={4: 1, 5: second})
+        assert scalars == [carry, 0]
+
+
+def test_every_field_of_mode_can_be_written(bench: Any) -> None:
+    """3.4 and 3.4.2: read and write, the masks of exceptions that nobody takes here included."""
+    listing = """
+    b980f801 ffffffff  s_setreg_imm32_b32 hwreg(HW_REG_MODE), -1
+    b884f801           s_getreg_b32 s4, hwreg(HW_REG_MODE)
+    """
+    _, (mode,) = bench.run_wave(listing, vgprs={}, read=[], read_sgprs=[4])
+    assert mode == 0x08BF_FFFF
 
 
 def test_the_zero_of_bound_ctrl_goes_through_the_modifiers(bench: Any) -> None:

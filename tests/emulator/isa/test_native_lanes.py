@@ -15,6 +15,7 @@ from amdrv.emulator.isa.dpp import exchange_of
 from amdrv.emulator.isa.instruction import Dpp
 from amdrv.emulator.isa.native import atomics, lane_exchange, tlb
 from amdrv.emulator.isa.native.builder import Builder, Val
+from amdrv.emulator.isa.native.dpp import dpp_exchange
 from amdrv.emulator.isa.native.frame import EXEC_LO, Exits, Frame, Shape
 from amdrv.emulator.isa.native.layout import Detail
 
@@ -48,6 +49,10 @@ LISTING = """
     7e048903  v_movrelsd_b32 v2, v3
     7e049103  v_movrelsd_2_b32 v2, v3
     7e04d103  v_swaprel_b32 v2, v3
+    7e0486fa ff00b103  v_movrels_b32 v2, v3 quad_perm:[1,0,3,2] row_mask:0xf bank_mask:0xf
+    7e0484fa f7091103  v_movreld_b32 v2, v3 row_shr:1 row_mask:0xf bank_mask:0x7 bound_ctrl:1
+    7e0488e9 05397703  v_movrelsd_b32 v2, v3 dpp8:[7,6,5,4,3,2,1,0]
+    7e0490fa 5f052303  v_movrelsd_2_b32 v2, v3 row_ror:3 row_mask:0x5 bank_mask:0xf fi:1
     be844009  s_movrels_b32 s4, s9
     be84410a  s_movrels_b64 s[4:5], s[10:11]
     be864207  s_movreld_b32 s6, s7
@@ -123,7 +128,7 @@ def test_dpp_exchange_agrees_with_the_interpreter(lanes: int, full: bool) -> Non
             frame.set_mask(EXEC_LO, mask)
         results = []
         for control in CONTROLS:
-            moved, writes = lane_exchange.dpp_exchange(frame, control, value)
+            moved, writes = dpp_exchange(frame, control, value)
             results += [moved, builder.spread(writes)]
         return results
 
@@ -143,7 +148,7 @@ def test_dpp_exchange_agrees_with_the_interpreter(lanes: int, full: bool) -> Non
 def test_reserved_dpp_control_is_refused() -> None:
     frame = Frame(Builder(32), Shape(32, 8), Exits(), full=True)
     with pytest.raises(ValueError, match="reserved"):
-        lane_exchange.dpp_exchange(frame, Dpp("dpp16", 0x150 - 1), frame.builder.constant("u32", 1))
+        dpp_exchange(frame, Dpp("dpp16", 0x150 - 1), frame.builder.constant("u32", 1))
 
 
 def test_lane_selectors_must_be_scalar() -> None:

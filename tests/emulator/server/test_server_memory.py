@@ -289,3 +289,25 @@ def test_store_by_message_waits_for_a_flush(client, card, mapped: mmap.mmap) -> 
     assert seen_by_firmware(card, 0x3000, 4) == bytes(4)
     flush(client, card)
     assert seen_by_firmware(card, 0x3000, 4) == b"host"
+
+
+def test_card_off_the_bus_reads_as_ones_through_messages_and_through_the_mapping(client, card, mapped) -> None:
+    client.write(VRAM, 0x3000, b"flushed!")
+    flush(client, card)
+    card.faults.inject("lost")
+    assert client.read(VRAM, 0x3000, 8) == client.read(VRAM, 0x9000, 8) == mapped[0x3000:0x3008] == b"\xff" * 8
+    client.write(VRAM, 0x3000, b"nowhere ")
+    card.faults.clear()
+    assert client.read(VRAM, 0x3000, 8) == mapped[0x3000:0x3008] == b"flushed!"
+    flush(client, card)
+    assert seen_by_firmware(card, 0x3000, 8) == b"flushed!"
+
+
+def test_memory_read_by_message_is_ones_while_memory_decode_is_off(client, card) -> None:
+    client.write(VRAM, 0x3000, b"here")
+    command = client.read(7, 4, 2)
+    client.write(7, 4, bytes(2))
+    client.write(VRAM, 0x3000, b"lost")
+    assert client.read(VRAM, 0x3000, 4) == b"\xff" * 4
+    client.write(7, 4, command)
+    assert client.read(VRAM, 0x3000, 4) == b"here"
